@@ -1,0 +1,1 @@
+"""The regression suite's fixtures come from the zerogate plugin, which is installed."""

@@ -1,0 +1,54 @@
+"""A cell: what is trained, how it is sharded, on how many ranks, at which size.
+
+The identity of everything measured. Nothing else knows how a cell's id is spelled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Tier = Literal["cpu", "gpu"]
+"""``cpu``: gloo, scale models, no downloads. ``gpu``: CUDA, full size."""
+
+TIERS: tuple[Tier, ...] = get_args(Tier)
+
+REFERENCE_STRATEGY = "ddp"
+"""The strategy that every other is compared with, for speed and for numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cell:
+    """One workload under one strategy on ``world_size`` ranks.
+
+    ``workload`` and ``strategy`` are the stems of files in ``workloads/`` and ``configs/``.
+    """
+
+    workload: str
+    strategy: str
+    world_size: int
+    tier: Tier
+
+    @property
+    def id(self) -> str:
+        """``gpt2xl_wikitext2-zero3_offload-w2-cpu``: pytest's parameter id and the name on disk."""
+        return f"{self.workload}-{self.key}-{self.tier}"
+
+    @property
+    def key(self) -> str:
+        """``zero3_offload-w2``: the cell within its workload's baseline file."""
+        return f"{self.strategy}-w{self.world_size}"
+
+    @property
+    def reference(self) -> Cell:
+        """The DDP cell that this one is compared with."""
+        return Cell(
+            workload=self.workload,
+            strategy=REFERENCE_STRATEGY,
+            world_size=self.world_size,
+            tier=self.tier,
+        )
+
+    @property
+    def is_reference(self) -> bool:
+        return self.strategy == REFERENCE_STRATEGY

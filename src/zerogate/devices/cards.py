@@ -1,0 +1,36 @@
+"""The CUDA devices of this machine, asked of the driver (NVML) and not of CUDA."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+
+
+@functools.cache
+def cuda_device_names() -> tuple[str, ...]:
+    """Names of the devices that CUDA would show; empty without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        names = [
+            str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index)))
+            for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(names)
+    return tuple(names[: len([part for part in visible.split(",") if part.strip()])])
+
+
+def cards_key(world_size: int) -> str:
+    """``nvidia-h200-x2``: the first ``world_size`` devices, from fields that never change."""
+    names = cuda_device_names()
+    model = re.sub(r"[^a-z0-9]+", "-", (names[0] if names else "no-gpu").lower()).strip("-")
+    return f"{model}-x{world_size}"

@@ -1,0 +1,56 @@
+"""The host: which CPU this is, and where what is compiled for it is kept."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import re
+import sys
+from pathlib import Path
+
+
+@functools.cache
+def _cpuinfo() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def host_key() -> str:
+    """``amd-epyc-2c``: CPU model and usable cores; never clocks, host names or uptime."""
+    model = _cpuinfo().get("model name", "cpu")
+    slug = re.sub(r"\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*", " ", model.lower())
+    slug = re.sub(r"[^a-z0-9]+", "-", slug).strip("-")
+    return f"{slug}-{len(os.sched_getaffinity(0))}c"
+
+
+def native_folder(cache: Path) -> Path:
+    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python and CPU.
+
+    Two DeepSpeed releases that share one folder break each other, and code compiled for one CPU
+    can be illegal on another.
+    """
+    versions = [_version(name) for name in ("torch", "deepspeed")]
+    info = _cpuinfo()
+    cpu = hashlib.sha256(
+        "|".join(
+            info.get(name, "") for name in ("model name", "cpu family", "model", "flags")
+        ).encode()
+    ).hexdigest()[:8]
+    python = f"py{sys.version_info.major}{sys.version_info.minor}"
+    return cache / "native" / f"torch{versions[0]}-deepspeed{versions[1]}-{python}-{cpu}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "-absent"

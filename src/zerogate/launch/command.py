@@ -1,0 +1,82 @@
+"""Launchers that are a command: torchrun, and ``accelerate launch`` as a user types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from zerogate.launch import process_tree
+from zerogate.launch.launcher import Ended
+from zerogate.record import Job
+
+WORKER = "zerogate.rank.worker"
+
+
+def torchrun_command(job: Job, folder: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        "--standalone",
+        *("--nproc-per-node", str(job.cell.world_size)),
+        *("--module", WORKER, str(folder)),
+    ]
+
+
+def accelerate_command(job: Job, folder: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", job.config_file),
+        *("--num_processes", str(job.cell.world_size)),
+        *(("--mixed_precision", "no") if job.cell.tier == "cpu" else ()),
+        # 0: whichever port is free.
+        *("--main_process_port", "0"),
+        *("--module", WORKER, str(folder)),
+    ]
+
+
+COMMANDS = {"torchrun": torchrun_command, "accelerate": accelerate_command}
+
+
+class CommandLauncher:
+    """Runs one command per launch and ends everything that it started."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._command = COMMANDS[name]
+
+    def launch(
+        self, job: Job, folder: Path, environment: dict[str, str], deadline_seconds: float
+    ) -> Ended:
+        process_tree.adopt_orphans()
+        before = process_tree.children()
+        started = time.monotonic()
+        log = folder / "launch.log"
+        exit_codes = {}
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                self._command(job, folder),
+                cwd=job.root_folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                exit_codes[self.name] = process.wait(deadline_seconds)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                # Ranks that torchrun put into sessions of their own are descendants all the same.
+                process_tree.end(process_tree.children() - before)
+                process.wait()
+        return Ended(
+            exit_codes=exit_codes,
+            deadline_passed=not exit_codes,
+            seconds=time.monotonic() - started,
+            log=log,
+        )
+
+    def close(self) -> None:
+        """Nothing is kept between launches."""

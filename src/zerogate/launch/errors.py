@@ -1,0 +1,53 @@
+"""What can go wrong with a launch. None of these is a regression: all are ERROR.
+
+LaunchFailed
+├── OutOfMemory          a rank ran out of device memory
+├── RankCrashed          a rank raised, was killed, or left without a record
+├── ConfigurationWrong   the engine runs something other than what was asked for
+└── DeadlineExceeded     the launch was still running at its deadline
+"""
+
+from __future__ import annotations
+
+
+class LaunchFailedError(Exception):
+    """A launch that brought back no measurement.
+
+    ``summary`` is one line; ``detail`` the failing rank's traceback or the log's end.
+    """
+
+    kind = "launch failed"
+
+    def __init__(self, summary: str, *, detail: str = "", log: str = "", command: str = "") -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.detail = detail
+        self.log = log
+        self.command = command
+
+    def report(self) -> str:
+        """Everything a person needs: what, where, the log, and how to see it again."""
+        lines = [f"{self.kind}: {self.summary}"]
+        if self.detail:
+            lines += ["", *self.detail.rstrip().splitlines(), ""]
+        if self.log:
+            lines.append(f"log: {self.log}")
+        if self.command:
+            lines.append(f"reproduce: {self.command}")
+        return "\n".join(lines)
+
+
+class OutOfMemoryError(LaunchFailedError):
+    kind = "out of memory"
+
+
+class RankCrashedError(LaunchFailedError):
+    kind = "crash"
+
+
+class ConfigurationWrongError(LaunchFailedError):
+    kind = "wrong configuration"
+
+
+class DeadlineExceededError(LaunchFailedError):
+    kind = "hang"

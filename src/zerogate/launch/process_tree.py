@@ -1,0 +1,65 @@
+"""A process and everything it started, ended for certain.
+
+torchrun puts every rank into a session of its own, so ending a process group leaves ranks behind;
+they keep their memory and poison the next cell. Here descendants are found by handle, never by
+name, and orphans among them come back to this process (it is made their subreaper).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterable
+
+import psutil
+
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_SECONDS = 3.0
+
+
+def adopt_orphans() -> None:
+    """Have descendants whose parent ended become children of this process, not of init."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> set[psutil.Process]:
+    """Every living descendant of this process."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def descendants(roots: Iterable[int]) -> list[psutil.Process]:
+    """The living processes ``roots`` (pids) and all that they started, parents first."""
+    found: list[psutil.Process] = []
+    for pid in roots:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def end(processes: Iterable[psutil.Process], *, grace_seconds: float = GRACE_SECONDS) -> None:
+    """SIGTERM, then SIGKILL for what is left after ``grace_seconds``; returns once all are gone.
+
+    Stopped processes are continued so that SIGTERM reaches them. What the processes started in the
+    meantime is found and ended too.
+    """
+    waiting = [process for process in processes if _alive(process)]
+    for process in waiting:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+            process.resume()
+    _, alive = psutil.wait_procs(waiting, timeout=grace_seconds)
+    while alive:
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                alive = [*alive, *process.children(recursive=True)]
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, alive = psutil.wait_procs(alive, timeout=1.0)
+
+
+def _alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False

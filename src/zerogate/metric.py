@@ -1,0 +1,156 @@
+"""The metric table: every number that is judged, with unit, direction, scope and tolerance.
+
+The single source for all of these. ``portable`` metrics are the same on any machine for the same
+package releases; ``hardware`` metrics are seconds and what follows from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", "equal"]
+Scope = Literal["portable", "hardware"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One named number, or one series of numbers with an entry per optimizer step.
+
+    A change worse than ``max(relative * |baseline|, absolute)`` is a regression; a baseline that
+    saw a larger spread among its own launches widens that (``verdict``). ``better: equal`` means
+    that a change in either direction is one. ``series`` are compared step by step.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    scope: Scope
+    title: str
+    relative: float = 0.0
+    absolute: float = 0.0
+    series: bool = False
+
+
+def _bytes(name: str, title: str) -> Metric:
+    return Metric(name=name, unit="bytes", better="lower", scope="portable", title=title)
+
+
+def _seconds(name: str, title: str) -> Metric:
+    return Metric(
+        name=name, unit="seconds", better="lower", scope="hardware", title=title, relative=0.3
+    )
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _bytes("peak_allocated_bytes", "peak allocated"),
+        _bytes("peak_init_bytes", "peak allocated, init"),
+        _bytes("peak_first_step_bytes", "peak allocated, first step"),
+        _bytes("peak_eval_bytes", "peak allocated, eval"),
+        _bytes("live_bytes", "live after a step"),
+        Metric(
+            name="loss",
+            unit="nats",
+            better="equal",
+            scope="portable",
+            title="loss by step",
+            relative=1e-3,
+            series=True,
+        ),
+        # Norms of small gradients amplify what another CPU's vector width does to the last digits.
+        Metric(
+            name="gradient_norm",
+            unit="",
+            better="equal",
+            scope="portable",
+            title="gradient norm by step",
+            relative=1e-2,
+            series=True,
+        ),
+        Metric(
+            name="learning_rate",
+            unit="",
+            better="equal",
+            scope="portable",
+            title="learning rate by step",
+            relative=1e-6,
+            absolute=1e-12,
+            series=True,
+        ),
+        Metric(
+            name="samples_per_epoch",
+            unit="samples",
+            better="equal",
+            scope="portable",
+            title="samples per epoch",
+        ),
+        Metric(name="f1", unit="", better="higher", scope="portable", title="F1", absolute=0.04),
+        Metric(
+            name="accuracy",
+            unit="",
+            better="higher",
+            scope="portable",
+            title="accuracy",
+            absolute=0.04,
+        ),
+        Metric(name="bleu", unit="", better="higher", scope="portable", title="BLEU", absolute=3.0),
+        Metric(
+            name="perplexity",
+            unit="",
+            better="lower",
+            scope="portable",
+            title="perplexity",
+            relative=0.03,
+        ),
+        _seconds("epoch_seconds", "train time per epoch"),
+        _seconds("step_seconds", "median step time"),
+        _seconds("eval_seconds", "eval time"),
+        _seconds("setup_seconds", "set-up time"),
+        Metric(
+            name="samples_per_second",
+            unit="samples/s",
+            better="higher",
+            scope="hardware",
+            title="samples per second",
+            relative=0.25,
+        ),
+        Metric(
+            name="speedup_over_ddp",
+            unit="x",
+            better="higher",
+            scope="hardware",
+            title="speedup over DDP",
+            relative=0.25,
+        ),
+        Metric(
+            name="peak_host_bytes",
+            unit="bytes",
+            better="lower",
+            scope="hardware",
+            title="peak host memory",
+            relative=0.15,
+        ),
+    )
+}
+
+
+def metric_named(name: str, quality_better: dict[str, str] | None = None) -> Metric:
+    """The metric of that name; a workload's own quality metric need not be in the table.
+
+    Raises KeyError for a name that is neither.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    better = (quality_better or {})[name]
+    if better not in ("lower", "higher"):
+        raise KeyError(name)
+    return Metric(
+        name=name,
+        unit="",
+        better="higher" if better == "higher" else "lower",
+        scope="portable",
+        title=name.replace("_", " "),
+        relative=0.03,
+    )

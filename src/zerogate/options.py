@@ -1,0 +1,221 @@
+"""The command line: declared, read and checked. Whatever is wrong is said before any launch."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from zerogate.baseline import MINIMUM_LAUNCHES
+from zerogate.cell import TIERS, Cell, Tier
+from zerogate.session import Options
+from zerogate.strategy import strategy_names
+
+LAUNCHERS = ("forkserver", "torchrun", "accelerate")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("zerogate", "regression suite for sharded training")
+
+    def add(name: str, text: str, **settings: object) -> None:
+        group.addoption(name, dest=f"zerogate_{name[2:].replace('-', '_')}", help=text, **settings)
+
+    add("--strategy", "Only these strategies (comma-separated; default: all of configs/)",
+        metavar="NAMES", action="append")  # fmt: skip
+    add("--workload", "Only these workloads (comma-separated; default: all of workloads/)",
+        metavar="NAMES", action="append")  # fmt: skip
+    add("--world-size", "Numbers of ranks (comma-separated; default: 2)",
+        metavar="NUMBERS", default="2")  # fmt: skip
+    add("--launcher", "What starts ranks: forkserver, torchrun or accelerate (default: forkserver)",
+        metavar="NAME", default="forkserver")  # fmt: skip
+    add("--repeats", "Training launches per cell; the median is judged (default: 1; 3 when "
+        "recording)", metavar="N", type=int)  # fmt: skip
+    add("--data-dir", "Folder with the real data sets, each in its own: mrpc, mudoconv, wikitext2 "
+        "(default: generated data)", metavar="DIR")  # fmt: skip
+    add("--baseline-dir", "Baselines to hold to (default: baselines/cpu-gloo on the cpu tier, "
+        "baselines/<hardware> on the gpu tier)", metavar="DIR")  # fmt: skip
+    add("--update-baselines", "Record what was measured as the new baselines; needs --reason",
+        action="store_true", default=False)  # fmt: skip
+    add("--reason", "Why the baselines change; stored with them", metavar="TEXT")
+    add("--missing-baseline", "What a metric without a baseline does: fail or skip "
+        "(default: fail)", metavar="WHAT", default="fail")  # fmt: skip
+    add("--report-dir", "Where results.json, records and logs go (default: zerogate-report)",
+        metavar="DIR", default="zerogate-report")  # fmt: skip
+    parser.addini(
+        "zerogate_deadline_seconds",
+        "Seconds after which a launch is ended (default: 300 on the cpu tier, 3600 on the gpu tier)",
+        default="",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The cells asked for, before ``-m`` and ``-k`` have their say."""
+
+    workloads: tuple[str, ...]
+    strategies: tuple[str, ...]
+    world_sizes: tuple[int, ...]
+
+    def cells(self, tiers: Sequence[Tier] = TIERS) -> list[Cell]:
+        return [
+            Cell(workload=workload, strategy=strategy, world_size=world_size, tier=tier)
+            for tier in tiers
+            for workload in self.workloads
+            for world_size in self.world_sizes
+            for strategy in self.strategies
+        ]
+
+
+def is_project(root: Path) -> bool:
+    """Whether ``root`` holds strategies and workloads; elsewhere the plugin keeps quiet."""
+    return (root / "configs").is_dir() and (root / "workloads").is_dir()
+
+
+def workload_names(root: Path) -> list[str]:
+    return sorted(
+        path.stem for path in (root / "workloads").glob("*.py") if path.stem != "__init__"
+    )
+
+
+def read_selection(config: pytest.Config) -> Selection:
+    """Workloads, strategies and world sizes of this session. Raises UsageError."""
+    root = config.rootpath
+    strategies = strategy_names(root / "configs")
+    return Selection(
+        workloads=_chosen(config, "workload", workload_names(root)),
+        # The reference first: others are compared with it.
+        strategies=tuple(
+            sorted(_chosen(config, "strategy", strategies), key=lambda name: (name != "ddp", name))
+        ),
+        world_sizes=_world_sizes(config.getoption("zerogate_world_size")),
+    )
+
+
+def _chosen(config: pytest.Config, kind: str, existing: list[str]) -> tuple[str, ...]:
+    given: list[str] | None = config.getoption(f"zerogate_{kind}")
+    if not given:
+        return tuple(existing)
+    names = [name.strip() for text in given for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in existing:
+            close = difflib.get_close_matches(name, existing, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise pytest.UsageError(
+                f"--{kind}: unknown {kind} {name!r}; choose from {', '.join(existing)}{hint}"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def _world_sizes(text: str) -> tuple[int, ...]:
+    sizes = []
+    for part in text.split(","):
+        if not part.strip().isdigit() or int(part) < 1:
+            raise pytest.UsageError(
+                f"--world-size: {part.strip()!r} is not a number of ranks; expected whole numbers "
+                "of at least 1, like 2 or 2,4"
+            )
+        sizes.append(int(part))
+    return tuple(dict.fromkeys(sizes))
+
+
+def read_options(config: pytest.Config, selection: Selection) -> Options:
+    """What a session needs to know. Raises UsageError; makes the report folder."""
+    root = config.rootpath
+    launcher = config.getoption("zerogate_launcher")
+    _expect_one_of("--launcher", launcher, LAUNCHERS)
+    _expect_one_of(
+        "--missing-baseline", config.getoption("zerogate_missing_baseline"), ("fail", "skip")
+    )
+    baseline_folder = config.getoption("zerogate_baseline_dir")
+    return Options(
+        root=root,
+        baseline_folder=_below(root, baseline_folder) if baseline_folder else None,
+        report_folder=_report_folder(_below(root, config.getoption("zerogate_report_dir"))),
+        cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
+        launcher=launcher,
+        repeats=_repeats(config),
+        data_folder=_data_folder(config, selection),
+        deadline_seconds=_deadline(config),
+    )
+
+
+def _below(root: Path, given: str) -> Path:
+    """What the user typed, relative to where the project is."""
+    return (root / Path(given).expanduser()).resolve()
+
+
+def _expect_one_of(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise pytest.UsageError(f"{option}: {value!r} is unknown; choose from {', '.join(choices)}")
+
+
+def _repeats(config: pytest.Config) -> int:
+    recording = config.getoption("zerogate_update_baselines")
+    reason = config.getoption("zerogate_reason")
+    repeats: int | None = config.getoption("zerogate_repeats")
+    if recording and not (reason or "").strip():
+        raise pytest.UsageError(
+            "--update-baselines: no --reason; baselines are reviewed, so say why they change: "
+            '--reason "torch 2.13"'
+        )
+    if reason and not recording:
+        raise pytest.UsageError("--reason: only means something with --update-baselines; add it")
+    least = MINIMUM_LAUNCHES if recording else 1
+    if repeats is not None and repeats < least:
+        why = "a baseline needs its spread" if recording else "a cell is launched at least once"
+        raise pytest.UsageError(f"--repeats: {repeats} is too few; expected {least} or more: {why}")
+    return repeats if repeats is not None else least
+
+
+def _report_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(
+            f"--report-dir: cannot write to {folder}: {os.strerror(error.errno or 0)}; "
+            "choose a folder that can be written"
+        ) from None
+    return folder
+
+
+def _data_folder(config: pytest.Config, selection: Selection) -> Path | None:
+    given = config.getoption("zerogate_data_dir")
+    if given is None:
+        return None
+    folder = _below(config.invocation_params.dir, given)
+    for workload in selection.workloads:
+        name = data_name(workload)
+        if not (folder / name).is_dir():
+            raise pytest.UsageError(
+                f"--data-dir: {folder} has no folder {name!r} for {workload}; put the data set's "
+                "own files there, or leave the workload out with --workload"
+            )
+    return folder
+
+
+def data_name(workload: str) -> str:
+    """The data set's folder: what follows the model in ``<model>_<data>``."""
+    return workload.split("_", 1)[-1]
+
+
+def _deadline(config: pytest.Config) -> float | None:
+    text = config.getini("zerogate_deadline_seconds")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise pytest.UsageError(
+            f"zerogate_deadline_seconds: {text!r} is not a time; expected seconds above 0"
+        )
+    return seconds

@@ -1,0 +1,332 @@
+"""The pytest plugin: options, cells as parameters, fixtures, outcome words. Thin.
+
+FAILED is a regression; ERROR is infrastructure (crash, hang, unexpected OOM, wrong configuration);
+SKIPPED says why. Exit codes are pytest's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from zerogate.cell import TIERS, Cell
+from zerogate.devices.cards import cuda_device_names
+from zerogate.options import Selection, add_options, is_project, read_options, read_selection
+from zerogate.strategy import ConfigError
+from zerogate.verdict import PARITY_LIMIT
+
+if TYPE_CHECKING:
+    from zerogate.measurement import Measurement
+    from zerogate.session import Session, Step
+    from zerogate.verdict import Verdict
+
+SELECTION = pytest.StashKey[Selection]()
+SESSION = pytest.StashKey["Session"]()
+PROGRESS = pytest.StashKey["Progress"]()
+
+STATUS_PROPERTY = "zerogate.status"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from zerogate import hookspec
+
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpu: cells of the cpu tier (gloo, scale models)")
+    config.addinivalue_line("markers", "gpu: cells of the gpu tier (CUDA, full size)")
+    config.addinivalue_line("markers", "against_ddp: not for the DDP cell, which it compares with")
+    config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
+    if not is_project(config.rootpath):
+        return
+    workers = getattr(config.option, "tx", None) or []
+    if len(workers) > 1 and not hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            f"-n: {len(workers)} workers would measure beside each other and disturb each other's "
+            "memory and time; run without -n, or with -n0"
+        )
+    config.stash[SELECTION] = read_selection(config)
+
+
+# Collecting
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cell" not in metafunc.fixturenames or SELECTION not in metafunc.config.stash:
+        return
+    cells = metafunc.config.stash[SELECTION].cells(TIERS)
+    if metafunc.definition.get_closest_marker("against_ddp"):
+        cells = [cell for cell in cells if not cell.is_reference]
+    for marker in metafunc.definition.iter_markers("strategies"):
+        cells = [cell for cell in cells if cell.strategy in marker.args]
+    metafunc.parametrize(
+        "cell",
+        [pytest.param(cell, id=cell.id, marks=getattr(pytest.mark, cell.tier)) for cell in cells],
+        scope="session",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # A test for strategies that were not asked for has no cells; pytest would call it skipped.
+    _deselect(config, items, lambda item: "cell" in _params(item) and not _cells([item]))
+    if not _cells(items):
+        return
+    if not config.option.markexpr and not cuda_device_names():
+        # Nobody named a tier: the cells that this machine can run.
+        _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
+    cells = _cells(items)
+    config.stash[SESSION] = session = _open_session(config)
+    config.stash[PROGRESS].total = len(cells)
+    try:
+        for cell in cells:
+            session.strategy(cell)
+            session.baseline(cell)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _deselect(
+    config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]
+) -> None:
+    gone = [item for item in items if unwanted(item)]
+    if gone:
+        items[:] = [item for item in items if item not in gone]
+        config.hook.pytest_deselected(items=gone)
+
+
+def _params(item: pytest.Item) -> dict[str, object]:
+    spec = getattr(item, "callspec", None)
+    return spec.params if spec else {}
+
+
+def _cells(items: list[pytest.Item]) -> set[Cell]:
+    params = (_params(item).get("cell") for item in items)
+    return {cell for cell in params if isinstance(cell, Cell)}
+
+
+def _open_session(config: pytest.Config) -> Session:
+    from zerogate.launch.command import CommandLauncher
+    from zerogate.launch.forkserver import ForkserverLauncher
+    from zerogate.report.results import write_results
+    from zerogate.session import Session
+
+    options = read_options(config, config.stash[SELECTION])
+    config.stash[PROGRESS] = progress = Progress(config)
+    config.pluginmanager.register(progress, "zerogate-progress")
+
+    def launch(job: Any, folder: Path) -> Any:
+        return config.hook.pytest_zerogate_launch(job=job, folder=folder)
+
+    def notify(step: Step) -> None:
+        progress.show(step)
+        if step.state != "started":
+            # Nothing already measured is lost when a later cell, or this process, ends badly.
+            write_results(session)
+
+    session = Session(
+        options,
+        launchers={
+            "forkserver": lambda: ForkserverLauncher(options.report_folder),
+            "torchrun": lambda: CommandLauncher("torchrun"),
+            "accelerate": lambda: CommandLauncher("accelerate"),
+        },
+        launch_hook=launch,
+        notify=notify,
+    )
+    return session
+
+
+# Measuring and judging
+
+
+@pytest.fixture(scope="session")
+def zerogate_session(pytestconfig: pytest.Config) -> Session:
+    """The session that measures and judges; closed at the end whatever happens."""
+    return pytestconfig.stash[SESSION]
+
+
+@pytest.fixture
+def measurement(cell: Cell, zerogate_session: Session) -> Measurement:
+    """The cell's measurement: launched on first use, judged by many tests.
+
+    Skips where this machine cannot run the cell; a launch that fails is an ERROR.
+    """
+    return _measure(zerogate_session, cell)
+
+
+def _measure(session: Session, cell: Cell) -> Measurement:
+    from zerogate.launch.errors import LaunchFailedError
+
+    if reason := session.unavailable(cell):
+        pytest.skip(reason)
+    known = cell in session.failures
+    try:
+        return session.measure(cell)
+    except LaunchFailedError as error:
+        # Its other tests refer to the first one's report.
+        pytest.fail(f"{error.kind}: {error.summary}" if known else error.report(), pytrace=False)
+
+
+@pytest.fixture
+def ddp(cell: Cell, measurement: Measurement, zerogate_session: Session) -> Measurement:
+    """The session's measurement of DDP for the same workload and world size."""
+    return _measure(zerogate_session, cell.reference)
+
+
+@pytest.fixture
+def gate(
+    request: pytest.FixtureRequest, cell: Cell, measurement: Measurement, zerogate_session: Session
+) -> Gate:
+    """``gate("loss")`` holds metrics of the cell to their baselines; see ``Gate`` for the rest."""
+    return Gate(request, zerogate_session, cell)
+
+
+class Gate:
+    """Turns verdicts into the outcome of one test."""
+
+    def __init__(self, request: pytest.FixtureRequest, session: Session, cell: Cell) -> None:
+        self._request = request
+        self._session = session
+        self._cell = cell
+        self._recording = request.config.getoption("zerogate_update_baselines")
+        self._missing = request.config.getoption("zerogate_missing_baseline")
+
+    def __call__(self, *names: str) -> None:
+        self.verdicts([self._session.judge(self._cell, name) for name in names])
+
+    def same_as(self, strategy: str, *names: str, limit: float = PARITY_LIMIT) -> None:
+        """Hold per-step series to another strategy's of this session; strict in recording too."""
+        self.verdicts(
+            [self._session.judge_same(self._cell, strategy, name, limit=limit) for name in names],
+            strict=True,
+        )
+
+    def learned(self) -> None:
+        """Hold every quality metric to what a model that learned reaches on generated data."""
+        measurement = self._session.measure(self._cell)
+        if self._cell.tier != "cpu" or measurement.settings["data_origin"] != "generated":
+            pytest.skip("what must be learned is known for the cpu tier's generated data only")
+        names = measurement.quality_learned
+        self.verdicts(
+            [self._session.judge_learned(self._cell, name) for name in names], strict=True
+        )
+
+    def verdicts(self, verdicts: list[Verdict], *, strict: bool = False) -> None:
+        from zerogate.report.words import sentence
+
+        worst = min(verdicts, key=lambda one: _GRAVITY.index(one.status))
+        self._request.node.user_properties.append((STATUS_PROPERTY, _short(worst)))
+        text = "\n".join(sentence(one) for one in verdicts if one.status == worst.status)
+        if self._recording and not strict:
+            return
+        if worst.status == "regressed":
+            pytest.fail(text, pytrace=False)
+        if worst.status == "no_baseline":
+            how = 'record one with --update-baselines --reason "…"'
+            if self._missing == "fail":
+                pytest.fail(f"{text}; {how}", pytrace=False)
+            pytest.skip(f"no baseline; {how}")
+        if worst.status in ("not_comparable", "invalid"):
+            # Without the cell, so that pytest folds what has one reason into one line.
+            pytest.skip(worst.note)
+
+
+_GRAVITY = ("regressed", "no_baseline", "invalid", "not_comparable", "improved", "ok")
+
+
+def _short(verdict: Verdict) -> str:
+    from zerogate.report.words import percent, word
+
+    if verdict.status in ("regressed", "improved") and verdict.change is not None:
+        return f"{word(verdict)} ({percent(verdict.change)})"
+    return word(verdict)
+
+
+# Reporting
+
+
+class Progress:
+    """A line for each thing that takes long: which cell, which launch, how many left, time gone."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._started = time.monotonic()
+        self._seen: dict[Cell, int] = {}
+        self.total = 0
+        self.after_dots = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.after_dots = self._config.option.verbose < 0
+
+    def show(self, step: Step) -> None:
+        if step.state != "started" or self._config.option.verbose < -1:
+            return
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        line = f"{minutes}:{seconds:02d}  {step.text}"
+        if step.cell is not None:
+            # A DDP reference that was not asked for by itself is one more.
+            number = self._seen.setdefault(step.cell, len(self._seen) + 1)
+            self.total = max(self.total, number)
+            line = f"[{number}/{self.total}] {step.cell.id}: {step.text}, {minutes}:{seconds:02d}"
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(f"\n{line}" if self.after_dots else line)
+            self.after_dots = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport,
+) -> tuple[str, str, str] | None:
+    status = dict(getattr(report, "user_properties", [])).get(STATUS_PROPERTY)
+    if status is None or getattr(report, "when", "") != "call":
+        return None
+    letter = {"passed": ".", "failed": "F", "skipped": "s"}[report.outcome]
+    return report.outcome, letter, str(status)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    found = session.config.stash.get(SESSION, None)
+    if found is None or session.config.option.collectonly:
+        return
+    from zerogate.recording import record_baselines
+    from zerogate.report.results import write_results
+
+    found.close()
+    write_results(found)
+    if session.config.getoption("zerogate_update_baselines"):
+        record_baselines(found, session.config.getoption("zerogate_reason"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    found = config.stash.get(SESSION, None)
+    if found is None or not (found.measurements or found.failures):
+        return
+    from zerogate.report.terminal import summary
+
+    terminalreporter.section("zerogate")
+    terminalreporter.write(summary(found))
+    terminalreporter.write_line(
+        f"{found.launches} launches; everything is in "
+        f"{_relative(found.options.report_folder, config.rootpath)}/results.json"
+    )
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path

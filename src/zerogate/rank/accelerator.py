@@ -1,0 +1,96 @@
+"""Builds the Accelerator for a job, as a user's script does, plus what a CPU needs."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import (
+    Accelerator,
+    DataLoaderConfiguration,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+)
+from accelerate.state import PartialState
+from accelerate.utils import DeepSpeedPlugin, DistributedType
+
+from zerogate.cell import Tier
+from zerogate.rank.scale import scale_deepspeed
+from zerogate.rank.workload import Workload
+from zerogate.record import Job
+
+COLLECTIVE_TIMEOUT = timedelta(seconds=180)
+
+
+def build_accelerator(job: Job, workload: Workload) -> Accelerator:
+    """The Accelerator for the strategy that the environment describes.
+
+    The ``ACCELERATE_*`` variables must be set. Raises whatever Accelerate or DeepSpeed raise.
+    """
+    tier = job.cell.tier
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if fsdp and tier == "cpu":
+        _let_accelerate_shard_on_cpu()
+    return Accelerator(
+        # With cpu=True Accelerate ignores DeepSpeed and FSDP and trains with plain DDP.
+        cpu=tier == "cpu" and not (deepspeed or fsdp),
+        gradient_accumulation_steps=workload.recipe.gradient_accumulation_steps,
+        deepspeed_plugin=_deepspeed_plugin(job, workload) if deepspeed else None,
+        fsdp_plugin=_fsdp_plugin(workload) if fsdp else None,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=job.seed),
+        kwargs_handlers=[_process_group(tier)],
+    )
+
+
+def _process_group(tier: Tier) -> InitProcessGroupKwargs:
+    if tier == "gpu":
+        return InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)
+    # Without a named backend Accelerate >= 1.13 believes it is alone while DeepSpeed runs N ranks.
+    return InitProcessGroupKwargs(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+
+
+def _deepspeed_plugin(job: Job, workload: Workload) -> DeepSpeedPlugin:
+    plugin = DeepSpeedPlugin()
+    config = plugin.deepspeed_config
+    config["train_micro_batch_size_per_gpu"] = workload.recipe.micro_batch_size
+    if job.cell.tier == "cpu":
+        scaled = scale_deepspeed(
+            config,
+            ratio=workload.scale_parameters / workload.full_parameters,
+            largest_parameter=largest_parameter(workload),
+            scratch_folder=job.scratch_folder,
+        )
+        # In place: the plugin's HfDeepSpeedConfig reads the same dictionary.
+        config.clear()
+        config.update(scaled)
+    else:
+        for name in ("offload_optimizer", "offload_param"):
+            section = config["zero_optimization"].get(name, {})
+            if section.get("device") == "nvme":
+                section["nvme_path"] = job.scratch_folder
+    return plugin
+
+
+def _fsdp_plugin(workload: Workload) -> FullyShardedDataParallelPlugin:
+    return FullyShardedDataParallelPlugin(
+        transformer_cls_names_to_wrap=list(workload.layer_classes)
+    )
+
+
+def _let_accelerate_shard_on_cpu() -> None:
+    """Accelerate has no way to FSDP on CPU: it would silently train with DDP.
+
+    Its state is told that the ranks are devices of the kind it shards over; torch itself shards
+    over gloo well.
+    """
+    PartialState(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def largest_parameter(workload: Workload) -> int:
+    """Elements of the workload's largest parameter, found without memory."""
+    with torch.device("meta"):
+        model = workload.build_model()
+    return max(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,102 @@
+"""The counting CPU allocator: built once per torch and CPU, loaded with ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from torch.utils.cpp_extension import include_paths, library_paths
+
+SOURCE = Path(__file__).parent / "native" / "cpu_allocator.cpp"
+
+
+class AllocatorUnavailableError(RuntimeError):
+    """The counting allocator cannot be built or loaded here; says why and what to do."""
+
+
+def build(folder: Path) -> Path:
+    """Compile the allocator into ``folder``, unless it is there already. Seconds.
+
+    Raises AllocatorUnavailableError where there is no C++ compiler or it fails.
+    """
+    version = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]
+    library = folder / f"zerogate_cpu_allocator-{version}.so"
+    if library.exists():
+        return library
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise AllocatorUnavailableError(
+            "cpu memory: no C++ compiler; the counting allocator needs one to measure peak bytes; "
+            "install g++ (Debian: apt install g++)"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # Ranks may get here at the same time; each builds its own, and the last to finish stays.
+    unfinished = library.with_suffix(f".{os.getpid()}")
+    result = subprocess.run(
+        [
+            compiler,
+            "-std=c++20",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+            *(f"-I{path}" for path in include_paths()),
+            str(SOURCE),
+            *(f"-L{path}" for path in library_paths()),
+            "-lc10",
+            "-o",
+            str(unfinished),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        first = (result.stderr.strip().splitlines() or ["no message"])[0]
+        raise AllocatorUnavailableError(
+            f"cpu memory: {compiler} could not build the counting allocator: {first}; "
+            "a g++ that knows C++20 was expected; install a newer one"
+        )
+    unfinished.replace(library)
+    return library
+
+
+class CountingAllocator:
+    """Counts every byte that torch allocates on the CPU in this process, from installation on."""
+
+    def __init__(self, library: Path) -> None:
+        try:
+            self._library = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise AllocatorUnavailableError(
+                f"cpu memory: {library} does not load ({error}); remove it to have it built anew"
+            ) from error
+        for name in ("live_bytes", "peak_bytes", "ooms"):
+            getattr(self._library, f"zerogate_{name}").restype = ctypes.c_int64
+        self._library.zerogate_set_budget.argtypes = [ctypes.c_int64]
+        self._library.zerogate_install()
+
+    def live_bytes(self) -> int:
+        return int(self._library.zerogate_live_bytes())
+
+    def peak_bytes(self) -> int:
+        return int(self._library.zerogate_peak_bytes())
+
+    def ooms(self) -> int:
+        """How often the budget was crossed."""
+        return int(self._library.zerogate_ooms())
+
+    def reset_peak(self) -> None:
+        self._library.zerogate_reset_peak()
+
+    def set_budget(self, size_bytes: int) -> None:
+        """Raise ``torch.OutOfMemoryError`` from now on when live bytes would pass ``size_bytes``.
+
+        0 removes the budget.
+        """
+        self._library.zerogate_set_budget(size_bytes)

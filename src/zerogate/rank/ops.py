@@ -1,0 +1,73 @@
+"""Builds what ranks load compiled: DeepSpeed's ops and the counting allocator.
+
+``python -m zerogate.rank.ops NAME …`` prints a JSON object, name -> why it is not available ("" when
+it is). Run apart from any launch: a build takes up to minutes and must not count as set-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from zerogate.rank import allocator
+
+ALLOCATOR = "cpu_allocator"
+
+BUILDERS = {
+    "deepspeed_shm_comm": "ShareMemCommBuilder",
+    "cpu_adam": "CPUAdamBuilder",
+    "fused_adam": "FusedAdamBuilder",
+    "async_io": "AsyncIOBuilder",
+}
+
+REMEDIES = {
+    "async_io": "needs libaio (Debian: apt install libaio-dev)",
+}
+
+
+def build(name: str, folder: Path) -> str:
+    """Build one op into ``folder``; why it cannot be had, or "" once it can."""
+    if name == ALLOCATOR:
+        try:
+            allocator.build(folder)
+        except allocator.AllocatorUnavailableError as error:
+            return str(error)
+        return ""
+    # A build that was killed leaves torch's lock, and every later one would wait for it for ever.
+    # Whoever calls this holds a lock of its own over the whole folder.
+    for lock in folder.glob("*/lock"):
+        lock.unlink()
+    try:
+        builder = op_builder(name)
+        if not builder.is_compatible(verbose=False):
+            return f"DeepSpeed op {name}: {REMEDIES.get(name, 'not available on this machine')}"
+        builder.load(verbose=False)
+    except (
+        Exception
+    ) as error:  # Whatever a compiler, ninja or DeepSpeed raise: the cell cannot run.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"DeepSpeed op {name}: {first}; {REMEDIES.get(name, 'needs g++ and ninja')}"
+    return ""
+
+
+def op_builder(name: str) -> Any:
+    """DeepSpeed's builder of the op, for the accelerator it runs on."""
+    from deepspeed.accelerator import get_accelerator
+
+    return get_accelerator().create_op_builder(BUILDERS[name])
+
+
+def main() -> None:
+    folder = Path(os.environ["ZEROGATE_NATIVE_DIR"])
+    # Builders print; the answer alone goes to standard output.
+    with contextlib.redirect_stdout(sys.stderr):
+        found = {name: build(name, folder) for name in sys.argv[1:]}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The one training loop. Every workload under every strategy is trained and timed by it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from zerogate.rank.meters import Clock, MemoryPhases, wall_clock
+from zerogate.rank.workload import Batch, Workload
+from zerogate.record import Recipe
+
+
+@dataclass
+class Progress:
+    """What training has measured so far on this rank; grows by optimizer step and by epoch."""
+
+    loss: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
+    step_samples: list[int] = field(default_factory=list)
+    train_seconds: list[float] = field(default_factory=list)
+
+
+class Trainer:
+    """One rank's training run: the prepared objects and what was measured with them."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        workload: Workload,
+        model: torch.nn.Module,
+        optimizer: Any,
+        scheduler: Any,
+        phases: MemoryPhases,
+    ) -> None:
+        self.accelerator = accelerator
+        self.workload = workload
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.phases = phases
+        self.progress = Progress()
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.workload.recipe
+
+    def train(self, loader: Any) -> Progress:
+        """Train for the recipe's epochs; the first step is a phase of its own.
+
+        Optimizer states come to life in the first step, so it peaks unlike the steady ones.
+        """
+        self.model.train()
+        with ExitStack() as steady:
+            for epoch in range(self.recipe.epochs):
+                loader.set_epoch(epoch)
+                batches = iter(loader)
+                self.accelerator.wait_for_everyone()
+                start = wall_clock(self.accelerator.device)
+                if epoch == 0:
+                    with self.phases.phase("first_step"):
+                        self._steps(batches, limit=1)
+                    steady.enter_context(self.phases.phase("steady"))
+                self._steps(batches)
+                self.progress.train_seconds.append(wall_clock(self.accelerator.device) - start)
+        return self.progress
+
+    def _steps(self, batches: Any, limit: int | None = None) -> None:
+        """Optimizer steps until the epoch's data or ``limit`` is reached."""
+        clock = Clock(self.accelerator.device)
+        losses: list[torch.Tensor] = []
+        norms: list[Any] = []
+        clock.mark()
+        while limit is None or len(norms) < limit:
+            micro_batches = self._take(batches)
+            if not micro_batches:
+                break
+            self.progress.learning_rate.append(float(self.optimizer.param_groups[0]["lr"]))
+            loss, norm = self._step(micro_batches)
+            losses.append(loss)
+            norms.append(norm)
+            self.progress.step_samples.append(sum(map(_samples, micro_batches)))
+            clock.mark()
+            self.phases.settle()
+        self.progress.step_seconds.extend(clock.laps())
+        # Read only here: reading a value makes the host wait for the device.
+        self.progress.loss.extend(float(loss) for loss in losses)
+        self.progress.gradient_norm.extend(map(_as_float, norms))
+
+    def _take(self, batches: Any) -> list[Batch]:
+        """The micro-batches of one optimizer step, fewer at the end of the data."""
+        taken: list[Batch] = []
+        for batch in batches:
+            taken.append(batch)
+            if len(taken) == self.recipe.gradient_accumulation_steps:
+                break
+        return taken
+
+    def _step(self, micro_batches: list[Batch]) -> tuple[torch.Tensor, Any]:
+        """One optimizer step: mean loss over its micro-batches, gradient norm before clipping."""
+        total = torch.zeros((), device=self.accelerator.device)
+        norm: Any = None
+        for batch in micro_batches:
+            with self.accelerator.accumulate(self.model):
+                loss = self.workload.loss(self.model, batch)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    norm = self._clip()
+                self.optimizer.step()
+                self.scheduler.step()
+                self.optimizer.zero_grad()
+            total += loss.detach().float()
+        return total / len(micro_batches), norm
+
+    def _clip(self) -> Any:
+        """The global gradient norm, clipped by the engine (DeepSpeed) or here."""
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            engine: Any = self.model
+            return engine.get_global_grad_norm()
+        return self.accelerator.clip_grad_norm_(
+            self.model.parameters(), self.recipe.max_gradient_norm
+        )
+
+    def evaluate(self, loader: Any) -> tuple[dict[str, float], float]:
+        """Quality on the evaluation set and the seconds that took. Collective."""
+        self.model.eval()
+        self.accelerator.wait_for_everyone()
+        start = wall_clock(self.accelerator.device)
+        with torch.no_grad(), self.phases.phase("eval"):
+            quality = self.workload.evaluate(self.model, loader, self.accelerator)
+        return quality, wall_clock(self.accelerator.device) - start
+
+
+def _samples(batch: Batch) -> int:
+    return int(next(iter(batch.values())).shape[0])
+
+
+def _as_float(norm: Any) -> float:
+    """A norm as DeepSpeed (float), DDP (tensor) or FSDP2 (DTensor) give it."""
+    if hasattr(norm, "full_tensor"):
+        norm = norm.full_tensor()
+    return float(norm)

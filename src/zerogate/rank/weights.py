@@ -1,0 +1,36 @@
+"""Every strategy starts from the same weights, or its losses mean nothing beside another's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from zerogate.rank.workload import Workload
+
+
+def build_model(workload: Workload, accelerator: Accelerator, seed: int) -> torch.nn.Module:
+    """The workload's model with the weights that ``seed`` gives, however it is sharded.
+
+    Under ZeRO-3 the model is built sharded, and transformers then draws its weights in another
+    order than an unsharded model's; rank 0 hands it those of the unsharded one. Collective.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    torch.manual_seed(seed)
+    model: Any = workload.build_model()
+    if plugin is None or not plugin.is_zero3_init_enabled():
+        unsharded: torch.nn.Module = model
+        return unsharded
+    from deepspeed.runtime.zero import GatheredParameters
+
+    torch.manual_seed(seed)
+    with plugin.zero3_init_context_manager(enable=False):
+        reference = dict(type(model)(model.config).named_parameters())
+    for name, parameter in model.named_parameters():
+        with GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
+            if accelerator.process_index == 0:
+                parameter.copy_(reference[name])
+    model.tie_weights()
+    sharded: torch.nn.Module = model
+    return sharded

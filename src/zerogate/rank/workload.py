@@ -1,0 +1,104 @@
+"""The base class of a workload: what is trained, on what, and how well it learned.
+
+A workload is one file in ``workloads/`` with one subclass. Only ranks import it. The training loop
+is the harness's (``rank.train``), so that every workload is timed in the same way.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from zerogate.cell import Tier
+from zerogate.record import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+Batch = dict[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """One quality metric of a workload.
+
+    ``chance``: what a model that learned nothing scores on the generated data.
+    ``learned``: what the cpu tier must reach on the generated data to count as having learned.
+    """
+
+    better: Literal["higher", "lower"]
+    chance: float
+    learned: float
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The folder a workload reads its data set from, and whose data it is."""
+
+    folder: Path
+    origin: Literal["generated", "real"]
+
+
+class Workload(ABC):
+    """What is trained: model, data, loss, quality. Subclass it in ``workloads/<model>_<data>.py``."""
+
+    version: ClassVar[int]
+    """Raise it when numbers of the old and the new file must not be compared."""
+
+    full_parameters: ClassVar[int]
+    """Parameters of the full-size model (gpu tier), tied ones counted once."""
+
+    scale_parameters: ClassVar[int]
+    """Parameters of the scale model (cpu tier), tied ones counted once."""
+
+    layer_classes: ClassVar[tuple[str, ...]]
+    """Names of the transformer layer classes that FSDP wraps."""
+
+    quality: ClassVar[Mapping[str, Quality]]
+
+    recipes: ClassVar[Mapping[Tier, Recipe]]
+    """How each tier trains; every strategy shares it."""
+
+    def __init__(self, *, tier: Tier, corpus: Corpus) -> None:
+        self.tier = tier
+        self.corpus = corpus
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.recipes[self.tier]
+
+    @property
+    def parameters(self) -> int:
+        return self.full_parameters if self.tier == "gpu" else self.scale_parameters
+
+    @abstractmethod
+    def build_model(self) -> torch.nn.Module:
+        """A freshly initialised model in fp32, on the CPU (or sharded as built, under ZeRO-3)."""
+
+    @abstractmethod
+    def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Training and evaluation samples, tokenized, in file order."""
+
+    @abstractmethod
+    def collate(self, samples: list[Any]) -> Batch:
+        """Samples to the tensors of one micro-batch, first dimension the batch."""
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Mean loss of one micro-batch, a scalar tensor."""
+        loss: torch.Tensor = model(**batch).loss
+        return loss
+
+    @abstractmethod
+    def evaluate(
+        self, model: torch.nn.Module, loader: Any, accelerator: Accelerator
+    ) -> dict[str, float]:
+        """Score the evaluation set, collectively; every rank returns the names in ``quality``.
+
+        ``model`` is in eval mode and gradients are off. ``loader`` yields collated batches on the
+        rank's device; gather with ``accelerator.gather_for_metrics`` so that the padding samples
+        of the last batch are not counted.
+        """

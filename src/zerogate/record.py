@@ -1,0 +1,176 @@
+"""The wire between controller and ranks: a job goes out, one record per rank comes back.
+
+Standard library only: ranks write records, the controller reads them through pydantic, which
+checks these same dataclasses strictly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from zerogate.cell import Cell
+
+SCHEMA_VERSION = 1
+
+Strict = dict[str, Any]
+STRICT: Strict = {"extra": "forbid", "strict": True}
+
+Outcome = Literal["ok", "oom", "error"]
+Purpose = Literal["training"]
+Phase = Literal["init", "first_step", "steady", "eval"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a workload trains at one tier; what all strategies share.
+
+    Steps are optimizer steps. ``micro_batch_size`` is per rank. The learning rate rises linearly
+    over ``warmup_steps`` and falls linearly to 0 (DeepSpeed's WarmupDecayLR, warmup_type linear).
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    micro_batch_size: int
+    eval_micro_batch_size: int
+    epochs: int
+    learning_rate: float
+    warmup_steps: int
+    gradient_accumulation_steps: int = 1
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the controller asks of a launch; every rank reads the same file.
+
+    Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled DeepSpeed
+    ops that they will load. ``learning_rate`` and ``micro_batch_size`` replace the recipe's when given.
+    """
+
+    launch_id: str
+    purpose: Purpose
+    cell: Cell
+    config_file: str
+    requested: dict[str, Any]
+    ops: tuple[str, ...]
+    workload_file: str
+    data_folder: str
+    data_origin: Literal["generated", "real"]
+    scratch_folder: str
+    record_folder: str
+    root_folder: str
+    controller_pid: int
+    seed: int = 25
+    learning_rate: float | None = None
+    micro_batch_size: int | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseMemory:
+    """Device memory of one rank in one phase, above what it held before the model was built."""
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    peak_allocated_bytes: int
+    live_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What ended a rank early. ``phase`` is where it was: set-up, train, eval.
+
+    ``at`` is seconds since the epoch: the rank that failed first has the cause, its peers mostly
+    report a lost connection.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    at: float
+    phase: str
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankRecord:
+    """What one rank measured, written atomically whatever happens to it.
+
+    Per-step tuples have one entry per optimizer step; ``loss`` is this rank's mean over the step's
+    micro-batches, ``gradient_norm`` the global norm before clipping. Per-epoch tuples have one
+    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports it runs.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    schema_version: int
+    launch_id: str
+    rank: int
+    world_size: int
+    outcome: Outcome
+    failure: Failure | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    accelerate_environment: dict[str, str] = field(default_factory=dict)
+    applied: dict[str, Any] = field(default_factory=dict)
+    workload_version: int = 0
+    data_origin: str = ""
+    parameters: int = 0
+    recipe: Recipe | None = None
+    quality_better: dict[str, str] = field(default_factory=dict)
+    quality_learned: dict[str, float] = field(default_factory=dict)
+    loss: tuple[float, ...] = ()
+    gradient_norm: tuple[float, ...] = ()
+    learning_rate: tuple[float, ...] = ()
+    step_seconds: tuple[float, ...] = ()
+    step_samples: tuple[int, ...] = ()
+    train_seconds: tuple[float, ...] = ()
+    eval_seconds: float = 0.0
+    eval_samples: int = 0
+    setup_seconds: float = 0.0
+    canary_seconds: float = 0.0
+    memory: dict[Phase, PhaseMemory] = field(default_factory=dict)
+    memory_source: str = ""
+    peak_host_bytes: int = 0
+    quality: dict[str, float] = field(default_factory=dict)
+
+
+def record_path(folder: Path, rank: int) -> Path:
+    return folder / f"rank{rank}.json"
+
+
+def job_path(folder: Path) -> Path:
+    return folder / "job.json"
+
+
+def read_job(path: Path) -> Job:
+    """The job as the controller wrote it; both sides are the same release, so it is not validated."""
+    values = json.loads(path.read_text())
+    values["cell"] = Cell(**values["cell"])
+    values["ops"] = tuple(values["ops"])
+    return Job(**values)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` (a dataclass or JSON-able) so that a reader sees all of it or nothing."""
+    text = json.dumps(value if isinstance(value, dict) else asdict(value), indent=1)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` atomically; the data is on the disk before the name is."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

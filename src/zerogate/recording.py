@@ -1,0 +1,114 @@
+"""Turns what a session measured into baselines. Only where they changed, so that diffs are short."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+from zerogate import verdict as judging
+from zerogate.baseline import (
+    BaselineFile,
+    CellBaseline,
+    Provenance,
+    of_measurement,
+    with_speedup,
+    write_baselines,
+)
+from zerogate.cell import Cell
+from zerogate.measurement import Measurement
+from zerogate.metric import metric_named
+from zerogate.session import Session
+
+
+def record_baselines(session: Session, reason: str) -> list[Path]:
+    """Write the baselines of every measured cell that is in parity with DDP; the files written.
+
+    A metric whose new value is what the old baseline expects keeps its old entry.
+    """
+    broken = {
+        verdict.cell
+        for verdict in session.verdicts
+        if verdict.metric.endswith("_parity") and verdict.status == "regressed"
+    }
+    by_file: dict[Path, list[Cell]] = {}
+    for cell in sorted(session.measurements):
+        if cell not in broken:
+            by_file.setdefault(session.baseline_path(cell), []).append(cell)
+    written = []
+    for path, cells in by_file.items():
+        old = session.baseline_file(path)
+        merged = dict(old.cells)
+        for cell in cells:
+            merged[cell.key] = _merge(
+                session.measurements[cell], old.cells.get(cell.key), _record(session, cell, reason)
+            )
+        if merged != old.cells:
+            write_baselines(
+                path,
+                BaselineFile(
+                    schema_version=old.schema_version, workload=old.workload, cells=merged
+                ),
+            )
+            written.append(path)
+    return written
+
+
+def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
+    measurement = session.measurements[cell]
+    provenance = Provenance(
+        recorded=datetime.date.today().isoformat(),
+        commit=_commit(session.options.root),
+        reason=reason,
+        hardware=session.hardware(cell),
+        canary_seconds=float(f"{measurement.canary_seconds:.3g}"),
+        software=measurement.software,
+    )
+    baseline = of_measurement(measurement, provenance)
+    reference = session.measurements.get(cell.reference)
+    if reference is None or cell.is_reference:
+        return baseline
+    # Launch by launch against DDP's median: the spread is then this cell's own.
+    ddp_seconds = reference.scalar("epoch_seconds")
+    speedups = tuple(
+        ddp_seconds / seconds
+        for launch in measurement.launches
+        if isinstance(seconds := launch.values["epoch_seconds"], float)
+    )
+    return with_speedup(baseline, speedups)
+
+
+def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline) -> CellBaseline:
+    """``new``, but with every entry of ``old`` that it is no change from."""
+    if old is None or judging.comparable(measurement, old):
+        return new
+    if old.provenance.hardware != new.provenance.hardware:
+        return new
+    metrics = dict(new.metrics)
+    for name, entry in old.metrics.items():
+        if name not in metrics:
+            continue
+        metric = metric_named(name, measurement.quality_better)
+        found = judging.judge(measurement.cell, metric, metrics[name].value, entry)
+        if found.status == "ok":
+            metrics[name] = entry
+    if metrics == old.metrics:
+        return old
+    return replace(new, metrics=metrics)
+
+
+def _commit(root: Path) -> str:
+    """The project's commit, with ``+`` when files differ from it; ``unknown`` outside of git."""
+    try:
+        head = _git(root, "rev-parse", "--short=10", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()

@@ -1,0 +1,1 @@
+"""What a session found, for people (terminal) and for programs (results.json)."""

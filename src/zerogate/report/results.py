@@ -1,0 +1,74 @@
+"""results.json: everything a session found. Every other output is made from the same values."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from zerogate.devices.cards import cuda_device_names
+from zerogate.devices.host import host_key
+from zerogate.measurement import Measurement
+from zerogate.record import write_json
+from zerogate.session import Session
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "evaluate", "pytest")
+
+
+def results(session: Session) -> dict[str, Any]:
+    """``environment``, ``cells``, ``measurements``, ``failures``, ``verdicts``; JSON-able."""
+    cells = sorted({*session.measurements, *session.failures})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "environment": environment(session),
+        "cells": [{"id": cell.id, **asdict(cell)} for cell in cells],
+        "measurements": [
+            _measurement(measurement) for _, measurement in sorted(session.measurements.items())
+        ],
+        "failures": [
+            {"cell": cell.id, "kind": error.kind, "summary": error.summary, "log": error.log}
+            for cell, error in sorted(session.failures.items())
+        ],
+        "verdicts": [verdict.as_dict() for verdict in session.verdicts],
+    }
+
+
+def write_results(session: Session) -> Path:
+    """Write results.json into the report folder, whole or not at all."""
+    path = session.options.report_folder / "results.json"
+    write_json(path, results(session))
+    return path
+
+
+def environment(session: Session) -> dict[str, Any]:
+    return {
+        "host": host_key(),
+        "cuda_devices": list(cuda_device_names()),
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "launcher": session.options.launcher,
+        "launches": session.launches,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def package_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _measurement(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "cell": measurement.cell.id,
+        "settings": measurement.settings,
+        "software": measurement.software,
+        "notes": measurement.notes,
+        "values": {name: measurement.value(name) for name in measurement.names},
+        "launches": [asdict(launch) for launch in measurement.launches],
+    }

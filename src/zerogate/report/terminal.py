@@ -1,0 +1,122 @@
+"""The terminal summary: the article's tables, measured here, in 80 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+
+from zerogate.cell import Cell
+from zerogate.measurement import Measurement
+from zerogate.report.words import MIB, sentence, word
+from zerogate.session import Session
+from zerogate.verdict import Verdict
+
+WIDTH = 80
+
+ORDER = (
+    "regressed",
+    "no_baseline",
+    "invalid",
+    "not_comparable",
+    "improved",
+    "ok",
+)
+
+QUALITY_TITLES = {
+    "f1": "F1",
+    "accuracy": "Accu-\nracy",
+    "bleu": "BLEU",
+    "perplexity": "Perp-\nlexity",
+}
+
+
+def summary(session: Session) -> str:
+    """A table for each workload, then every verdict that is not ok, a line each."""
+    cells = sorted({*session.measurements, *session.failures}, key=_article_order)
+    groups: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.workload, cell.tier, cell.world_size), []).append(cell)
+    parts = [_table(session, group) for group in groups.values()]
+    notable = [
+        verdict for verdict in session.verdicts if verdict.status in ("regressed", "improved")
+    ]
+    if notable:
+        parts.append("\n".join(sentence(verdict) for verdict in notable) + "\n")
+    return "\n".join(parts)
+
+
+def _article_order(cell: Cell) -> tuple[str, str, int, bool, str]:
+    """DDP first, as in the article's tables."""
+    return (cell.workload, cell.tier, cell.world_size, not cell.is_reference, cell.strategy)
+
+
+def _table(session: Session, cells: list[Cell]) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    first = cells[0]
+    known = next(
+        (session.measurements[cell] for cell in cells if cell in session.measurements), None
+    )
+    quality = list(known.quality_better) if known else []
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.title = _title(first, known)
+    table.title_style = "bold"
+    table.title_justify = "left"
+    table.add_column("Strategy", no_wrap=True)
+    for title in ("Batch", "Peak\nMiB", "Train\ns/epoch", "vs\nDDP", "Eval\ns"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name in quality:
+        table.add_column(QUALITY_TITLES.get(name, name), justify="right", no_wrap=True)
+    table.add_column("Verdict", no_wrap=True)
+    for cell in cells:
+        table.add_row(*_row(session, cell, quality))
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, no_color=True, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def _title(cell: Cell, measurement: Measurement | None) -> str:
+    title = f"{cell.workload}, {cell.world_size} ranks, {cell.tier} tier"
+    if measurement is None:
+        return title
+    millions = measurement.settings["parameters"] / 1e6
+    return f"{title}, {millions:.1f}M parameters, {measurement.settings['data_origin']} data"
+
+
+def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
+    measurement = session.measurements.get(cell)
+    if measurement is None:
+        kind = session.failures[cell].kind
+        return [cell.strategy, *["-"] * (5 + len(list(quality))), f"ERROR: {kind}"]
+
+    def shown(name: str, form: Callable[[float], str]) -> str:
+        value = measurement.value(name)
+        return form(value) if isinstance(value, int | float) else "-"
+
+    reference = session.measurements.get(cell.reference)
+    speedup = "-"
+    if reference is not None and not cell.is_reference:
+        speedup = f"{session.speedups(cell):.2f}x"
+    return [
+        cell.strategy,
+        str(measurement.settings["micro_batch_size"]),
+        shown("peak_allocated_bytes", lambda value: f"{value / MIB:.2f}"),
+        shown("epoch_seconds", lambda value: f"{value:.2f}"),
+        speedup,
+        shown("eval_seconds", lambda value: f"{value:.2f}"),
+        *(shown(name, lambda value: f"{value:.4g}") for name in quality),
+        _worst(verdict for verdict in session.verdicts if verdict.cell == cell),
+    ]
+
+
+def _worst(verdicts: Iterable[Verdict]) -> str:
+    """The gravest verdict of a cell; seconds that could not be compared do not hide an ok."""
+    found = sorted(verdicts, key=lambda verdict: ORDER.index(verdict.status))
+    if not found:
+        return "-"
+    if found[0].status in ("invalid", "not_comparable"):
+        judged = [verdict for verdict in found if verdict.status in ("improved", "ok")]
+        return word(judged[0]) if judged else word(found[0]).lower()
+    return word(found[0])

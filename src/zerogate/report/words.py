@@ -1,0 +1,74 @@
+"""Numbers and verdicts in words, within 80 columns."""
+
+from __future__ import annotations
+
+import math
+
+from zerogate.metric import METRICS
+from zerogate.verdict import Verdict
+
+GIB, MIB = 1024**3, 1024**2
+
+
+def number(value: float | None, unit: str) -> str:
+    """A value with its unit, as a person reads it; bytes below a MiB difference stay exact."""
+    if value is None:
+        return "-"
+    if unit == "bytes":
+        return f"{value:,.0f} bytes" if value < MIB else binary(value)
+    if unit == "seconds":
+        return f"{value:.3g} s"
+    if isinstance(value, int) or value == int(value) if math.isfinite(value) else False:
+        return f"{value:.0f} {unit}".strip()
+    return f"{value:.4f} {unit}".strip()
+
+
+def binary(size: float) -> str:
+    """``83.02 MiB``, ``1.25 GiB``."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.2f} MiB"
+
+
+def percent(change: float) -> str:
+    """``+26.1 %``; small changes keep enough digits not to read as none."""
+    if not math.isfinite(change):
+        return "changed"
+    if change == 0:
+        return "0%"
+    return f"{change:+.1%}" if abs(change) >= 0.0005 else f"{change:+.1e}"
+
+
+def sentence(verdict: Verdict) -> str:
+    """One line: cell, metric, both numbers, the limit, the verdict."""
+    name = METRICS[verdict.metric].title if verdict.metric in METRICS else verdict.metric
+    head = f"{verdict.cell.id} {name.replace('_', ' ')}: {word(verdict)}"
+    if verdict.expected is None or verdict.measured is None:
+        return f"{head}: {verdict.note}" if verdict.note else head
+    measured, expected = _both(verdict)
+    step = f" at step {verdict.step}" if verdict.step is not None else ""
+    against = "DDP" if verdict.metric.endswith("_parity") else "baseline"
+    line = f"{head}{step}: {measured}, {against} {expected}"
+    if verdict.change is not None and verdict.tolerance is not None:
+        line += f" ({percent(verdict.change)}, limit {percent(verdict.tolerance).lstrip('+')})"
+    return f"{line}; {verdict.note}" if verdict.note else line
+
+
+def _both(verdict: Verdict) -> tuple[str, str]:
+    """Both numbers, with every digit where the readable form would make them look the same."""
+    assert verdict.measured is not None
+    assert verdict.expected is not None
+    measured = number(verdict.measured, verdict.unit)
+    expected = number(verdict.expected, verdict.unit)
+    if measured == expected and verdict.measured != verdict.expected:
+        measured, expected = f"{verdict.measured:.12g}", f"{verdict.expected:.12g}"
+    return measured, expected
+
+
+def word(verdict: Verdict) -> str:
+    return {
+        "ok": "ok",
+        "improved": "IMPROVED",
+        "regressed": "REGRESSED",
+        "no_baseline": "NO BASELINE",
+        "not_comparable": "NOT COMPARABLE",
+        "invalid": "INVALID",
+    }[verdict.status]

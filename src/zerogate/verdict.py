@@ -1,0 +1,218 @@
+"""Judging: values in, verdicts out. No clock, no files, no pytest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from zerogate.baseline import CellBaseline, MetricBaseline
+from zerogate.cell import Cell
+from zerogate.measurement import Measurement, Value, differing_settings
+from zerogate.metric import Metric
+
+Status = Literal["ok", "improved", "regressed", "no_baseline", "not_comparable", "invalid"]
+
+SPREADS_ALLOWED = 3.0
+"""How many times the baseline's own spread a change may be: three launches see a part of it."""
+
+CANARY_LIMIT = 0.15
+"""A core this much slower or faster than at recording cannot be held to the recorded seconds."""
+
+PARITY_LIMIT = 1e-3
+"""Relative difference from DDP that a step's loss or gradient norm may have in fp32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One metric of one cell, judged. Both numbers are here.
+
+    ``change`` is relative to ``expected``, ``tolerance`` what it may be. For a series the numbers
+    are those of ``step``, the one that deviates most. ``note`` says why there is no comparison.
+    """
+
+    cell: Cell
+    metric: str
+    status: Status
+    unit: str
+    measured: float | None = None
+    expected: float | None = None
+    change: float | None = None
+    tolerance: float | None = None
+    step: int | None = None
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat, as it stands in results.json."""
+        values = asdict(self)
+        return {**values.pop("cell"), **values}
+
+
+def judge(
+    cell: Cell, metric: Metric, measured: Value | None, baseline: MetricBaseline | None
+) -> Verdict:
+    """Hold one measured value to its baseline; both are known to be comparable."""
+
+    def verdict(status: Status, **values: Any) -> Verdict:
+        return Verdict(cell=cell, metric=metric.name, status=status, unit=metric.unit, **values)
+
+    if measured is None:
+        return verdict("not_comparable", note="not measured here")
+    if baseline is None:
+        number = None if isinstance(measured, tuple) else measured
+        return verdict("no_baseline", measured=number, note="no baseline of this metric")
+    allowed = max(metric.relative, SPREADS_ALLOWED * baseline.spread)
+    if isinstance(measured, tuple) or isinstance(baseline.value, tuple):
+        return _judge_series(cell, metric, _series(measured), _series(baseline.value), allowed)
+    expected = baseline.value
+    tolerance = _tolerance(expected, allowed, metric.absolute)
+    change = _change(measured, expected)
+    return verdict(
+        _status(metric, measured - expected, tolerance * abs(expected) if expected else tolerance),
+        measured=measured,
+        expected=expected,
+        change=change,
+        tolerance=tolerance,
+    )
+
+
+def _judge_series(
+    cell: Cell,
+    metric: Metric,
+    measured: tuple[float, ...],
+    expected: tuple[float, ...],
+    allowed: float,
+) -> Verdict:
+    if len(measured) != len(expected):
+        return Verdict(
+            cell=cell,
+            metric=metric.name,
+            status="regressed",
+            unit="steps",
+            measured=len(measured),
+            expected=len(expected),
+            change=_change(len(measured), len(expected)),
+            tolerance=0.0,
+            note="another number of optimizer steps",
+        )
+    step, worst = worst_step(measured, expected, absolute=metric.absolute)
+    return Verdict(
+        cell=cell,
+        metric=metric.name,
+        # A NaN deviates by NaN, which no limit admits.
+        status="ok" if abs(worst) <= allowed else "regressed",
+        unit=metric.unit,
+        measured=measured[step],
+        expected=expected[step],
+        change=worst,
+        tolerance=allowed,
+        step=step,
+    )
+
+
+def worst_step(
+    measured: tuple[float, ...], expected: tuple[float, ...], *, absolute: float = 0.0
+) -> tuple[int, float]:
+    """The step that deviates most from ``expected``, and its relative change.
+
+    Differences up to ``absolute`` are none. A NaN is worse than any number.
+    """
+    changes = [
+        0.0 if abs(own - other) <= absolute else _change(own, other)
+        for own, other in zip(measured, expected, strict=True)
+    ]
+    for step, change in enumerate(changes):
+        if math.isnan(change):
+            return step, change
+    step = max(range(len(changes)), key=lambda index: abs(changes[index]))
+    return step, changes[step]
+
+
+def judge_same(
+    metric: Metric, own: Measurement, other: Measurement, *, limit: float = PARITY_LIMIT
+) -> Verdict:
+    """Hold a per-step series of ``own`` to that of another cell of the same session."""
+    found = _judge_series(
+        own.cell, metric, own.series(metric.name), other.series(metric.name), limit
+    )
+    return replace(found, metric=f"{metric.name}_parity")
+
+
+def judge_learned(measurement: Measurement, metric: Metric) -> Verdict:
+    """Hold a quality metric to what a model that learned must reach; needs no baseline."""
+    floor = measurement.quality_learned[metric.name]
+    value = measurement.scalar(metric.name)
+    reached = value >= floor if metric.better == "higher" else value <= floor
+    return Verdict(
+        cell=measurement.cell,
+        metric=f"{metric.name}_learned",
+        status="ok" if reached else "regressed",
+        unit=metric.unit,
+        measured=value,
+        expected=floor,
+        change=_change(value, floor),
+        tolerance=0.0,
+        note="" if reached else "the model did not learn",
+    )
+
+
+def comparable(measurement: Measurement, baseline: CellBaseline) -> str:
+    """Why the two cannot be compared at all; empty when they can."""
+    differing = differing_settings(measurement.settings, baseline.settings)
+    return f"the baseline is of other settings ({'; '.join(differing)})" if differing else ""
+
+
+def same_speed(measurement: Measurement, baseline: CellBaseline, hardware: str) -> Verdict | None:
+    """None when seconds may be held to the baseline's; else a verdict to take for every such metric.
+
+    Its cell and metric are to be replaced.
+    """
+    recorded = baseline.provenance
+    if recorded.hardware != hardware:
+        return Verdict(
+            cell=measurement.cell,
+            metric="",
+            status="not_comparable",
+            unit="",
+            note=f"recorded on {recorded.hardware}, this is {hardware}",
+        )
+    change = _change(measurement.canary_seconds, recorded.canary_seconds)
+    if abs(change) <= CANARY_LIMIT:
+        return None
+    return Verdict(
+        cell=measurement.cell,
+        metric="",
+        status="invalid",
+        unit="",
+        note=(
+            f"this machine runs a fixed piece of work {change:+.0%} from when the baseline was "
+            f"recorded ({measurement.canary_seconds * 1e3:.2f} ms, then "
+            f"{recorded.canary_seconds * 1e3:.2f} ms)"
+        ),
+    )
+
+
+def _status(metric: Metric, difference: float, limit: float) -> Status:
+    if math.isnan(difference):
+        return "regressed"
+    if abs(difference) <= limit:
+        return "ok"
+    if metric.better == "equal":
+        return "regressed"
+    worse = difference > 0 if metric.better == "lower" else difference < 0
+    return "regressed" if worse else "improved"
+
+
+def _tolerance(expected: float, relative: float, absolute: float) -> float:
+    """The limit, relative to ``expected``; of 0, the absolute one."""
+    return max(relative, absolute / abs(expected)) if expected else absolute
+
+
+def _change(measured: float, expected: float) -> float:
+    if measured == expected:
+        return 0.0
+    return (measured - expected) / abs(expected) if expected else float("inf")
+
+
+def _series(value: Value) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (float(value),)

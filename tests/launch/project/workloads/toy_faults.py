@@ -1,0 +1,78 @@
+"""A model that trains in a second, and goes wrong as the file ``fault`` beside its data says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any, ClassVar
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from zerogate.rank.workload import Quality, Workload
+from zerogate.record import Recipe
+
+SLEEPER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+
+
+class ToyFaults(Workload):
+    version = 1
+    full_parameters = 11_808_000
+    scale_parameters = 11_808
+    layer_classes = ("GPT2Block",)
+    quality: ClassVar = {"loss_left": Quality(better="lower", chance=4.2, learned=4.1)}
+    recipes: ClassVar = {
+        "cpu": Recipe(
+            micro_batch_size=2,
+            eval_micro_batch_size=2,
+            epochs=1,
+            learning_rate=1e-2,
+            warmup_steps=2,
+            gradient_accumulation_steps=2,
+        )
+    }
+
+    def build_model(self) -> torch.nn.Module:
+        config = GPT2Config(
+            n_layer=1, n_head=2, n_embd=24, vocab_size=64, n_positions=32,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        return GPT2LMHeadModel._from_config(config)
+
+    def datasets(self) -> tuple[Any, Any]:
+        rows = [[(7 * start + 3 * place) % 64 for place in range(16)] for start in range(52)]
+        return rows[:48], rows[48:]
+
+    def collate(self, samples: list[Any]) -> dict[str, torch.Tensor]:
+        ids = torch.tensor(samples)
+        return {"input_ids": ids, "labels": ids.clone()}
+
+    def loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if os.environ["RANK"] == "1":
+            self._go_wrong()
+        return super().loss(model, batch)
+
+    def _go_wrong(self) -> None:
+        fault = self.corpus.folder / "fault"
+        match fault.read_text() if fault.exists() else "":
+            case "raise":
+                raise ValueError("a fault in the workload")
+            case "oom":
+                torch.empty(10**12, dtype=torch.int8, device="meta")
+                raise torch.OutOfMemoryError("CPU out of memory. Tried to allocate 5 bytes")
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "leave":
+                os._exit(0)
+            case "hang":
+                # With a child that ignores SIGTERM, in a session of its own.
+                child = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
+                (self.corpus.folder / "pids").write_text(f"{os.getpid()} {child.pid}")
+                threading.Event().wait()
+
+    def evaluate(self, model: torch.nn.Module, loader: Any, accelerator: Any) -> dict[str, float]:
+        losses = [accelerator.gather_for_metrics(model(**batch).loss[None]) for batch in loader]
+        return {"loss_left": float(torch.cat(losses).mean())}

@@ -1,0 +1,113 @@
+"""A launch that goes wrong is called what it is, leaves nothing behind, and the next one runs."""
+
+import dataclasses
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.launch.conftest import ROOT, TOY, available
+from zerogate.launch.errors import (
+    ConfigurationWrongError,
+    DeadlineExceededError,
+    OutOfMemoryError,
+    RankCrashedError,
+)
+
+FAULTS = [
+    pytest.param("raise", RankCrashedError, "rank 1 in train: ValueError: a fault in", id="raise"),
+    pytest.param("oom", OutOfMemoryError, "rank 1 in train: OutOfMemoryError: CPU out", id="oom"),
+    pytest.param("kill", RankCrashedError, "", id="kill"),
+    pytest.param("leave", RankCrashedError, "rank", id="leave"),
+]
+
+
+@pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])
+@pytest.mark.parametrize(("fault", "kind", "words"), FAULTS)
+def test_a_failing_rank(launches, launcher, fault, kind, words):
+    session = launches.session(launcher, deadline_seconds=60)
+    available(session, TOY)
+    launches.fault(fault)
+    with pytest.raises(kind) as error:
+        session.measure(TOY)
+    assert words in error.value.summary
+    assert "pytest -m cpu --workload toy_faults --strategy ddp" in error.value.report()
+    launches.fault("")
+    other = dataclasses.replace(TOY, world_size=1)
+    assert launches.session(launcher).measure(other).value("loss_left") is not None
+
+
+def test_the_failing_ranks_traceback_is_in_the_report(launches):
+    session = launches.session()
+    available(session, TOY)
+    launches.fault("raise")
+    with pytest.raises(RankCrashedError) as error:
+        session.measure(TOY)
+    report = error.value.report()
+    assert "toy_faults.py" in report
+    assert 'raise ValueError("a fault in the workload")' in report
+
+
+def test_a_killed_rank_is_named_with_its_signal(launches):
+    session = launches.session()
+    available(session, TOY)
+    launches.fault("kill")
+    with pytest.raises(RankCrashedError, match=r"rank|SIGKILL"):
+        session.measure(TOY)
+
+
+@pytest.mark.parametrize("launcher", ["forkserver", "torchrun", "accelerate"])
+def test_a_hang_ends_at_the_deadline_with_all_its_processes(launches, launcher):
+    session = launches.session(launcher, deadline_seconds=25)
+    available(session, TOY)
+    launches.fault("hang")
+    with pytest.raises(DeadlineExceededError, match="still running after"):
+        session.measure(TOY)
+    for pid in map(int, (launches.data / "pids").read_text().split()):
+        assert not psutil.pid_exists(pid), f"process {pid} outlived the launch"
+
+
+def test_another_strategy_than_asked_for_is_an_error(launches):
+    cell = dataclasses.replace(TOY, strategy="zero1")
+    session = launches.session()
+    available(session, cell)
+    asked = {**session.strategy(cell).requested(cell), "zero_stage": 2, "offload_param": "cpu"}
+    session.job_changes = {"requested": asked}
+    with pytest.raises(ConfigurationWrongError) as error:
+        session.measure(cell)
+    assert "zero_stage is 1 instead of 2" in error.value.summary
+    assert "offload_param is 'none' instead of 'cpu'" in error.value.summary
+
+
+CONTROLLER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.launch.conftest import Launches, TOY
+launches = Launches(Path({project!r}))
+launches.fault("hang")
+launches.session({launcher!r}).measure(TOY)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])
+def test_ranks_leave_when_their_controller_is_killed(launches, launcher):
+    available(launches.session(), TOY)
+    launches.fault("hang")
+    pids = launches.data / "pids"
+    os.mkfifo(pids)
+    script = CONTROLLER.format(root=str(ROOT), project=str(launches.root), launcher=launcher)
+    controller = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    # Opening the pipe waits until rank 1 has got to where it hangs.
+    rank, child = map(int, pids.read_text().split())
+    watched = os.pidfd_open(rank)
+    controller.kill()
+    controller.wait()
+    gone, _, _ = select.select([watched], [], [], 10)
+    os.close(watched)
+    psutil.Process(child).send_signal(signal.SIGKILL)
+    assert gone, "rank 1 is still there 10 s after its controller was killed"

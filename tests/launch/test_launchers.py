@@ -1,0 +1,85 @@
+"""Three launchers, one result; and what is measured is the same to the byte each time."""
+
+import dataclasses
+
+import pytest
+
+from tests.launch.conftest import ROOT, TOY, available
+from zerogate.metric import METRICS
+
+PORTABLE = [name for name, metric in METRICS.items() if metric.scope == "portable"]
+
+
+def portable(measurement):
+    return {name: measurement.value(name) for name in PORTABLE if name in measurement.names}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "fsdp2"])
+def test_all_launchers_bring_back_the_same(launches, strategy):
+    cell = dataclasses.replace(TOY, strategy=strategy)
+    found, environments = {}, {}
+    for launcher in ("forkserver", "torchrun", "accelerate"):
+        session = launches.session(launcher)
+        available(session, cell)
+        found[launcher] = portable(session.measure(cell))
+        environments[launcher] = accelerate_environment(session, cell)
+    assert found["torchrun"] == found["forkserver"]
+    assert found["accelerate"] == found["forkserver"]
+    assert environments["torchrun"] == environments["accelerate"]
+    assert environments["forkserver"] == environments["accelerate"]
+
+
+def accelerate_environment(session, cell):
+    """What Accelerate's launcher tells its ranks, as the ranks saw it."""
+    from zerogate.launch.outcome import read_record
+
+    folder = session.options.report_folder / "launches" / cell.id / "0"
+    seen = read_record(folder / "rank1.json").accelerate_environment
+    assert seen["ACCELERATE_MIXED_PRECISION"] == "no"
+    return seen
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
+def test_bytes_are_the_same_in_every_run(launches, strategy):
+    cell = dataclasses.replace(TOY, strategy=strategy)
+    first = launches.session()
+    available(first, cell)
+    again = launches.session()
+    assert portable(first.measure(cell)) == portable(again.measure(cell))
+
+
+def test_every_strategy_trains_as_ddp_does(launches):
+    session = launches.session()
+    for strategy in ("zero1", "zero2", "zero2_config_file", "zero3", "fsdp2"):
+        cell = dataclasses.replace(TOY, strategy=strategy)
+        available(session, cell)
+        for name in ("loss", "gradient_norm", "learning_rate"):
+            verdict = session.judge_same(cell, "ddp", name, limit=1e-3)
+            assert verdict.status == "ok", verdict
+
+
+def test_without_learning_the_quality_fails(launches):
+    cell = dataclasses.replace(TOY, workload="deberta_mrpc")
+    session = launches.session(root=ROOT, learning_rate=0.0)
+    available(session, cell)
+    assert session.judge_learned(cell, "accuracy").status == "regressed"
+    assert session.judge_learned(cell, "f1").status == "regressed"
+
+
+def test_real_data_is_said_to_be_real(launches, tmp_path):
+    from datasets import Dataset
+
+    rows = Dataset.from_json(str(ROOT / "workloads" / "data" / "mrpc" / "train.jsonl"))
+    folder = tmp_path / "data" / "mrpc"
+    folder.mkdir(parents=True)
+    rows.select(range(32)).to_parquet(folder / "train-00000-of-00001.parquet")
+    rows.select(range(32, 45)).to_parquet(folder / "validation-00000-of-00001.parquet")
+    cell = dataclasses.replace(TOY, workload="deberta_mrpc")
+    session = launches.session(root=ROOT, data_folder=tmp_path / "data")
+    available(session, cell)
+    measurement = session.measure(cell)
+    assert measurement.settings["data_origin"] == "real"
+    assert measurement.value("samples_per_epoch") == 32
+    verdict = session.judge(cell, "accuracy")
+    assert verdict.status == "not_comparable"
+    assert "data_origin: generated -> real" in verdict.note

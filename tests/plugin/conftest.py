@@ -1,0 +1,118 @@
+"""A project in miniature, whose launches are answered from values instead of being run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
+
+CONFTEST = """
+import json
+from pathlib import Path
+
+import pytest
+
+from zerogate.launch.errors import RankCrashedError
+from zerogate.record import PhaseMemory, RankRecord, Recipe
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_zerogate_launch(job, folder):
+    with (HERE / "launches.txt").open("a") as log:
+        log.write(job.cell.id + "\\n")
+    change = json.loads((HERE / "change.json").read_text()).get(job.cell.strategy, {})
+    if "crash" in change:
+        raise RankCrashedError(change["crash"], detail="Traceback: boom", log="rank1.log",
+                               command="pytest -m cpu")
+    memory = PhaseMemory(
+        peak_allocated_bytes=change.get("peak", 1000), live_bytes=change.get("live", 500)
+    )
+    return tuple(
+        RankRecord(
+            schema_version=1, launch_id=job.launch_id, rank=rank, world_size=2, outcome="ok",
+            environment={"torch": "2.13.0"}, applied={"dtype": "float32"},
+            workload_version=change.get("version", 1), data_origin=job.data_origin,
+            parameters=3_000_000,
+            recipe=Recipe(micro_batch_size=4, eval_micro_batch_size=4, epochs=1,
+                          learning_rate=0.1, warmup_steps=1),
+            quality_better={"accuracy": "higher"}, quality_learned={"accuracy": 0.8},
+            loss=tuple(change.get("loss", (3.0, 2.0, 1.0, 0.5))),
+            gradient_norm=tuple(change.get("norm", (4.0, 3.0, 2.0, 1.0))),
+            learning_rate=(0.0, 0.0, 0.1, 0.05), step_seconds=(0.1,) * 4, step_samples=(4,) * 4,
+            train_seconds=(change.get("seconds", 2.0),), eval_seconds=0.5, eval_samples=8,
+            setup_seconds=1.0, canary_seconds=0.004,
+            memory={name: memory for name in ("init", "first_step", "steady", "eval")},
+            memory_source="cpu_allocator", peak_host_bytes=10**9,
+            quality={"accuracy": change.get("accuracy", 0.9)},
+        )
+        for rank in range(2)
+    )
+"""
+
+
+class Project:
+    """A pytester directory with two strategies, one workload and the suite's own tests."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        (self.path / "configs").mkdir()
+        for name in ("ddp", "zero2"):
+            text = (ROOT / "configs" / f"{name}.yaml").read_text()
+            (self.path / "configs" / f"{name}.yaml").write_text(text)
+        (self.path / "workloads").mkdir()
+        # Never imported by the controller: it would fail.
+        (self.path / "workloads" / "tiny_words.py").write_text("raise SystemExit('imported')\n")
+        suite = self.path / "tests" / "regression"
+        suite.mkdir(parents=True)
+        for path in (ROOT / "tests" / "regression").glob("test_*.py"):
+            (suite / path.name).write_text(path.read_text())
+        pytester.makeini("[pytest]\ntestpaths = tests\naddopts = --strict-markers -rfEs\n")
+        pytester.makeconftest(CONFTEST)
+        self.change({})
+
+    def change(self, by_strategy: dict[str, dict[str, Any]]) -> None:
+        """What launches measure from now on, other than usual, by strategy."""
+        (self.path / "change.json").write_text(json.dumps(by_strategy))
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """The suite on the cpu tier."""
+        return self.pytester.runpytest_subprocess("-m", "cpu", "-p", "no:cacheprovider", *arguments)
+
+    def record(self, *arguments: str) -> pytest.RunResult:
+        return self.run("--update-baselines", "--reason", "first", *arguments)
+
+    @property
+    def baselines(self) -> Path:
+        return self.path / "baselines" / "cpu-gloo" / "tiny_words.json"
+
+    @property
+    def launches(self) -> list[str]:
+        return (self.path / "launches.txt").read_text().split()
+
+    def results(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            (self.path / "zerogate-report" / "results.json").read_text()
+        )
+        return found
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    # What is compiled for ranks is not needed, and must not be built.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
+    from zerogate.devices.host import native_folder
+
+    folder = native_folder(pytester.path / "cache" / "zerogate")
+    folder.mkdir(parents=True)
+    for name in ("deepspeed_shm_comm", "cpu_allocator"):
+        (folder / f".{name}-built").touch()
+    return Project(pytester)

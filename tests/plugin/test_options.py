@@ -1,0 +1,118 @@
+"""The command line: frozen, documented, and every mistake said in one line before any launch."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+OPTIONS = {
+    "--strategy", "--workload", "--world-size", "--launcher", "--repeats", "--data-dir",
+    "--baseline-dir", "--update-baselines", "--reason", "--missing-baseline", "--report-dir",
+}  # fmt: skip
+
+
+def test_the_options_are_these_and_documented(project):
+    text = project.pytester.runpytest_subprocess("--help").stdout.str()
+    group = text.split("regression suite for sharded training:")[1].split("\n\n")[0]
+    assert set(re.findall(r"^  (--[a-z-]+)", group, re.MULTILINE)) == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            ["--strategy", "zero4"],
+            "ERROR: --strategy: unknown strategy 'zero4'; choose from ddp, zero2; "
+            "did you mean 'zero2'?",
+            id="strategy",
+        ),
+        pytest.param(
+            ["--workload", "gpt"],
+            "ERROR: --workload: unknown workload 'gpt'; choose from tiny_words",
+            id="workload",
+        ),
+        pytest.param(["--world-size", "0"], "ERROR: --world-size: '0' is not a number of*", id="zero"),
+        pytest.param(["--world-size", "two"], "ERROR: --world-size: 'two' is not a*", id="word"),
+        pytest.param(["--launcher", "mpi"], "ERROR: --launcher: 'mpi' is unknown; choose*", id="mpi"),
+        pytest.param(["--repeats", "0"], "ERROR: --repeats: 0 is too few; expected 1 or*", id="none"),
+        pytest.param(["--update-baselines"], "ERROR: --update-baselines: no --reason;*", id="why"),
+        pytest.param(["--reason", "x"], "ERROR: --reason: only means something with*", id="reason"),
+        pytest.param(
+            ["--update-baselines", "--reason", "x", "--repeats", "2"],
+            "ERROR: --repeats: 2 is too few; expected 3 or more: a baseline needs its spread",
+            id="two",
+        ),
+        pytest.param(["--missing-baseline", "ok"], "ERROR: --missing-baseline: 'ok' is*", id="ok"),
+        pytest.param(["--data-dir", "."], "ERROR: --data-dir: *has no folder 'words' for*", id="data"),
+        pytest.param(["--report-dir", "configs/ddp.yaml"], "ERROR: --report-dir: cannot write*",
+                     id="report"),
+        pytest.param(["-n", "2"], "ERROR: -n: 2 workers would measure beside each other*", id="xdist"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_4(project, arguments, message):
+    result = project.run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+    assert "Traceback" not in result.stderr.str() + result.stdout.str()
+    assert not (project.path / "launches.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        pytest.param("configs/zero2.yaml", "a: [", "*zero2.yaml: line 1: *", id="yaml"),
+        pytest.param(
+            "configs/zero2.yaml",
+            "distributed_tpye: DEEPSPEED",
+            "*zero2.yaml: distributed_tpye: not a key of an Accelerate config; "
+            "did you mean 'distributed_type'?",
+            id="key",
+        ),
+        pytest.param(
+            "baselines/cpu-gloo/tiny_words.json",
+            '{"schema_version": 1, "workload": "tiny_words", "cell": {}}',
+            "*tiny_words.json: cell: unknown key; remove it",
+            id="baseline-key",
+        ),
+        pytest.param(
+            "baselines/cpu-gloo/tiny_words.json",
+            '{"schema_version": 2, "workload": "tiny_words", "cells": {}}',
+            "*tiny_words.json: schema_version: 2; this release reads 1;*",
+            id="baseline-version",
+        ),
+    ],
+)
+def test_a_broken_file_is_one_line_and_exit_4(project, name, text, message):
+    path = project.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+    assert not (project.path / "launches.txt").exists()
+
+
+def test_the_plugin_keeps_quiet_elsewhere(pytester):
+    pytester.makepyfile("def test_something(): pass")
+    result = pytester.runpytest_subprocess("-W", "error")
+    result.assert_outcomes(passed=1)
+    assert "zerogate" not in result.stdout.str().replace("plugins: ", "").split("rootdir")[0]
+
+
+def test_collecting_imports_no_torch(project):
+    script = (
+        "import pytest, sys\n"
+        "status = pytest.main(['--collect-only', '-q', '-m', 'cpu'])\n"
+        "heavy = {'torch', 'transformers', 'accelerate', 'deepspeed'} & set(sys.modules)\n"
+        "sys.exit(f'status {status}, imported {heavy}' if status or heavy else 0)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "test_memory[tiny_words-zero2-w2-cpu-live_bytes]" in result.stdout

@@ -1,0 +1,185 @@
+"""From measurements to pytest's outcomes, exit codes and messages."""
+
+import json
+
+import pytest
+
+CELL = "tiny_words-zero2-w2-cpu"
+
+
+@pytest.fixture
+def recorded(project):
+    """The project with baselines of its usual values."""
+    assert project.record().ret == pytest.ExitCode.OK
+    (project.path / "launches.txt").unlink()
+    return project
+
+
+def test_equal_values_pass(recorded):
+    result = recorded.run()
+    assert result.ret == pytest.ExitCode.OK
+    assert result.parseoutcomes().keys() <= {"passed", "deselected"}
+
+
+def test_a_cell_is_launched_once_for_all_its_tests(recorded):
+    recorded.run()
+    assert sorted(recorded.launches) == ["tiny_words-ddp-w2-cpu", CELL]
+
+
+def test_asking_for_one_strategy_brings_its_reference_along(recorded):
+    result = recorded.run("--strategy", "zero2")
+    assert result.ret == pytest.ExitCode.OK
+    assert sorted(recorded.launches) == ["tiny_words-ddp-w2-cpu", CELL]
+    assert {verdict["strategy"] for verdict in recorded.results()["verdicts"]} == {"zero2"}
+
+
+def test_without_comparisons_no_reference_is_launched(recorded):
+    recorded.run("--strategy", "zero2", "-k", "memory")
+    assert recorded.launches == [CELL]
+
+
+def test_one_byte_more_is_a_regression(recorded):
+    recorded.change({"zero2": {"live": 501}})
+    result = recorded.run("-v")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(
+        [
+            f"*test_memory[[]{CELL}-live_bytes[]] REGRESSED (+0.2%)*",
+            f"{CELL} live after a step: REGRESSED: 501 bytes, baseline 500 bytes (+0.2%, limit 0%)",
+        ]
+    )
+
+
+def test_less_memory_passes_and_says_so(recorded):
+    recorded.change({"zero2": {"peak": 900}})
+    result = recorded.run("-v")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*peak_allocated_bytes[]] IMPROVED (-10.0%)*"])
+
+
+def test_a_wrong_gradient_norm_names_the_step_and_both_numbers(recorded):
+    recorded.change({"zero2": {"norm": (4.0, 3.0, 1.5, 1.0)}})
+    result = recorded.run()
+    result.stdout.fnmatch_lines(
+        [
+            f"{CELL} gradient norm by step: REGRESSED at step 2: 1.5000, baseline 2 (-25.0%, limit 1.0%)"
+        ]
+    )
+
+
+def test_out_of_parity_fails_even_when_recording(recorded):
+    recorded.change({"zero2": {"loss": (3.0, 2.0, 1.1, 0.5)}})
+    result = recorded.record()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [f"{CELL} loss parity: REGRESSED at step 2: 1.1000 nats, DDP 1 nats *"]
+    )
+
+
+def test_worse_quality_is_a_regression_and_not_having_learned_another(recorded):
+    recorded.change({"zero2": {"accuracy": 0.5}})
+    result = recorded.run()
+    result.stdout.fnmatch_lines(
+        [
+            f"{CELL} accuracy: REGRESSED: 0.5000, baseline 0.9000*",
+            f"{CELL} accuracy learned: REGRESSED: 0.5000, baseline 0.8000*the model did not learn",
+        ]
+    )
+
+
+def test_a_crash_is_an_error_with_traceback_log_and_command_and_others_go_on(recorded):
+    recorded.change({"zero2": {"crash": f"{CELL}: rank 1 in train: ValueError: boom"}})
+    result = recorded.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    outcomes = result.parseoutcomes()
+    assert outcomes["errors"] > 1
+    assert "failed" not in outcomes
+    result.stdout.fnmatch_lines(
+        ["crash: *rank 1 in train: ValueError: boom", "Traceback: boom", "log: rank1.log",
+         "reproduce: pytest -m cpu"]
+    )  # fmt: skip
+    text = result.stdout.str()
+    assert text.count("Traceback: boom") == 1
+    results = recorded.results()
+    assert [cell["cell"] for cell in results["measurements"]] == ["tiny_words-ddp-w2-cpu"]
+    assert results["failures"][0]["kind"] == "crash"
+
+
+def test_slower_on_the_same_hardware_is_a_regression(recorded):
+    recorded.change({"zero2": {"seconds": 4.0}})
+    result = recorded.run()
+    result.stdout.fnmatch_lines(
+        [f"{CELL} speedup over DDP: REGRESSED: 0.5000 x, baseline 1 x (-50.0%*"]
+    )
+
+
+def test_slower_elsewhere_is_only_reported(recorded):
+    text = recorded.baselines.read_text()
+    baselines = json.loads(text)
+    for cell in baselines["cells"].values():
+        cell["provenance"]["hardware"] = "another-machine"
+    recorded.baselines.write_text(json.dumps(baselines))
+    recorded.change({"zero2": {"seconds": 4.0}})
+    result = recorded.run()
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*recorded on another-machine, this is *"])
+
+
+def test_another_workload_version_is_not_compared(recorded):
+    recorded.change({"zero2": {"version": 2, "peak": 5000}})
+    result = recorded.run()
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*of other settings (workload_version: 1 -> 2)*"])
+
+
+def test_a_missing_baseline_fails_and_says_how_to_record(project):
+    result = project.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*NO BASELINE*record one with --update-baselines --reason*"])
+
+
+def test_a_missing_baseline_can_be_skipped_but_never_passes(project):
+    result = project.run("--missing-baseline", "skip", "-k", "memory")
+    outcomes = result.parseoutcomes()
+    assert "passed" not in outcomes
+    assert outcomes["skipped"] == 10
+
+
+def test_recording_twice_leaves_the_file_as_it_was(recorded):
+    before = recorded.baselines.read_bytes()
+    assert recorded.record().ret == pytest.ExitCode.OK
+    assert recorded.baselines.read_bytes() == before
+
+
+def test_recording_launches_three_times_and_keeps_the_values(project):
+    project.record()
+    assert len(project.launches) == 6
+    entry = json.loads(project.baselines.read_text())["cells"]["zero2-w2"]
+    assert entry["metrics"]["live_bytes"] == {"launches": [500] * 3, "spread": 0.0, "value": 500}
+    assert entry["provenance"]["reason"] == "first"
+
+
+def test_gpu_cells_skip_with_what_they_need(project):
+    result = project.pytester.runpytest_subprocess("-m", "gpu", "--strategy", "zero2")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*needs 2 CUDA devices, found 0"])
+    assert not (project.path / "launches.txt").exists()
+
+
+def test_without_a_tier_the_cells_that_can_run(recorded):
+    result = recorded.pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.OK
+    assert sorted(recorded.launches) == ["tiny_words-ddp-w2-cpu", CELL]
+
+
+def test_the_summary_fits_80_columns_and_has_the_articles_form(recorded):
+    recorded.change({"zero2": {"live": 501, "seconds": 4.0}})
+    lines = recorded.run().stdout.lines
+    start = next(
+        index for index, line in enumerate(lines) if line.startswith("tiny_words, 2 ranks")
+    )
+    table = lines[start : start + 6]
+    assert max(map(len, table)) <= 80
+    assert any(line.split()[:1] == ["zero2"] and line.endswith("REGRESSED") for line in table)
+    assert any(line.split()[:1] == ["ddp"] and line.endswith("ok") for line in table)

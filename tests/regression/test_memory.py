@@ -1,0 +1,17 @@
+"""Memory: what a cell holds on its device, phase by phase, to the byte on the cpu tier."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "peak_allocated_bytes",
+        "peak_init_bytes",
+        "peak_first_step_bytes",
+        "peak_eval_bytes",
+        "live_bytes",
+    ],
+)
+def test_memory(gate, metric):
+    gate(metric)

@@ -1,0 +1,113 @@
+"""Values that the tests judge: each is whole and valid, and a test names only what matters to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zerogate.cell import Cell
+from zerogate.measurement import Measurement, measure
+from zerogate.record import SCHEMA_VERSION, Failure, Job, Phase, PhaseMemory, RankRecord, Recipe
+
+RECIPE = Recipe(
+    micro_batch_size=8, eval_micro_batch_size=16, epochs=2, learning_rate=2e-5, warmup_steps=2
+)
+PHASES: tuple[Phase, ...] = ("init", "first_step", "steady", "eval")
+
+
+def a_cell(strategy: str = "zero2", **changes: Any) -> Cell:
+    return Cell(
+        **{"workload": "deberta_mrpc", "strategy": strategy, "world_size": 2, "tier": "cpu"}
+        | changes
+    )
+
+
+def a_memory(peak: int = 1000, **peaks: int) -> dict[Phase, PhaseMemory]:
+    """``peak`` bytes in every phase but those named; half of it is live."""
+    return {
+        phase: PhaseMemory(
+            peak_allocated_bytes=peaks.get(phase, peak), live_bytes=peaks.get(phase, peak) // 2
+        )
+        for phase in PHASES
+    }
+
+
+def a_record(rank: int = 0, **changes: Any) -> RankRecord:
+    """What one of two ranks writes after two epochs of three steps."""
+    values: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "launch_id": "this launch",
+        "rank": rank,
+        "world_size": 2,
+        "outcome": "ok",
+        "environment": {"torch": "2.13.0"},
+        "applied": {"dtype": "float32"},
+        "workload_version": 1,
+        "data_origin": "generated",
+        "parameters": 1000,
+        "recipe": RECIPE,
+        "quality_better": {"f1": "higher"},
+        "quality_learned": {"f1": 0.7},
+        "loss": (0.7, 0.6, 0.5, 0.4, 0.3, 0.2),
+        "gradient_norm": (3.0, 2.5, 2.0, 1.5, 1.0, 0.5),
+        "learning_rate": (0.0, 0.0, 1e-5, 2e-5, 1e-5, 0.0),
+        "step_seconds": (0.5, 0.1, 0.1, 0.1, 0.1, 0.1),
+        "step_samples": (8,) * 6,
+        "train_seconds": (0.5, 0.5),
+        "eval_seconds": 0.2,
+        "eval_samples": 16,
+        "setup_seconds": 1.5,
+        "canary_seconds": 0.01,
+        "memory": a_memory(),
+        "memory_source": "allocator",
+        "peak_host_bytes": 5000,
+        "quality": {"f1": 0.8},
+    }
+    return RankRecord(**(values | changes))
+
+
+def a_failed_record(rank: int, *, outcome: str = "error", **failure: Any) -> RankRecord:
+    values = {
+        "at": 100.0,
+        "phase": "train",
+        "type": "RuntimeError",
+        "message": "it broke\nat length",
+        "traceback": "Traceback: …",
+    }
+    return RankRecord(
+        schema_version=SCHEMA_VERSION,
+        launch_id="this launch",
+        rank=rank,
+        world_size=2,
+        outcome=outcome,  # type: ignore[arg-type]
+        failure=Failure(**(values | failure)),
+    )
+
+
+def a_measurement(cell: Cell | None = None, launches: int = 1, **changes: Any) -> Measurement:
+    """Of ``launches`` equal launches, in which both ranks wrote ``a_record(**changes)``."""
+    return measured(*[[a_record(rank, **changes) for rank in (0, 1)]] * launches, cell=cell)
+
+
+def measured(*launches: Sequence[RankRecord], cell: Cell | None = None) -> Measurement:
+    return measure(cell or a_cell(), launches)
+
+
+def a_job(folder: Path, cell: Cell | None = None) -> Job:
+    """The job of ``a_record``'s launch, in ``folder``."""
+    return Job(
+        launch_id="this launch",
+        purpose="training",
+        cell=cell or a_cell(),
+        config_file=str(folder / "configs" / "zero2.yaml"),
+        requested={},
+        ops=(),
+        workload_file=str(folder / "workloads" / "deberta_mrpc.py"),
+        data_folder=str(folder / "data"),
+        data_origin="generated",
+        scratch_folder=str(folder),
+        record_folder=str(folder),
+        root_folder=str(folder),
+        controller_pid=1,
+    )

@@ -1,0 +1,311 @@
+"""Baseline files: written so that they are read back, read so that damage is found and named."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import a_measurement, a_memory, a_record, measured
+
+from zerogate.baseline import (
+    BaselineFile,
+    Provenance,
+    of_measurement,
+    read_baselines,
+    spread,
+    with_speedup,
+    write_baselines,
+)
+from zerogate.strategy import ConfigError
+
+PROVENANCE = Provenance(
+    recorded="2026-01-31",
+    commit="0123456789",
+    reason='torch 2.13, "the new one"',
+    hardware="amd-epyc-2c",
+    canary_seconds=0.0101,
+    software={"torch": "2.13.0"},
+)
+NAME = "deberta_mrpc.json"
+METRIC = ("cells", "zero2-w2", "metrics", "live_bytes")
+
+
+def a_file() -> BaselineFile:
+    cell = of_measurement(a_measurement(launches=3), PROVENANCE)
+    return BaselineFile(
+        schema_version=1, workload="deberta_mrpc", cells={"zero2-w2": cell, "ddp-w2": cell}
+    )
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A baseline file as JSON has it; copy before you change it."""
+    path = tmp_path_factory.mktemp("valid") / NAME
+    write_baselines(path, a_file())
+    return dict(json.loads(path.read_text()))
+
+
+def change(content: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    """A copy in which ``keys`` lead to ``value``."""
+    changed = copy.deepcopy(content)
+    place = changed
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return changed
+
+
+def without(content: dict[str, Any], keys: tuple[Any, ...]) -> dict[str, Any]:
+    """A copy that lacks what ``keys`` lead to."""
+    changed = copy.deepcopy(content)
+    place = changed
+    for key in keys[:-1]:
+        place = place[key]
+    del place[keys[-1]]
+    return changed
+
+
+def refusal(path: Path, content: Any) -> str:
+    """What is said of ``content`` (text, or JSON-able); one line that begins with the file."""
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ConfigError) as caught:
+        read_baselines(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+# Writing
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    write_baselines(tmp_path / NAME, a_file())
+    assert read_baselines(tmp_path / NAME) == a_file()
+
+
+def test_writing_what_was_read_changes_no_byte(tmp_path: Path) -> None:
+    first, second = tmp_path / "1" / NAME, tmp_path / "2" / NAME
+    write_baselines(first, a_file())
+    write_baselines(second, read_baselines(first))
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_the_order_of_cells_does_not_reach_the_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "1" / NAME, tmp_path / "2" / NAME
+    write_baselines(first, a_file())
+    cells = dict(reversed(a_file().cells.items()))
+    write_baselines(second, BaselineFile(schema_version=1, workload="deberta_mrpc", cells=cells))
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_a_metric_is_one_line(tmp_path: Path) -> None:
+    write_baselines(tmp_path / NAME, a_file())
+    lines = (tmp_path / NAME).read_text().splitlines()
+    entries = [line for line in lines if re.match(r'\s*"(loss|live_bytes)": \{.*\},?$', line)]
+    assert len(entries) == 2 * len(a_file().cells)
+
+
+# Reading
+
+
+def test_an_absent_file_has_no_cells(tmp_path: Path) -> None:
+    assert read_baselines(tmp_path / NAME).cells == {}
+    assert not (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "words"),
+    [
+        pytest.param(("cell",), {}, ["cell: unknown key"], id="unknown key"),
+        pytest.param((*METRIC, "valeu"), 1, [".".join((*METRIC, "valeu")), "unknown"], id="deep"),
+        pytest.param(
+            (*METRIC, "value"), "many", [".".join((*METRIC, "value")), "'many'"], id="a word"
+        ),
+        pytest.param((*METRIC, "value"), True, [".".join((*METRIC, "value"))], id="a truth value"),
+        pytest.param((*METRIC, "value"), None, [".".join((*METRIC, "value")), "None"], id="null"),
+        pytest.param((*METRIC, "spread"), "0.1", [".".join((*METRIC, "spread"))], id="quoted"),
+        pytest.param(
+            (*METRIC, "spread"), math.nan, [".".join((*METRIC, "spread")), "finite"], id="NaN"
+        ),
+        pytest.param(
+            (*METRIC, "value"), math.inf, [".".join((*METRIC, "value")), "inf"], id="infinite"
+        ),
+        pytest.param(
+            (*METRIC, "value"), [1.0, math.nan], [".".join((*METRIC, "value"))], id="NaN in a row"
+        ),
+        pytest.param(
+            ("cells", "zero2-w2", "provenance", "reason"),
+            25,
+            ["cells.zero2-w2.provenance.reason", "string", "25"],
+            id="a number for a text",
+        ),
+        pytest.param(("cells", "zero2-w2"), [], ["cells.zero2-w2"], id="a list for a cell"),
+        pytest.param(("schema_version",), 2, ["schema_version: 2", "1"], id="another schema"),
+        pytest.param(("schema_version",), "1", ["schema_version: '1'"], id="quoted schema"),
+        pytest.param(("schema_version",), True, ["schema_version"], id="a truth value for schema"),
+        pytest.param(
+            ("workload",), "gpt2xl_wikitext2", ["workload", "gpt2xl", "'deberta"], id="workload"
+        ),
+    ],
+)
+def test_a_wrong_value_is_named(
+    valid: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any, words: list[str]
+) -> None:
+    message = refusal(tmp_path / NAME, change(valid, keys, value))
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(("workload",), id="workload"),
+        pytest.param(("cells", "zero2-w2", "settings"), id="settings"),
+        pytest.param(("cells", "ddp-w2", "provenance", "canary_seconds"), id="canary"),
+        pytest.param((*METRIC, "launches"), id="launches"),
+    ],
+)
+def test_a_missing_key_is_named(
+    valid: dict[str, Any], tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    assert f"{'.'.join(keys)}: missing" in refusal(tmp_path / NAME, without(valid, keys))
+
+
+def test_a_missing_schema_version_is_another_schema(valid: dict[str, Any], tmp_path: Path) -> None:
+    assert "schema_version" in refusal(tmp_path / NAME, without(valid, ("schema_version",)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("<<<<<<< HEAD\n{}", id="a merge conflict"),
+        pytest.param("[1]", id="a list"),
+        pytest.param("null", id="null"),
+        pytest.param('"text"', id="a text"),
+        pytest.param('{"schema_version": 1,', id="cut off"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
+    assert "not a JSON object" in refusal(tmp_path / NAME, text)
+
+
+@pytest.mark.xfail(strict=True, reason="keys that begin like pydantic's branches are dropped")
+@pytest.mark.parametrize("name", ["int8_error", "float_share"])
+def test_a_metric_named_like_a_type_is_named(
+    valid: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    keys = ("cells", "zero2-w2", "metrics", name)
+    assert ".".join(keys) in refusal(tmp_path / NAME, change(valid, keys, {"value": "many"}))
+
+
+def places(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to each value below ``value``."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, below in items:
+        yield (*keys, key)
+        if isinstance(below, dict | list):
+            yield from places(below, (*keys, key))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(data=st.data())
+def test_a_damaged_file_is_refused_or_is_still_a_file(
+    valid: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = valid
+    for _ in range(data.draw(st.integers(1, 2))):
+        keys = data.draw(st.sampled_from(sorted(places(content), key=repr)))
+        drop = data.draw(st.booleans())
+        content = without(content, keys) if drop else change(content, keys, data.draw(JSON))
+        if not any(True for _ in places(content)):
+            break
+    text = json.dumps(content)
+    if data.draw(st.booleans()):
+        text = text[: data.draw(st.integers(0, len(text)))]
+    path = tmp_path_factory.getbasetemp() / "damaged" / NAME
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    problem = ""
+    try:
+        write_baselines(path, found := read_baselines(path))
+    except ConfigError as error:
+        problem = str(error)
+    if problem:
+        assert problem.startswith(f"{path}: ")
+        assert "\n" not in problem
+    else:
+        assert read_baselines(path) == found
+
+
+# Recording
+
+
+@pytest.mark.parametrize(
+    ("value", "launches", "expected"),
+    [
+        pytest.param(100, [100, 100, 100], 0.0, id="none"),
+        pytest.param(100, [75, 100, 110], 0.25, id="the largest deviation, to either side"),
+        pytest.param(-100, [-125, -100, -90], 0.25, id="of a negative value"),
+        pytest.param(0, [-3, 0, 2], 3, id="of zero: absolute"),
+        pytest.param((10.0, 4.0), [(10.0, 4.0), (11.0, 5.0)], 0.25, id="of the worst step"),
+        pytest.param((), [(), ()], 0.0, id="of no steps"),
+    ],
+)
+def test_spread_is_the_largest_deviation_of_a_launch(
+    value: Any, launches: list[Any], expected: float
+) -> None:
+    assert spread(value, launches) == expected
+
+
+def test_a_recording_keeps_every_launch_and_their_median() -> None:
+    found = of_measurement(
+        measured(*[[a_record(memory=a_memory(peak))] for peak in (80, 100, 104)]), PROVENANCE
+    ).metrics["peak_allocated_bytes"]
+    assert (found.value, found.launches, found.spread) == (100, (80, 100, 104), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "given", "recorded"),
+    [
+        pytest.param("peak_host_bytes", "peak_host_bytes", 123456789, 123456789, id="bytes"),
+        pytest.param("eval_seconds", "eval_seconds", 1.23456789, 1.2346, id="seconds"),
+        pytest.param("loss", "loss", (1 / 3, 0.0), (0.3333333, 0.0), id="a series"),
+    ],
+)
+def test_numbers_are_rounded_to_what_they_mean(
+    name: str, field: str, given: Any, recorded: Any
+) -> None:
+    found = of_measurement(a_measurement(**{field: given}), PROVENANCE)
+    assert found.metrics[name].value == recorded
+    assert found.metrics[name].launches == (recorded,)
+
+
+def test_settings_and_provenance_are_recorded() -> None:
+    measurement = a_measurement()
+    found = of_measurement(measurement, PROVENANCE)
+    assert found.settings == measurement.settings
+    assert found.provenance == PROVENANCE
+
+
+def test_a_speedup_is_one_more_metric() -> None:
+    without_speedup = of_measurement(a_measurement(), PROVENANCE)
+    found = with_speedup(without_speedup, (1.5, 1.25, 1.123456))
+    entry = found.metrics["speedup_over_ddp"]
+    assert (entry.value, entry.launches, entry.spread) == (1.25, (1.5, 1.25, 1.123), 0.2)
+    assert found.metrics == without_speedup.metrics | {"speedup_over_ddp": entry}

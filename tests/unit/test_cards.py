@@ -1,0 +1,125 @@
+"""The CUDA devices of this machine, as the driver tells them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from zerogate.devices.cards import cards_key, cuda_device_names
+
+H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-80GB"
+
+Driver = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew() -> Iterator[None]:
+    cuda_device_names.cache_clear()
+    yield
+    cuda_device_names.cache_clear()
+
+
+class NVMLError(Exception):
+    pass
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Have the driver tell of ``names``; the list says what it was asked to do, in order."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def driver(*names: str, broken: bool = False) -> list[str]:
+        asked: list[str] = []
+
+        def start() -> None:
+            asked.append("start")
+            if broken:
+                raise NVMLError
+
+        fake = SimpleNamespace(
+            NVMLError=NVMLError,
+            nvmlInit=start,
+            nvmlShutdown=lambda: asked.append("stop"),
+            nvmlDeviceGetCount=lambda: len(names),
+            nvmlDeviceGetHandleByIndex=lambda index: index,
+            nvmlDeviceGetName=lambda handle: names[handle],
+        )
+        monkeypatch.setitem(sys.modules, "pynvml", fake)
+        return asked
+
+    return driver
+
+
+def test_devices_are_told_by_name_and_the_driver_is_let_go(driver: Driver) -> None:
+    asked = driver(H200, H200)
+    assert cuda_device_names() == (H200, H200)
+    assert asked == ["start", "stop"]
+
+
+def test_the_driver_is_asked_once(driver: Driver) -> None:
+    asked = driver(H200)
+    assert cuda_device_names() == cuda_device_names()
+    assert asked.count("start") == 1
+
+
+def test_without_a_driver_there_are_no_devices(driver: Driver) -> None:
+    asked = driver(H200, broken=True)
+    assert cuda_device_names() == ()
+    assert asked == ["start"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        pytest.param("", (), id="none"),
+        pytest.param("0", (H200,), id="the first"),
+        pytest.param("0,1", (H200, H200), id="both"),
+        pytest.param(" 0 , 1 ", (H200, H200), id="with spaces"),
+        pytest.param("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", (H200,), id="by UUID"),
+        pytest.param(
+            "-1", (), id="minus one: none", marks=pytest.mark.xfail(strict=True, reason="counts 1")
+        ),
+        pytest.param(
+            "0,-1,1",
+            (H200,),
+            id="those before minus one",
+            marks=pytest.mark.xfail(strict=True, reason="counts all"),
+        ),
+        pytest.param("0,1,2", (H200, H200), id="no more than there are"),
+    ],
+)
+def test_only_visible_devices_count(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str, expected: tuple[str, ...]
+) -> None:
+    driver(H200, H200)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert cuda_device_names() == expected
+
+
+@pytest.mark.xfail(strict=True, reason="the number of visible devices is taken, not which")
+def test_the_visible_device_is_the_one_named(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(A100, H200)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert cuda_device_names() == (H200,)
+
+
+@pytest.mark.parametrize(
+    ("names", "world_size", "expected"),
+    [
+        pytest.param([H200, H200], 2, "nvidia-h200-x2", id="two"),
+        pytest.param([H200] * 8, 4, "nvidia-h200-x4", id="some of eight"),
+        pytest.param([A100], 1, "nvidia-a100-sxm4-80gb-x1", id="with a hyphen"),
+        pytest.param(["NVIDIA GeForce RTX(TM) 4090 "], 1, "nvidia-geforce-rtx-tm-4090-x1", id="®"),
+        pytest.param([], 2, "no-gpu-x2", id="none"),
+    ],
+)
+def test_the_key_is_a_slug_of_model_and_number(
+    driver: Driver, names: list[str], world_size: int, expected: str
+) -> None:
+    driver(*names)
+    assert cards_key(world_size) == expected

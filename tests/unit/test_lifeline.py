@@ -1,0 +1,68 @@
+"""A rank leaves with the controller that asked for it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from zerogate.rank.lifeline import CONTROLLER_GONE
+
+RANK = """
+import sys
+from zerogate.rank.lifeline import leave_with
+leave_with(int(sys.argv[1]))
+print("training", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def controller() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives until its stdin is closed."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def start_rank(controller_pid: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", RANK, str(controller_pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", ["leaves", "is killed"])
+def test_a_rank_ends_when_its_controller(controller: subprocess.Popen[bytes], how: str) -> None:
+    with start_rank(controller.pid) as rank:
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "training\n"
+        if how == "leaves":
+            assert controller.stdin is not None
+            controller.stdin.close()
+        else:
+            controller.send_signal(signal.SIGKILL)
+        assert rank.wait(timeout=60) == CONTROLLER_GONE == 75
+
+
+def test_a_rank_whose_controller_is_gone_does_not_begin(
+    controller: subprocess.Popen[bytes],
+) -> None:
+    controller.kill()
+    controller.wait()
+    with start_rank(controller.pid) as rank:
+        assert rank.communicate(timeout=60) == ("", None)
+        assert rank.returncode == CONTROLLER_GONE
+
+
+def test_a_rank_whose_controller_lives_leaves_as_it_likes(
+    controller: subprocess.Popen[bytes],
+) -> None:
+    with start_rank(controller.pid) as rank:
+        assert rank.communicate(timeout=60) == ("training\n", None)
+        assert rank.returncode == 0

@@ -1,0 +1,177 @@
+"""Aggregation: over the ranks of a launch, then over the launches of a cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from records import a_cell, a_measurement, a_memory, a_record, measured
+
+from zerogate.measurement import differing_settings, median, speedup_over
+
+PEAKS = [
+    pytest.param("peak_allocated_bytes", "steady", id="steady"),
+    pytest.param("peak_init_bytes", "init", id="init"),
+    pytest.param("peak_first_step_bytes", "first_step", id="first step"),
+    pytest.param("peak_eval_bytes", "eval", id="eval"),
+]
+
+
+@pytest.mark.parametrize(("name", "phase"), PEAKS)
+def test_memory_is_the_worst_ranks_in_its_own_phase(name: str, phase: str) -> None:
+    found = measured(
+        [
+            a_record(0, memory=a_memory(100, **{phase: 800})),
+            a_record(1, memory=a_memory(100, **{phase: 900})),
+        ]
+    )
+    assert found.value(name) == 900
+    assert [found.value(param.values[0]) for param in PEAKS].count(900) == 1
+
+
+def test_live_bytes_are_those_after_a_steady_step() -> None:
+    assert a_measurement(memory=a_memory(100, steady=600)).value("live_bytes") == 300
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "of_ranks", "expected"),
+    [
+        pytest.param("epoch_seconds", "train_seconds", [(1.0, 5.0), (3.0, 4.0)], 4.0, id="epoch"),
+        pytest.param("eval_seconds", "eval_seconds", [0.2, 0.3], 0.3, id="eval"),
+        pytest.param("setup_seconds", "setup_seconds", [2.0, 1.0], 2.0, id="set-up"),
+        pytest.param("peak_host_bytes", "peak_host_bytes", [10, 30], 30, id="host memory"),
+        pytest.param(
+            "samples_per_epoch", "step_samples", [(8,) * 6, (8,) * 5 + (6,)], 47, id="samples"
+        ),
+        pytest.param("loss", "loss", [(1.0, 2.0), (3.0, 2.5)], (2.0, 2.25), id="loss"),
+        pytest.param("gradient_norm", "gradient_norm", [(1.0,), (1.0,)], (1.0,), id="norm"),
+        pytest.param("f1", "quality", [{"f1": 0.9}, {}], 0.9, id="quality"),
+    ],
+)
+def test_ranks_become_one_value(name: str, field: str, of_ranks: list[Any], expected: Any) -> None:
+    """Time from the slowest, samples summed, losses averaged, what is global from rank 0."""
+    found = measured([a_record(rank, **{field: value}) for rank, value in enumerate(of_ranks)])
+    assert found.value(name) == expected
+
+
+def test_step_time_is_the_slowest_ranks_without_the_warm_up() -> None:
+    found = measured(
+        [
+            a_record(0, step_seconds=(9.0, 9.0, 9.0, 1.0, 1.0, 1.0)),
+            a_record(1, step_seconds=(9.0, 9.0, 9.0, 3.0, 2.0, 1.0)),
+        ]
+    )
+    assert found.value("step_seconds") == 2.0
+
+
+def test_a_run_that_is_all_warm_up_still_has_a_step_time() -> None:
+    assert a_measurement(step_seconds=(3.0, 1.0)).value("step_seconds") == 2.0
+
+
+@pytest.mark.parametrize(
+    ("step_samples", "expected", "kind"),
+    [
+        pytest.param((8, 8), 16, int, id="as many in every epoch: a whole number"),
+        pytest.param((8, 7, 1, 1), 17, int, id="whole although the epochs differ"),
+        pytest.param((8, 8.5), 16.5, float, id="not whole"),
+    ],
+)
+def test_samples_per_epoch_are_of_all_ranks(
+    step_samples: tuple[int, ...], expected: float, kind: type
+) -> None:
+    found = a_measurement(step_samples=step_samples, train_seconds=(1.0, 1.0))
+    assert found.value("samples_per_epoch") == expected
+    assert isinstance(found.value("samples_per_epoch"), kind)
+
+
+def test_throughput_is_all_ranks_samples_over_the_epochs_time() -> None:
+    found = a_measurement(step_samples=(8,) * 6, train_seconds=(2.0, 2.0))
+    assert found.value("samples_per_second") == 2 * 48 / 2 / 2.0
+
+
+def test_values_of_every_rank_are_kept_where_the_worst_counts() -> None:
+    found = measured([a_record(0, peak_host_bytes=10), a_record(1, peak_host_bytes=30)])
+    per_rank = found.launches[0].per_rank
+    assert per_rank["peak_host_bytes"] == (10, 30)
+    assert per_rank["peak_allocated_bytes"] == (1000, 1000)
+
+
+def test_a_rank_whose_series_is_shorter_is_not_cut_to_fit() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        measured([a_record(0, loss=(1.0, 2.0)), a_record(1, loss=(1.0,))])
+
+
+def test_without_memory_there_is_none_and_the_reason_is_noted() -> None:
+    found = a_measurement(memory={}, memory_source="no compiler")
+    names = {"live_bytes", *(param.values[0] for param in PEAKS)}
+    assert found.notes == dict.fromkeys(names, "no compiler")
+    assert not names & set(found.names)
+    assert {found.value(name) for name in names} == {None}
+    assert found.settings["memory_source"] == "none"
+
+
+def test_with_memory_nothing_is_noted() -> None:
+    assert a_measurement().notes == {}
+
+
+@pytest.mark.parametrize(
+    ("peaks", "expected"),
+    [
+        pytest.param([5], 5, id="one launch"),
+        pytest.param([9, 1, 5], 5, id="three launches"),
+        pytest.param([9, 1, 5, 6], 5, id="an even number: one of the launches', not between"),
+    ],
+)
+def test_launches_become_their_median(peaks: list[int], expected: int) -> None:
+    found = measured(*[[a_record(memory=a_memory(peak))] for peak in peaks])
+    assert found.value("peak_allocated_bytes") == expected
+    assert isinstance(found.value("peak_allocated_bytes"), int)
+
+
+def test_the_median_of_series_is_taken_step_by_step() -> None:
+    assert median([(1.0, 9.0), (2.0, 8.0), (3.0, 7.0)]) == (2.0, 8.0)
+
+
+def test_series_of_different_lengths_are_not_mixed() -> None:
+    assert median([(1.0, 2.0), (3.0,), (5.0, 6.0)]) == (1.0, 2.0)
+
+
+def test_the_canary_is_the_slowest_ranks_in_the_middle_launch() -> None:
+    found = measured(
+        *[
+            [a_record(0, canary_seconds=fast), a_record(1, canary_seconds=slow)]
+            for fast, slow in [(1.0, 2.0), (1.0, 9.0), (1.0, 3.0)]
+        ]
+    )
+    assert found.canary_seconds == 3.0
+
+
+def test_a_value_of_the_wrong_kind_is_refused() -> None:
+    found = a_measurement()
+    with pytest.raises(AssertionError, match="loss"):
+        found.scalar("loss")
+    with pytest.raises(AssertionError, match="epoch_seconds"):
+        found.series("epoch_seconds")
+
+
+def test_speedup_is_how_often_ours_fits_into_the_references_epoch() -> None:
+    reference = a_measurement(a_cell("ddp"), train_seconds=(3.0, 3.0))
+    assert speedup_over(reference, a_measurement(train_seconds=(2.0, 2.0))) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        pytest.param({"epochs": 2}, {"epochs": 2}, [], id="equal"),
+        pytest.param({"epochs": 2}, {"epochs": 1}, ["epochs: 1 -> 2"], id="changed"),
+        pytest.param({"epochs": 2}, {}, ["epochs: None -> 2"], id="new"),
+        pytest.param({}, {"epochs": 2}, ["epochs: 2 -> None"], id="gone"),
+        pytest.param(
+            {"a": 1, "b": 2, "c": 3}, {"c": 1, "b": 2, "a": 3}, ["a: 3 -> 1", "c: 1 -> 3"], id="two"
+        ),
+    ],
+)
+def test_settings_that_differ_are_named(
+    ours: dict[str, int], theirs: dict[str, int], expected: list[str]
+) -> None:
+    assert differing_settings(ours, theirs) == expected

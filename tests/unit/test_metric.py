@@ -1,0 +1,48 @@
+"""The metric table, and the metrics that a workload brings along."""
+
+from __future__ import annotations
+
+import pytest
+
+from zerogate.metric import METRICS, metric_named
+
+
+def test_a_metric_is_found_by_the_name_it_carries() -> None:
+    assert all(metric_named(name).name == name for name in METRICS)
+
+
+def test_what_is_a_byte_on_a_device_is_portable_and_seconds_are_not() -> None:
+    assert metric_named("peak_allocated_bytes").scope == "portable"
+    assert metric_named("epoch_seconds").scope == "hardware"
+
+
+def test_seconds_have_room_and_device_bytes_have_none() -> None:
+    assert metric_named("epoch_seconds").relative > 0
+    assert metric_named("peak_allocated_bytes").relative == 0
+    assert metric_named("peak_allocated_bytes").absolute == 0
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_workloads_own_metric_takes_its_direction_from_the_workload(better: str) -> None:
+    metric = metric_named("rouge_l", {"rouge_l": better})
+    assert (metric.name, metric.better, metric.title) == ("rouge_l", better, "rouge l")
+    assert metric.scope == "portable"
+    assert 0 < metric.relative < 0.1
+
+
+def test_the_table_wins_over_the_workload() -> None:
+    assert metric_named("f1", {"f1": "lower"}).better == "higher"
+
+
+@pytest.mark.parametrize(
+    "quality_better",
+    [
+        pytest.param(None, id="no workload"),
+        pytest.param({}, id="no metrics"),
+        pytest.param({"bleu_4": "higher"}, id="another metric"),
+        pytest.param({"rouge_l": "up"}, id="no such direction"),
+    ],
+)
+def test_an_unknown_name_is_a_key_error(quality_better: dict[str, str] | None) -> None:
+    with pytest.raises(KeyError, match="rouge_l"):
+        metric_named("rouge_l", quality_better)

@@ -1,0 +1,217 @@
+"""From records and exit codes to an outcome: which rank it was, what it was, where to look."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records import a_failed_record, a_job, a_record
+
+from zerogate.launch.errors import (
+    ConfigurationWrongError,
+    DeadlineExceededError,
+    LaunchFailedError,
+    OutOfMemoryError,
+    RankCrashedError,
+)
+from zerogate.launch.launcher import Ended
+from zerogate.launch.outcome import collect, read_record
+from zerogate.record import RankRecord, record_path, write_json
+
+COMMAND = "pytest -m cpu --workload deberta_mrpc"
+
+
+def wrote(folder: Path, *records: RankRecord) -> None:
+    for record in records:
+        write_json(record_path(folder, record.rank), record)
+
+
+def ended(log: Path, *, deadline_passed: bool = False, **exit_codes: int) -> Ended:
+    return Ended(
+        exit_codes={name.replace("_", " "): code for name, code in exit_codes.items()},
+        deadline_passed=deadline_passed,
+        seconds=12.3,
+        log=log,
+    )
+
+
+def failure(folder: Path, how: Ended) -> LaunchFailedError:
+    with pytest.raises(LaunchFailedError) as caught:
+        collect(a_job(folder), folder, how, COMMAND)
+    assert "\n" not in caught.value.summary
+    assert caught.value.summary.startswith("deberta_mrpc-zero2-w2-cpu: ")
+    return caught.value
+
+
+def test_records_come_back_by_rank(tmp_path: Path) -> None:
+    records = (a_record(0), a_record(1, loss=(float("nan"),)))
+    wrote(tmp_path, *reversed(records))
+    found = collect(a_job(tmp_path), tmp_path, ended(tmp_path, rank_0=0, rank_1=0), COMMAND)
+    assert [record.rank for record in found] == [0, 1]
+    assert found[0] == records[0]
+    assert found[1].loss[0] != found[1].loss[0]
+
+
+def test_out_of_memory_is_told_apart(tmp_path: Path) -> None:
+    wrote(tmp_path, a_record(0), a_failed_record(1, outcome="oom", type="OutOfMemoryError"))
+    error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=77))
+    assert isinstance(error, OutOfMemoryError)
+    assert "rank 1 in train: OutOfMemoryError: it broke" in error.summary
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_rank_that_failed_first_has_the_cause(tmp_path: Path, first: int) -> None:
+    wrote(
+        tmp_path,
+        a_failed_record(first, at=100.0, type="ValueError", traceback="the cause"),
+        a_failed_record(1 - first, at=100.5, type="ConnectionError", traceback="what followed"),
+    )
+    error = failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=1))
+    assert isinstance(error, RankCrashedError)
+    assert f"rank {first} in train: ValueError: it broke" in error.summary
+    assert error.detail == "the cause"
+    assert error.log == str(tmp_path / f"rank{first}.log")
+
+
+def test_a_lost_connection_after_an_oom_is_an_oom(tmp_path: Path) -> None:
+    wrote(
+        tmp_path,
+        a_failed_record(0, at=101.0, type="ConnectionError"),
+        a_failed_record(1, at=100.0, outcome="oom"),
+    )
+    assert isinstance(failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=77)), OutOfMemoryError)
+
+
+def test_a_setting_that_was_not_applied_is_a_wrong_configuration(tmp_path: Path) -> None:
+    message = "zero_stage: the engine runs 0, expected 2"
+    wrote(tmp_path, a_record(0), a_failed_record(1, type="NotAppliedError", message=message))
+    error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=1))
+    assert isinstance(error, ConfigurationWrongError)
+    assert f"rank 1: {message}" in error.summary
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        pytest.param(-9, "killed by SIGKILL", id="killed"),
+        pytest.param(-11, "killed by SIGSEGV", id="segmentation fault"),
+        pytest.param(3, "exit code 3", id="left"),
+        pytest.param(0, "exit code 0", id="left as if all were well"),
+    ],
+)
+def test_a_rank_without_a_record_left_somehow(tmp_path: Path, code: int, words: str) -> None:
+    wrote(tmp_path, a_record(0))
+    (tmp_path / "rank1.log").write_text("its last words\n")
+    error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=code))
+    assert isinstance(error, RankCrashedError)
+    assert "rank 1 left without a record" in error.summary
+    assert f"rank 1: {words}" in error.summary
+    assert error.detail == "its last words"
+    assert error.log == str(tmp_path / "rank1.log")
+
+
+@pytest.mark.xfail(strict=True, reason="a signal without a name in signal.Signals: ValueError")
+def test_a_real_time_signal_has_no_name(tmp_path: Path) -> None:
+    assert "35" in failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=-35)).summary
+
+
+def test_a_killed_rank_is_named_although_only_its_peer_wrote_a_record(tmp_path: Path) -> None:
+    wrote(tmp_path, a_failed_record(0, message="connection closed by peer"))
+    assert "SIGKILL" in failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=-9)).report()
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        pytest.param([], "ranks 0, 1 without a record", id="nobody is done"),
+        pytest.param([0], "rank 1 without a record", id="one is done"),
+        pytest.param(
+            [0, 1],
+            "every rank has written its record",
+            id="all are done",
+            marks=pytest.mark.xfail(strict=True, reason="says 'ranks  without a record'"),
+        ),
+    ],
+)
+def test_a_passed_deadline_says_who_is_still_at_it(
+    tmp_path: Path, written: list[int], words: str
+) -> None:
+    wrote(tmp_path, *map(a_record, written))
+    error = failure(tmp_path, ended(tmp_path, deadline_passed=True))
+    assert isinstance(error, DeadlineExceededError)
+    assert "still running after 12 s" in error.summary
+    assert words in error.summary
+
+
+def test_a_rank_that_failed_is_the_cause_of_its_peers_hang(tmp_path: Path) -> None:
+    wrote(tmp_path, a_failed_record(0))
+    error = failure(tmp_path, ended(tmp_path, deadline_passed=True, rank_0=1))
+    assert isinstance(error, RankCrashedError)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(lambda text: "", "rank1.json: file: ", id="empty"),
+        pytest.param(lambda text: text[: len(text) // 2], "rank1.json: file: ", id="cut off"),
+        pytest.param(lambda text: "[]", "expected a rank record", id="not a record"),
+        pytest.param(
+            lambda text: json.dumps(json.loads(text) | {"parameters": "many"}),
+            "rank1.json: parameters: ",
+            id="a wrong type",
+        ),
+        pytest.param(
+            lambda text: json.dumps(json.loads(text) | {"colour": 1}),
+            "rank1.json: colour: ",
+            id="an unknown key",
+        ),
+        pytest.param(
+            lambda text: json.dumps(json.loads(text) | {"launch_id": "that launch"}),
+            "a record of another launch (that launch)",
+            id="of another launch",
+        ),
+    ],
+)
+def test_a_record_that_cannot_be_used(tmp_path: Path, damage: Any, words: str) -> None:
+    wrote(tmp_path, a_record(0), a_record(1))
+    path = record_path(tmp_path, 1)
+    path.write_text(damage(path.read_text()))
+    error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=0))
+    assert isinstance(error, RankCrashedError)
+    assert "rank 1: " in error.summary
+    assert words in error.summary
+
+
+def test_records_survive_the_wire(tmp_path: Path) -> None:
+    wrote(tmp_path, a_record(0), a_failed_record(1))
+    assert read_record(record_path(tmp_path, 0)) == a_record(0)
+    assert read_record(record_path(tmp_path, 1)) == a_failed_record(1)
+
+
+def test_ranks_that_finished_must_also_leave_cleanly(tmp_path: Path) -> None:
+    wrote(tmp_path, a_record(0), a_record(1))
+    (tmp_path / "launch.log").write_text("free(): invalid pointer\n")
+    error = failure(tmp_path, ended(tmp_path / "launch.log", torchrun=-6))
+    assert isinstance(error, RankCrashedError)
+    assert "not cleanly (torchrun: killed by SIGABRT)" in error.summary
+    assert error.detail == "free(): invalid pointer"
+
+
+def test_a_report_says_what_where_and_how_to_see_it_again(tmp_path: Path) -> None:
+    wrote(tmp_path, a_record(0), a_failed_record(1, traceback="line one\nline two\n"))
+    error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=1))
+    lines = error.report().splitlines()
+    assert lines[0] == f"crash: {error.summary}"
+    assert "line one" in lines
+    assert "line two" in lines
+    assert f"log: {tmp_path / 'rank1.log'}" in lines
+    assert f"reproduce: {COMMAND}" in lines
+
+
+def test_a_log_that_is_long_or_no_text_is_cut_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "rank0.log").write_bytes(b"\xff\xfe" * 20_000 + b"\nthe end\n")
+    error = failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=0))
+    assert error.detail.endswith("the end")
+    assert len(error.detail) < 20_000

@@ -1,0 +1,123 @@
+"""The cpu tier's change to a DeepSpeed config: everything in elements shrinks with the model."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zerogate.rank.scale import scale_bytes, scale_deepspeed
+
+FILES = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))
+
+
+def scaled(
+    zero: dict[str, Any], *, ratio: float = 0.01, largest_parameter: int = 1000, **config: Any
+) -> dict[str, Any]:
+    return scale_deepspeed(
+        {"zero_optimization": zero} | config,
+        ratio=ratio,
+        largest_parameter=largest_parameter,
+        scratch_folder="/scratch",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "ratio", "expected"),
+    [
+        pytest.param(200_000_000, 0.01, 2_000_000, id="as the model did"),
+        pytest.param(2e8, 0.01, 2_000_000, id="a float becomes whole"),
+        pytest.param(1000, 0.0995, 96, id="to a multiple of DeepSpeed's alignment"),
+        pytest.param(1000, 1e-9, 8, id="but not to nothing"),
+        pytest.param("auto", 0.01, "auto", id="auto is Accelerate's to fill in"),
+    ],
+)
+def test_sizes_in_elements_shrink(given: Any, ratio: float, expected: Any) -> None:
+    found = scaled({"stage": 2, "reduce_bucket_size": given}, ratio=ratio)
+    size = found["zero_optimization"]["reduce_bucket_size"]
+    assert (size, type(size)) == (expected, type(expected))
+
+
+def test_a_size_that_is_not_given_shrinks_from_deepspeeds_default() -> None:
+    zero = scaled({"stage": 3})["zero_optimization"]
+    assert zero["reduce_bucket_size"] == zero["allgather_bucket_size"] == 5_000_000
+    assert zero["stage3_prefetch_bucket_size"] == 500_000
+    assert zero["stage3_param_persistence_threshold"] == 1000
+    assert zero["sub_group_size"] == 10_000_000
+
+
+@pytest.mark.parametrize(("stage", "expected"), [(1, False), (2, False), (3, True)])
+def test_sizes_of_stage_3_are_only_set_there(stage: int, expected: bool) -> None:
+    zero = scaled({"stage": stage})["zero_optimization"]
+    assert any(name.startswith("stage3_") for name in zero) == expected
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16", "amp"])
+def test_half_precision_goes(name: str) -> None:
+    assert name not in scaled({"stage": 2}, **{name: {"enabled": True}})
+
+
+def test_everything_else_stays() -> None:
+    others = {"train_batch_size": "auto", "optimizer": {"type": "AdamW"}, "aio": {"queue_depth": 8}}
+    found = scaled({"stage": 2, "overlap_comm": True, "round_robin_gradients": True}, **others)
+    assert {name: found[name] for name in others} == others
+    assert found["zero_optimization"]["stage"] == 2
+    assert found["zero_optimization"]["overlap_comm"] is True
+    assert found["zero_optimization"]["round_robin_gradients"] is True
+
+
+@pytest.mark.parametrize("name", ["offload_optimizer", "offload_param"])
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        pytest.param(
+            {"device": "cpu", "pin_memory": True}, {"device": "cpu", "pin_memory": False}, id="cpu"
+        ),
+        pytest.param({"device": "cpu"}, {"device": "cpu", "pin_memory": False}, id="by default"),
+        pytest.param({"device": "none"}, {"device": "none"}, id="none"),
+        pytest.param(
+            {"device": "nvme", "nvme_path": "auto", "buffer_count": 4},
+            {"device": "nvme", "nvme_path": "/scratch", "buffer_count": 4, "pin_memory": False},
+            id="disk",
+        ),
+        pytest.param(
+            {"device": "nvme", "nvme_path": "/mnt/of/somebody", "buffer_size": 1e8},
+            {
+                "device": "nvme",
+                "nvme_path": "/scratch",
+                "buffer_size": 1_000_000,
+                "pin_memory": False,
+            },
+            id="disk, with buffers",
+        ),
+        pytest.param(
+            {"device": "nvme", "buffer_size": 50_000},
+            {"device": "nvme", "nvme_path": "/scratch", "buffer_size": 1000, "pin_memory": False},
+            id="a buffer holds the largest parameter",
+        ),
+    ],
+)
+def test_offload_is_pinned_nowhere_and_goes_to_the_launchs_own_folder(
+    name: str, section: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert scaled({"stage": 3, name: section})["zero_optimization"][name] == expected
+
+
+def test_offload_that_was_not_asked_for_stays_away() -> None:
+    assert not {"offload_optimizer", "offload_param"} & set(scaled({"stage": 3}))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_is_left_as_it_was(path: Path) -> None:
+    config = json.loads(path.read_text())
+    before = copy.deepcopy(config)
+    scale_deepspeed(config, ratio=0.01, largest_parameter=1000, scratch_folder="/scratch")
+    assert config == before
+
+
+def test_a_budget_in_bytes_shrinks_to_whole_bytes() -> None:
+    assert scale_bytes(1000, ratio=0.0125) == 12
+    assert isinstance(scale_bytes(1000, ratio=0.0125), int)

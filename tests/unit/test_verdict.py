@@ -1,0 +1,364 @@
+"""Judging: what is a regression, what an improvement, what no comparison at all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from records import RECIPE, a_cell, a_measurement
+
+from zerogate.baseline import MetricBaseline, Provenance, of_measurement
+from zerogate.measurement import Measurement, Value
+from zerogate.metric import Metric, metric_named
+from zerogate.verdict import (
+    Verdict,
+    comparable,
+    judge,
+    judge_learned,
+    judge_same,
+    same_speed,
+    worst_step,
+)
+
+NAN, INFINITY = math.nan, math.inf
+
+
+def a_metric(**changes: Any) -> Metric:
+    values = {
+        "name": "a_number",
+        "unit": "units",
+        "better": "lower",
+        "scope": "portable",
+        "title": "a number",
+    }
+    return Metric(**(values | changes))
+
+
+def judged(metric: Metric, measured: Value | None, expected: Value, spread: float = 0.0) -> Verdict:
+    baseline = MetricBaseline(value=expected, spread=spread, launches=(expected,))
+    return judge(a_cell(), metric, measured, baseline)
+
+
+# One number
+
+STATUSES = [
+    pytest.param("lower", 100, "ok", id="lower is better, equal"),
+    pytest.param("lower", 125, "ok", id="lower is better, at the limit"),
+    pytest.param("lower", 126, "regressed", id="lower is better, just over"),
+    pytest.param("lower", 75, "ok", id="lower is better, at the other limit"),
+    pytest.param("lower", 74, "improved", id="lower is better, much lower"),
+    pytest.param("higher", 100, "ok", id="higher is better, equal"),
+    pytest.param("higher", 75, "ok", id="higher is better, at the limit"),
+    pytest.param("higher", 74, "regressed", id="higher is better, just under"),
+    pytest.param("higher", 125, "ok", id="higher is better, at the other limit"),
+    pytest.param("higher", 126, "improved", id="higher is better, much higher"),
+    pytest.param("equal", 100, "ok", id="equal, equal"),
+    pytest.param("equal", 125, "ok", id="equal, at the limit"),
+    pytest.param("equal", 126, "regressed", id="equal, just over"),
+    pytest.param("equal", 74, "regressed", id="equal, just under"),
+    pytest.param("lower", NAN, "regressed", id="lower is better, NaN"),
+    pytest.param("higher", NAN, "regressed", id="higher is better, NaN"),
+    pytest.param("equal", NAN, "regressed", id="equal, NaN"),
+    pytest.param("lower", INFINITY, "regressed", id="lower is better, infinite"),
+]
+
+
+@pytest.mark.parametrize(("better", "measured", "status"), STATUSES)
+def test_a_quarter_of_tolerance(better: str, measured: float, status: str) -> None:
+    assert judged(a_metric(better=better, relative=0.25), measured, 100).status == status
+
+
+@pytest.mark.parametrize(("better", "measured", "status"), STATUSES)
+def test_the_same_as_an_absolute_tolerance(better: str, measured: float, status: str) -> None:
+    assert judged(a_metric(better=better, absolute=25.0), measured, 100).status == status
+
+
+@pytest.mark.parametrize(("better", "measured", "status"), STATUSES)
+def test_a_negative_baseline_has_the_same_sides(better: str, measured: float, status: str) -> None:
+    assert judged(a_metric(better=better, absolute=25.0), measured - 200, -100).status == status
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [(999, "improved"), (1000, "ok"), (1001, "regressed")],
+)
+def test_without_tolerance_one_byte_counts(measured: int, status: str) -> None:
+    assert judged(a_metric(), measured, 1000).status == status
+
+
+def test_the_larger_tolerance_holds() -> None:
+    metric = a_metric(relative=0.1, absolute=5.0)
+    assert judged(metric, 110, 100).status == "ok"
+    assert judged(metric, 14, 10).status == "ok"
+    assert judged(metric, 16, 10).status == "regressed"
+
+
+def test_a_verdict_has_both_numbers_the_change_and_the_limit() -> None:
+    found = judged(a_metric(relative=0.1, absolute=20.0), 150, 100)
+    assert (found.cell, found.metric, found.unit) == (a_cell(), "a_number", "units")
+    assert (found.measured, found.expected) == (150, 100)
+    assert (found.change, found.tolerance, found.step) == (0.5, 0.2, None)
+
+
+def test_a_change_is_negative_where_the_number_fell() -> None:
+    assert judged(a_metric(), 50, 100).change == -0.5
+    assert judged(a_metric(), -150, -100).change == -0.5
+
+
+@pytest.mark.parametrize(
+    ("absolute", "measured", "status"),
+    [
+        pytest.param(0.0, 0, "ok", id="still zero"),
+        pytest.param(0.0, 1, "regressed", id="no longer"),
+        pytest.param(2.0, 2, "ok", id="within the absolute tolerance"),
+        pytest.param(2.0, 3, "regressed", id="over it"),
+        pytest.param(2.0, -3, "improved", id="better by more than it"),
+    ],
+)
+def test_a_baseline_of_zero_has_the_absolute_tolerance(
+    absolute: float, measured: float, status: str
+) -> None:
+    assert judged(a_metric(relative=0.5, absolute=absolute), measured, 0).status == status
+
+
+@pytest.mark.parametrize(
+    ("spread", "measured", "status"),
+    [
+        pytest.param(0.0, 131, "regressed", id="none: the metric's own tolerance"),
+        pytest.param(0.125, 137, "ok", id="three spreads are more than the tolerance"),
+        pytest.param(0.125, 138, "regressed", id="but no more than that"),
+        pytest.param(0.01, 130, "ok", id="a small one does not narrow the tolerance"),
+    ],
+)
+def test_the_baselines_own_spread_widens_the_tolerance(
+    spread: float, measured: float, status: str
+) -> None:
+    assert judged(a_metric(relative=0.3), measured, 100, spread).status == status
+
+
+def test_without_a_baseline_the_measured_number_is_still_there() -> None:
+    found = judge(a_cell(), a_metric(), 7, None)
+    assert (found.status, found.measured, found.expected) == ("no_baseline", 7, None)
+    assert judge(a_cell(), a_metric(series=True), (7.0,), None).status == "no_baseline"
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    assert judged(a_metric(), None, 100).status == "not_comparable"
+
+
+# A series
+
+SERIES = a_metric(better="equal", relative=0.125, series=True)
+EXPECTED = (8.0, 4.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "status", "step", "change"),
+    [
+        pytest.param(EXPECTED, "ok", 0, 0.0, id="equal"),
+        pytest.param((8.0, 4.5, 2.0, 1.0), "ok", 1, 0.125, id="at the limit"),
+        pytest.param((8.0, 4.0, 2.0, 1.25), "regressed", 3, 0.25, id="over, at the last step"),
+        pytest.param((6.0, 4.0, 2.5, 1.0), "regressed", 0, -0.25, id="under is no better"),
+        pytest.param((8.0, 5.0, 3.0, 1.25), "regressed", 2, 0.5, id="the worst of several"),
+    ],
+)
+def test_a_series_is_judged_by_its_worst_step(
+    measured: tuple[float, ...], status: str, step: int, change: float
+) -> None:
+    found = judged(SERIES, measured, EXPECTED)
+    assert (found.status, found.step, found.change) == (status, step, change)
+    assert (found.measured, found.expected) == (measured[step], EXPECTED[step])
+    assert found.tolerance == 0.125
+
+
+@pytest.mark.parametrize(
+    ("measured", "step"),
+    [
+        pytest.param((8.0, 4.0, NAN, 1.0), 2, id="alone"),
+        pytest.param((80.0, 4.0, NAN, NAN), 2, id="worse than a tenfold value"),
+        pytest.param((INFINITY, 4.0, 2.0, NAN), 3, id="worse than infinity"),
+    ],
+)
+def test_the_first_nan_of_a_series_is_its_worst_step(
+    measured: tuple[float, ...], step: int
+) -> None:
+    found = judged(SERIES, measured, EXPECTED)
+    assert (found.status, found.step) == ("regressed", step)
+
+
+def test_a_nan_is_worse_than_any_number_in_the_baseline_too() -> None:
+    assert judged(SERIES, (1.0, 1.0), (1.0, NAN)).status == "regressed"
+
+
+@pytest.mark.parametrize("measured", [(8.0, 4.0, 2.0), (8.0, 4.0, 2.0, 1.0, 0.5), ()])
+def test_another_number_of_steps_is_a_regression_in_steps(measured: tuple[float, ...]) -> None:
+    found = judged(SERIES, measured, EXPECTED)
+    assert (found.status, found.unit) == ("regressed", "steps")
+    assert (found.measured, found.expected) == (len(measured), 4)
+    assert "number of optimizer steps" in found.note
+
+
+def test_a_number_where_the_baseline_has_a_series_is_another_number_of_steps() -> None:
+    assert judged(SERIES, 8.0, EXPECTED).status == "regressed"
+
+
+def test_the_spread_widens_a_series_tolerance() -> None:
+    measured = (8.0, 4.0, 2.0, 1.25)
+    assert judged(SERIES, measured, EXPECTED, spread=0.0625).status == "regressed"
+    assert judged(SERIES, measured, EXPECTED, spread=0.125).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [
+        pytest.param((0.0, 1.0), "ok", id="zero and zero"),
+        pytest.param((1e-9, 1.0), "ok", id="within the absolute tolerance"),
+        pytest.param((1e-3, 1.0), "regressed", id="no longer zero"),
+    ],
+)
+def test_a_step_at_zero_has_the_absolute_tolerance(
+    measured: tuple[float, ...], status: str
+) -> None:
+    metric = replace(SERIES, absolute=1e-9)
+    assert judged(metric, measured, (0.0, 1.0)).status == status
+
+
+def test_worst_step_counts_differences_up_to_the_absolute_as_none() -> None:
+    assert worst_step((1.0, 11.0), (0.5, 10.0), absolute=0.5) == (1, 0.1)
+
+
+# Comparable at all
+
+
+def a_provenance(**changes: Any) -> Provenance:
+    values = {
+        "recorded": "2026-01-31",
+        "commit": "0123456789",
+        "reason": "first",
+        "hardware": "amd-epyc-2c",
+        "canary_seconds": 0.010,
+        "software": {"torch": "2.13.0"},
+    }
+    return Provenance(**(values | changes))
+
+
+def test_equal_settings_are_comparable() -> None:
+    assert comparable(a_measurement(), of_measurement(a_measurement(), a_provenance())) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"workload_version": 2}, ["workload_version: 1 -> 2"], id="workload"),
+        pytest.param({"data_origin": "real"}, ["data_origin: generated -> real"], id="data"),
+        pytest.param({"applied": {"dtype": "float16"}}, ["dtype: float32 -> float16"], id="dtype"),
+        pytest.param({"memory": {}}, ["memory_source: allocator -> none"], id="memory"),
+        pytest.param(
+            {"recipe": replace(RECIPE, micro_batch_size=4, epochs=1)},
+            ["micro_batch_size: 8 -> 4", "epochs: 2 -> 1"],
+            id="recipe",
+        ),
+    ],
+)
+def test_other_settings_are_not_comparable_and_are_named(
+    changes: dict[str, Any], words: list[str]
+) -> None:
+    why = comparable(a_measurement(**changes), of_measurement(a_measurement(), a_provenance()))
+    assert all(word in why for word in words)
+    assert why.count("->") == len(words)
+
+
+def test_other_software_is_comparable() -> None:
+    newer = a_measurement(environment={"torch": "2.14.0"})
+    assert comparable(newer, of_measurement(a_measurement(), a_provenance())) == ""
+
+
+@pytest.mark.parametrize(
+    ("canary_seconds", "status"),
+    [
+        pytest.param(0.0100, None, id="as fast"),
+        pytest.param(0.0114, None, id="a little slower"),
+        pytest.param(0.0086, None, id="a little faster"),
+        pytest.param(0.0120, "invalid", id="slower"),
+        pytest.param(0.0080, "invalid", id="faster"),
+    ],
+)
+def test_seconds_are_only_compared_at_the_recorded_speed(
+    canary_seconds: float, status: str | None
+) -> None:
+    recorded = of_measurement(a_measurement(), a_provenance())
+    found = same_speed(a_measurement(canary_seconds=canary_seconds), recorded, "amd-epyc-2c")
+    assert (found and found.status) == status
+    if found is not None:
+        assert f"{canary_seconds * 1e3:.2f} ms" in found.note
+        assert "10.00 ms" in found.note
+
+
+def test_seconds_of_another_machine_are_not_comparable_however_fast_it_is() -> None:
+    recorded = of_measurement(a_measurement(), a_provenance())
+    found = same_speed(a_measurement(canary_seconds=1.0), recorded, "intel-xeon-8c")
+    assert found is not None
+    assert found.status == "not_comparable"
+    assert "amd-epyc-2c" in found.note
+    assert "intel-xeon-8c" in found.note
+
+
+# Without a baseline
+
+
+def of_losses(strategy: str, *losses: float) -> Measurement:
+    return a_measurement(a_cell(strategy), loss=losses)
+
+
+@pytest.mark.parametrize(
+    ("losses", "status"),
+    [
+        pytest.param((1.0, 2.0), "ok", id="equal"),
+        pytest.param((1.0, 2.0005), "ok", id="within the limit"),
+        pytest.param((1.0, 2.01), "regressed", id="over the limit"),
+        pytest.param((1.0, 1.99), "regressed", id="lower is no better"),
+        pytest.param((1.0, NAN), "regressed", id="NaN"),
+        pytest.param((1.0,), "regressed", id="fewer steps"),
+    ],
+)
+def test_parity_holds_a_series_to_another_strategys(losses: tuple[float, ...], status: str) -> None:
+    found = judge_same(
+        metric_named("loss"), of_losses("zero2", *losses), of_losses("ddp", 1.0, 2.0)
+    )
+    assert (found.status, found.metric, found.cell) == (status, "loss_parity", a_cell("zero2"))
+
+
+def test_the_limit_of_parity_is_the_callers_not_the_metrics() -> None:
+    own, other = of_losses("zero2", 1.01), of_losses("ddp", 1.0)
+    assert judge_same(metric_named("loss"), own, other).status == "regressed"
+    assert judge_same(metric_named("loss"), own, other, limit=0.02).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "learned", "value", "status"),
+    [
+        pytest.param("f1", 0.7, 0.7, "ok", id="higher is better, reached"),
+        pytest.param("f1", 0.7, 0.69, "regressed", id="higher is better, not reached"),
+        pytest.param("perplexity", 20.0, 20.0, "ok", id="lower is better, reached"),
+        pytest.param("perplexity", 20.0, 20.1, "regressed", id="lower is better, not reached"),
+        pytest.param("f1", 0.7, NAN, "regressed", id="higher is better, NaN"),
+        pytest.param("perplexity", 20.0, NAN, "regressed", id="lower is better, NaN"),
+    ],
+)
+def test_a_model_that_did_not_learn_is_a_regression(
+    name: str, learned: float, value: float, status: str
+) -> None:
+    found = a_measurement(quality_learned={name: learned}, quality={name: value})
+    verdict = judge_learned(found, metric_named(name))
+    assert (verdict.status, verdict.metric) == (status, f"{name}_learned")
+    assert verdict.expected == learned
+    assert bool(verdict.note) == (status == "regressed")
+
+
+def test_a_verdict_is_flat_in_the_results() -> None:
+    values = judged(a_metric(), 150, 100).as_dict()
+    assert (values["workload"], values["strategy"]) == ("deberta_mrpc", "zero2")
+    assert (values["metric"], values["measured"], values["expected"]) == ("a_number", 150, 100)
+    assert not any(isinstance(value, dict) for value in values.values())

@@ -1,0 +1,136 @@
+"""DeBERTa-v2-xlarge learns which MRPC sentence pairs are paraphrases; F1 and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from workloads.parts.architecture import fresh_model, model_config
+from workloads.parts.batching import mask, padded
+from workloads.parts.scoring import load_metric
+from workloads.parts.vocabulary import word_tokenizer
+from zerogate.rank.corpus import read_split
+from zerogate.rank.workload import Batch, Quality, Workload
+from zerogate.record import Recipe
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+
+METRIC = "f1_accuracy"
+MAX_LENGTH = 128
+"""Tokens of a pair, the special ones included."""
+
+SCALE = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "attention_head_size": 16,
+    "intermediate_size": 256,
+    "position_buckets": 32,
+    # Most words of this vocabulary are never used: parameters to shard that cost no arithmetic.
+    "vocab_size": 48000,
+    # As wide for this width as 0.02 is for the full one: 0.02 x sqrt(1536 / 64).
+    "initializer_range": 0.1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+CPU_ROWS = (256, 61)
+"""Training and evaluation rows of the cpu tier: whole global batches, and not."""
+
+
+class DebertaMrpc(Workload):
+    """Sentence pairs, padded to the longest of the micro-batch, as the article trains them."""
+
+    version = 1
+    full_parameters = 886_957_058
+    scale_parameters = 3_193_090
+    layer_classes = ("DebertaV2Layer",)
+    quality: ClassVar = {
+        # Without learning one class is always answered; if that is class 1, F1 is 2/3.
+        "f1": Quality(better="higher", chance=0.67, learned=0.9),
+        "accuracy": Quality(better="higher", chance=0.51, learned=0.9),
+    }
+    recipes: ClassVar = {
+        "cpu": Recipe(
+            micro_batch_size=8,
+            eval_micro_batch_size=8,
+            epochs=2,
+            learning_rate=2e-3,
+            warmup_steps=4,
+        ),
+        "gpu": Recipe(
+            micro_batch_size=8,
+            eval_micro_batch_size=8,
+            epochs=3,
+            learning_rate=2e-5,
+            warmup_steps=0,
+        ),
+    }
+
+    def build_model(self) -> torch.nn.Module:
+        config = model_config("deberta_v2_xlarge", self.tier, SCALE)
+        model: torch.nn.Module = fresh_model(AutoModelForSequenceClassification, config)
+        return model
+
+    def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Dicts of ``input_ids`` (at most 128) and ``label``, 0 or 1."""
+        load_metric(METRIC)  # Now, so that the evaluation is not timed with it.
+        columns = ("sentence1", "sentence2", "label")
+        limits = CPU_ROWS if self.tier == "cpu" else (None, None)
+        train, validation = (
+            read_split(self.corpus.folder, split, columns, limit)
+            for split, limit in zip(("train", "validation"), limits, strict=True)
+        )
+        size: int = model_config("deberta_v2_xlarge", self.tier, SCALE).vocab_size
+        tokenizer = word_tokenizer(
+            [*train["sentence1"], *train["sentence2"]],
+            size=size,
+            special=("[PAD]", "[CLS]", "[SEP]", "[UNK]"),
+            roles={
+                "pad_token": "[PAD]",
+                "cls_token": "[CLS]",
+                "sep_token": "[SEP]",
+                "unk_token": "[UNK]",
+            },
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B [SEP]",
+        )
+        return _samples(tokenizer, train), _samples(tokenizer, validation)
+
+    def collate(self, samples: list[Any]) -> Batch:
+        """``input_ids`` and ``attention_mask`` (batch, longest), ``labels`` (batch)."""
+        rows = [sample["input_ids"] for sample in samples]
+        return {
+            "input_ids": padded(rows, fill=0),
+            "attention_mask": mask(rows),
+            "labels": torch.tensor([sample["label"] for sample in samples]),
+        }
+
+    def evaluate(
+        self, model: torch.nn.Module, loader: Any, accelerator: Accelerator
+    ) -> dict[str, float]:
+        predictions: list[int] = []
+        references: list[int] = []
+        for batch in loader:
+            answers = model(**batch).logits.argmax(dim=-1)
+            answers, labels = accelerator.gather_for_metrics((answers, batch["labels"]))
+            predictions += answers.tolist()
+            references += labels.tolist()
+        scores: dict[str, float] = load_metric(METRIC).compute(
+            predictions=predictions, references=references
+        )
+        return scores
+
+
+def _samples(tokenizer: PreTrainedTokenizerFast, rows: Dataset) -> list[dict[str, Any]]:
+    pairs = (list(rows["sentence1"]), list(rows["sentence2"]))
+    encoded = tokenizer(*pairs, truncation=True, max_length=MAX_LENGTH)["input_ids"]
+    return [
+        {"input_ids": ids, "label": label}
+        for ids, label in zip(encoded, rows["label"], strict=True)
+    ]
