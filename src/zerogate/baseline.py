@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from zerogate.config_file import ConfigError
 from zerogate.measurement import Measurement, Value, median
 from zerogate.record import Strict, write_text
-from zerogate.strategy import ConfigError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -118,7 +118,8 @@ def read_baselines(path: Path) -> BaselineFile:
 def _first_problem(error: Any) -> str:
     first = error.errors()[0]
     # The branches of a union are pydantic's words, not keys of the file.
-    keys = [str(key) for key in first["loc"] if not str(key).startswith(("tuple[", "int", "float"))]
+    keys = [str(key) for key in first["loc"]]
+    keys = [key for key in keys if key not in ("int", "float") and not key.startswith("tuple[")]
     given = repr(first["input"])
     problem = {
         "unexpected_keyword_argument": "unknown key; remove it",

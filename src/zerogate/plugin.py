@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from zerogate.cell import TIERS, Cell
+from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_device_names
 from zerogate.options import Selection, add_options, is_project, read_options, read_selection
-from zerogate.strategy import ConfigError
 from zerogate.verdict import PARITY_LIMIT
 
 if TYPE_CHECKING:

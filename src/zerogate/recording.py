@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from zerogate.session import Session
 
 
 def record_baselines(session: Session, reason: str) -> list[Path]:
-    """Write the baselines of every measured cell that is in parity with DDP; the files written.
+    """Write the baselines of every measured cell that is in parity with DDP and whose numbers are
+    finite; the files written.
 
     A metric whose new value is what the old baseline expects keeps its old entry.
     """
@@ -32,6 +34,7 @@ def record_baselines(session: Session, reason: str) -> list[Path]:
         for verdict in session.verdicts
         if verdict.metric.endswith("_parity") and verdict.status == "regressed"
     }
+    broken |= {cell for cell, found in session.measurements.items() if not _finite(found)}
     by_file: dict[Path, list[Cell]] = {}
     for cell in sorted(session.measurements):
         if cell not in broken:
@@ -53,6 +56,16 @@ def record_baselines(session: Session, reason: str) -> list[Path]:
             )
             written.append(path)
     return written
+
+
+def _finite(measurement: Measurement) -> bool:
+    """Whether every number is one: a cell that diverged is nothing to hold others to."""
+    values = (value for launch in measurement.launches for value in launch.values.values())
+    return all(
+        math.isfinite(number)
+        for value in values
+        for number in (value if isinstance(value, tuple) else (value,))
+    )
 
 
 def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
@@ -85,17 +98,28 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         return new
     if old.provenance.hardware != new.provenance.hardware:
         return new
-    metrics = dict(new.metrics)
+    kept = dict(new.metrics)
+    slower_or_faster = False
     for name, entry in old.metrics.items():
-        if name not in metrics:
+        if name not in kept:
             continue
         metric = metric_named(name, measurement.quality_better)
-        found = judging.judge(measurement.cell, metric, metrics[name].value, entry)
-        if found.status == "ok":
-            metrics[name] = entry
-    if metrics == old.metrics:
+        if judging.judge(measurement.cell, metric, kept[name].value, entry).status == "ok":
+            kept[name] = entry
+        elif metric.scope == "hardware":
+            slower_or_faster = True
+    if slower_or_faster:
+        # Seconds belong together, and to the speed that the machine had when they were taken.
+        kept |= {
+            name: entry
+            for name, entry in new.metrics.items()
+            if metric_named(name, measurement.quality_better).scope == "hardware"
+        }
+        return replace(new, metrics=kept)
+    if kept == old.metrics:
         return old
-    return replace(new, metrics=metrics)
+    provenance = replace(new.provenance, canary_seconds=old.provenance.canary_seconds)
+    return replace(new, metrics=kept, provenance=provenance)
 
 
 def _commit(root: Path) -> str:

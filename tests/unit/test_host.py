@@ -58,7 +58,6 @@ def test_usable_cores_are_counted(cpu: Cpu) -> None:
     assert host.host_key() == "amd-epyc-6c"
 
 
-@pytest.mark.xfail(strict=True, reason="the fallback 'cpu' is dropped as a filler word: '-2c'")
 def test_a_machine_that_does_not_name_its_cpu_has_a_key_too(cpu: Cpu) -> None:
     cpu(vendor_id="ARM")
     assert host.host_key() == "cpu-2c"

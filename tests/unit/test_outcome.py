@@ -112,7 +112,6 @@ def test_a_rank_without_a_record_left_somehow(tmp_path: Path, code: int, words: 
     assert error.log == str(tmp_path / "rank1.log")
 
 
-@pytest.mark.xfail(strict=True, reason="a signal without a name in signal.Signals: ValueError")
 def test_a_real_time_signal_has_no_name(tmp_path: Path) -> None:
     assert "35" in failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=-35)).summary
 
@@ -131,7 +130,6 @@ def test_a_killed_rank_is_named_although_only_its_peer_wrote_a_record(tmp_path: 
             [0, 1],
             "every rank has written its record",
             id="all are done",
-            marks=pytest.mark.xfail(strict=True, reason="says 'ranks  without a record'"),
         ),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 from records import a_cell
 
 from zerogate.cell import TIERS
-from zerogate.strategy import ACCELERATE_KEYS, ConfigError, read_strategy, strategy_names
+from zerogate.config_file import ACCELERATE_KEYS, ConfigError
+from zerogate.strategy import read_strategy, strategy_names
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -267,9 +268,9 @@ def test_a_strategy_file_that_cannot_be_used(write: Write, strategy: str, words:
     [
         pytest.param('{\n"zero_optimization":\n', ["line 3", "expected JSON"], id="cut off"),
         pytest.param("", ["line 1", "expected JSON"], id="empty"),
-        pytest.param([1], ["zero_optimization.stage"], id="a list"),
+        pytest.param([1], ["file: not an object"], id="a list"),
         pytest.param({"fp16": {}}, ["zero_optimization.stage"], id="no ZeRO"),
-        pytest.param({"zero_optimization": 2}, ["zero_optimization.stage"], id="a number for ZeRO"),
+        pytest.param({"zero_optimization": 2}, ["expected a mapping"], id="a number for ZeRO"),
         pytest.param(
             {"zero_optimization": {"stage": 0}}, ["zero_optimization.stage"], id="stage 0"
         ),
@@ -307,7 +308,6 @@ def test_a_deepspeed_file_that_cannot_be_used(
         ),
     ],
 )
-@pytest.mark.xfail(strict=True, raises=(AttributeError, AssertionError, pytest.fail.Exception))
 def test_a_deepspeed_file_of_the_wrong_types(
     write: Write, deepspeed: dict[str, Any], words: list[str]
 ) -> None:
@@ -315,7 +315,6 @@ def test_a_deepspeed_file_of_the_wrong_types(
     assert all(word in message for word in words), message
 
 
-@pytest.mark.xfail(strict=True, reason="keys within deepspeed_config are not checked")
 def test_a_typo_within_a_section_is_found(write: Write) -> None:
     message = refusal(
         write(

@@ -23,10 +23,28 @@ def cuda_device_names() -> tuple[str, ...]:
         ]
     finally:
         pynvml.nvmlShutdown()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
+    return _visible(names, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _visible(names: list[str], setting: str | None) -> tuple[str, ...]:
+    """Those of the machine's devices that CUDA shows, in its order.
+
+    CUDA stops at the first entry that is no device. UUIDs are counted, not looked up.
+    """
+    if setting is None:
         return tuple(names)
-    return tuple(names[: len([part for part in visible.split(",") if part.strip()])])
+    shown: list[str] = []
+    for entry in filter(None, (part.strip() for part in setting.split(","))):
+        if entry.startswith(("GPU-", "MIG-")):
+            index = len(shown)
+        elif entry.isdigit():
+            index = int(entry)
+        else:
+            break
+        if index >= len(names):
+            break
+        shown.append(names[index])
+    return tuple(shown)
 
 
 def cards_key(world_size: int) -> str:

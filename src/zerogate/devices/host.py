@@ -28,7 +28,7 @@ def host_key() -> str:
     """``amd-epyc-2c``: CPU model and usable cores; never clocks, host names or uptime."""
     model = _cpuinfo().get("model name", "cpu")
     slug = re.sub(r"\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*", " ", model.lower())
-    slug = re.sub(r"[^a-z0-9]+", "-", slug).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", slug).strip("-") or "cpu"
     return f"{slug}-{len(os.sched_getaffinity(0))}c"
 
 

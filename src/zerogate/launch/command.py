@@ -69,7 +69,8 @@ class CommandLauncher:
                 pass
             finally:
                 # Ranks that torchrun put into sessions of their own are descendants all the same.
-                process_tree.end(process_tree.children() - before)
+                while left := process_tree.children() - before:
+                    process_tree.end(left)
                 process.wait()
         return Ended(
             exit_codes=exit_codes,

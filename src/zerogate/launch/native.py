@@ -53,7 +53,7 @@ class NativeOps:
         return found
 
     def _remove_stale_locks(self) -> None:
-        """torch waits for ever for a lock whose holder was killed in the middle of a build.
+        """Torch waits for ever for a lock whose holder was killed in the middle of a build.
 
         Real builds happen under a lock of our own; loading what is built holds torch's for moments.
         """

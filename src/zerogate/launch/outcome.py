@@ -87,9 +87,13 @@ def _failure(
     if failed and not bereaved:
         return _of_record(cell, min(failed, key=lambda pair: pair[0])[1], ended.log)
     if ended.deadline_passed:
+        who = (
+            f"{_ranks(missing)} without a record"
+            if missing
+            else "every rank has written its record"
+        )
         return DeadlineExceededError(
-            f"{cell}: still running after {ended.seconds:.0f} s, "
-            f"{_ranks(missing)} without a record; the launch was ended",
+            f"{cell}: still running after {ended.seconds:.0f} s, {who}; the launch was ended",
             detail=_log_tail(ended.log, missing),
         )
     if unreadable:
@@ -135,7 +139,10 @@ def _ranks(ranks: list[int]) -> str:
 
 
 def _exit(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    known = {member.value: member.name for member in signal.Signals}
+    return f"killed by {known.get(-code, f'signal {-code}')}"
 
 
 def _log(log: Path, rank: int) -> str:

@@ -24,7 +24,7 @@ def adopt_orphans() -> None:
 
 def children() -> set[psutil.Process]:
     """Every living descendant of this process."""
-    return set(psutil.Process().children(recursive=True))
+    return {found for found in psutil.Process().children(recursive=True) if _alive(found)}
 
 
 def descendants(roots: Iterable[int]) -> list[psutil.Process]:
@@ -49,7 +49,8 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float = GRACE_SEC
             process.terminate()
             process.resume()
     _, alive = psutil.wait_procs(waiting, timeout=grace_seconds)
-    while alive:
+    # A zombie that its parent never reaps is as dead as it gets.
+    while alive := [process for process in alive if _alive(process)]:
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 alive = [*alive, *process.children(recursive=True)]

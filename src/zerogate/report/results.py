@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -40,8 +41,17 @@ def results(session: Session) -> dict[str, Any]:
 def write_results(session: Session) -> Path:
     """Write results.json into the report folder, whole or not at all."""
     path = session.options.report_folder / "results.json"
-    write_json(path, results(session))
+    write_json(path, _readable(results(session)))
     return path
+
+
+def _readable(value: Any) -> Any:
+    """``value`` with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _readable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def environment(session: Session) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def percent(change: float) -> str:
         return "changed"
     if change == 0:
         return "0%"
-    return f"{change:+.1%}" if abs(change) >= 0.0005 else f"{change:+.1e}"
+    return f"{change:+.1%}" if abs(change) >= 0.0005 else f"{change * 100:+.1e}%"
 
 
 def sentence(verdict: Verdict) -> str:
@@ -59,7 +59,9 @@ def _both(verdict: Verdict) -> tuple[str, str]:
     measured = number(verdict.measured, verdict.unit)
     expected = number(verdict.expected, verdict.unit)
     if measured == expected and verdict.measured != verdict.expected:
-        measured, expected = f"{verdict.measured:.12g}", f"{verdict.expected:.12g}"
+        measured, expected = (
+            f"{value!r} {verdict.unit}".strip() for value in (verdict.measured, verdict.expected)
+        )
     return measured, expected
 
 
