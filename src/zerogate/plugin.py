@@ -6,7 +6,6 @@ SKIPPED says why. Exit codes are pytest's own.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +15,17 @@ import pytest
 from zerogate.cell import TIERS, Cell
 from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_device_names
+from zerogate.gate import STATUS_PROPERTY, Gate
 from zerogate.options import Selection, add_options, is_project, read_options, read_selection
-from zerogate.verdict import PARITY_LIMIT
+from zerogate.progress import Progress
 
 if TYPE_CHECKING:
     from zerogate.measurement import Measurement
     from zerogate.session import Session, Step
-    from zerogate.verdict import Verdict
 
 SELECTION = pytest.StashKey[Selection]()
 SESSION = pytest.StashKey["Session"]()
-PROGRESS = pytest.StashKey["Progress"]()
-
-STATUS_PROPERTY = "zerogate.status"
+PROGRESS = pytest.StashKey[Progress]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -191,100 +188,7 @@ def gate(
     return Gate(request, zerogate_session, cell)
 
 
-class Gate:
-    """Turns verdicts into the outcome of one test."""
-
-    def __init__(self, request: pytest.FixtureRequest, session: Session, cell: Cell) -> None:
-        self._request = request
-        self._session = session
-        self._cell = cell
-        self._recording = request.config.getoption("zerogate_update_baselines")
-        self._missing = request.config.getoption("zerogate_missing_baseline")
-
-    def __call__(self, *names: str) -> None:
-        self.verdicts([self._session.judge(self._cell, name) for name in names])
-
-    def same_as(self, strategy: str, *names: str, limit: float = PARITY_LIMIT) -> None:
-        """Hold per-step series to another strategy's of this session; strict in recording too."""
-        self.verdicts(
-            [self._session.judge_same(self._cell, strategy, name, limit=limit) for name in names],
-            strict=True,
-        )
-
-    def learned(self) -> None:
-        """Hold every quality metric to what a model that learned reaches on generated data."""
-        measurement = self._session.measure(self._cell)
-        if self._cell.tier != "cpu" or measurement.settings["data_origin"] != "generated":
-            pytest.skip("what must be learned is known for the cpu tier's generated data only")
-        names = measurement.quality_learned
-        self.verdicts(
-            [self._session.judge_learned(self._cell, name) for name in names], strict=True
-        )
-
-    def verdicts(self, verdicts: list[Verdict], *, strict: bool = False) -> None:
-        from zerogate.report.words import sentence
-
-        worst = min(verdicts, key=lambda one: _GRAVITY.index(one.status))
-        self._request.node.user_properties.append((STATUS_PROPERTY, _short(worst)))
-        text = "\n".join(sentence(one) for one in verdicts if one.status == worst.status)
-        if self._recording and not strict:
-            return
-        if worst.status == "regressed":
-            pytest.fail(text, pytrace=False)
-        if worst.status == "no_baseline":
-            how = 'record one with --update-baselines --reason "…"'
-            if self._missing == "fail":
-                pytest.fail(f"{text}; {how}", pytrace=False)
-            pytest.skip(f"no baseline; {how}")
-        if worst.status in ("not_comparable", "invalid"):
-            # Without the cell, so that pytest folds what has one reason into one line.
-            pytest.skip(worst.note)
-
-
-_GRAVITY = ("regressed", "no_baseline", "invalid", "not_comparable", "improved", "ok")
-
-
-def _short(verdict: Verdict) -> str:
-    from zerogate.report.words import percent, word
-
-    if verdict.status in ("regressed", "improved") and verdict.change is not None:
-        return f"{word(verdict)} ({percent(verdict.change)})"
-    return word(verdict)
-
-
 # Reporting
-
-
-class Progress:
-    """A line for each thing that takes long: which cell, which launch, how many left, time gone."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._started = time.monotonic()
-        self._seen: dict[Cell, int] = {}
-        self.total = 0
-        self.after_dots = False
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.after_dots = self._config.option.verbose < 0
-
-    def show(self, step: Step) -> None:
-        if step.state != "started" or self._config.option.verbose < -1:
-            return
-        reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        capture = self._config.pluginmanager.getplugin("capturemanager")
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        line = f"{minutes}:{seconds:02d}  {step.text}"
-        if step.cell is not None:
-            # A DDP reference that was not asked for by itself is one more.
-            number = self._seen.setdefault(step.cell, len(self._seen) + 1)
-            self.total = max(self.total, number)
-            line = f"[{number}/{self.total}] {step.cell.id}: {step.text}, {minutes}:{seconds:02d}"
-        if reporter is not None and capture is not None:
-            with capture.global_and_fixture_disabled():
-                reporter.ensure_newline()
-                reporter.write_line(f"\n{line}" if self.after_dots else line)
-            self.after_dots = False
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,10 +13,23 @@ from zerogate.metric import Metric
 
 Status = Literal["ok", "improved", "regressed", "no_baseline", "not_comparable", "invalid"]
 
+GRAVITY: tuple[Status, ...] = (
+    "regressed",
+    "no_baseline",
+    "invalid",
+    "not_comparable",
+    "improved",
+    "ok",
+)
+"""Statuses, the worst first."""
+
 SPREADS_ALLOWED = 3.0
 """How many times the baseline's own spread a change may be: three launches see a part of it."""
 
-CANARY_LIMIT = 0.15
+JITTER = 1e-3
+"""What a metric may change at least whose baseline saw launches differ at all."""
+
+CANARY_LIMIT = 0.2
 """A core this much slower or faster than at recording cannot be held to the recorded seconds."""
 
 PARITY_LIMIT = 1e-3
@@ -61,7 +74,9 @@ def judge(
     if baseline is None:
         number = None if isinstance(measured, tuple) else measured
         return verdict("no_baseline", measured=number, note="no baseline of this metric")
-    allowed = max(metric.relative, SPREADS_ALLOWED * baseline.spread)
+    allowed = metric.relative
+    if baseline.spread > 0:
+        allowed = max(allowed, SPREADS_ALLOWED * baseline.spread, JITTER)
     if isinstance(measured, tuple) or isinstance(baseline.value, tuple):
         return _judge_series(cell, metric, _series(measured), _series(baseline.value), allowed)
     expected = baseline.value

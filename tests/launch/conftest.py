@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from zerogate.cell import Cell
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
+from zerogate.launch.launcher import Ended
 from zerogate.record import Job
 from zerogate.session import Options, Session
 
@@ -22,11 +24,30 @@ ROOT = Path(__file__).parents[2]
 TOY = Cell(workload="toy_faults", strategy="ddp", world_size=2, tier="cpu")
 
 
+class KeptForkserver:
+    """One fork server for all tests: starting it takes longer than most of them."""
+
+    name = "forkserver"
+
+    def __init__(self, folder: Path) -> None:
+        self._launcher = ForkserverLauncher(folder)
+
+    def launch(self, *arguments: Any) -> Ended:
+        return self._launcher.launch(*arguments)
+
+    def close(self) -> None:
+        """Kept for the next session."""
+
+    def end(self) -> None:
+        self._launcher.close()
+
+
 class Launches:
     """Opens sessions over one project and sees that nothing outlives them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, forkserver: KeptForkserver) -> None:
         self.root = root
+        self._forkserver = forkserver
         self.data = root / "workloads" / "data" / "faults"
         self._sessions: list[Session] = []
 
@@ -54,7 +75,7 @@ class Launches:
         session = _ChangedSession(
             options,
             launchers={
-                "forkserver": lambda: ForkserverLauncher(options.report_folder),
+                "forkserver": lambda: self._forkserver,
                 "torchrun": lambda: CommandLauncher("torchrun"),
                 "accelerate": lambda: CommandLauncher("accelerate"),
             },
@@ -80,16 +101,27 @@ class _ChangedSession(Session):
         return dataclasses.replace(super()._job(cell, folder, scratch), **self.job_changes)
 
 
+@pytest.fixture(scope="session")
+def forkserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptForkserver]:
+    kept = KeptForkserver(tmp_path_factory.mktemp("forkserver"))
+    yield kept
+    kept.end()
+
+
 @pytest.fixture
-def launches(tmp_path: Path) -> Iterator[Launches]:
+def launches(tmp_path: Path, forkserver: KeptForkserver) -> Iterator[Launches]:
     shutil.copytree(Path(__file__).parent / "project", tmp_path / "project")
     shutil.copytree(ROOT / "configs", tmp_path / "project" / "configs")
-    before = set(psutil.Process().children(recursive=True))
-    found = Launches(tmp_path / "project")
+    found = Launches(tmp_path / "project", forkserver)
     yield found
     found.close()
-    left = set(psutil.Process().children(recursive=True)) - before
+    left = [child for child in psutil.Process().children(recursive=True) if not _is_server(child)]
     assert not left, f"processes outlived their session: {left}"
+
+
+def _is_server(process: psutil.Process) -> bool:
+    """The kept fork server itself; ranks have its command line, but not its parent."""
+    return process.ppid() == os.getpid() and "zerogate.rank.forkserver" in process.cmdline()
 
 
 def available(session: Session, cell: Cell) -> None:

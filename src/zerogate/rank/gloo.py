@@ -1,14 +1,17 @@
 """Makes peaks on gloo exact: a collective is over when gloo has let go of its tensors.
 
-gloo runs a collective on a thread of its own, which tells the caller that it is done a moment before
-it drops its references. Whether a gradient bucket is freed before or after the next is allocated is
-then a race, and peak bytes differ from run to run. CUDA has no such race: its allocator reuses memory
-in stream order. Here the caller waits those microseconds.
+gloo runs a collective on a thread of its own, which tells the caller that it is done a moment
+before it drops its references. Whether a gradient bucket is freed before or after the next is
+allocated is then a race, and peak bytes differ from run to run. CUDA has no such race: its
+allocator reuses memory in stream order. Here the caller waits those microseconds, and what an
+engine starts asynchronously is finished before it is handed out, which is stream order too. With
+a rank on every core there is nothing that could overlap anyway.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import time
 from collections.abc import Callable
@@ -17,55 +20,79 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# Some have another name since torch 2.13, and keep the old one.
 COLLECTIVES = (
     "all_gather",
     "all_gather_into_tensor",
+    "all_gather_single",
     "all_reduce",
     "broadcast",
     "reduce",
     "reduce_scatter",
+    "reduce_scatter_single",
     "reduce_scatter_tensor",
 )
 
-BROADCAST = "_broadcast_coalesced"
+# What DDP calls when it is built; they make tensors that only gloo and C++ ever see.
+NATIVE = ("_broadcast_coalesced", "_verify_params_across_processes")
 
 GIVE_UP_SECONDS = 1.0
 
 
 def wait_for_release(live_bytes: Callable[[], int]) -> None:
-    """Have every synchronous collective of this process return only once it holds nothing.
+    """Have every collective of this process return only once gloo holds nothing of it.
 
     ``live_bytes`` is what this process has allocated.
     """
-    # DDP's broadcast of the model flattens it into tensors that only gloo and C++ ever see.
-    broadcast = getattr(dist, BROADCAST)
-
-    @functools.wraps(broadcast)
-    def broadcast_coalesced(*args: Any, **kwargs: Any) -> Any:
-        before = live_bytes()
-        broadcast(*args, **kwargs)
-        _wait_while(lambda: live_bytes() > before)
-
-    setattr(dist, BROADCAST, broadcast_coalesced)
+    for name in NATIVE:
+        setattr(dist, name, _settled_native(getattr(dist, name), live_bytes))
     for name in COLLECTIVES:
-        settled = _settled(getattr(dist, name))
-        setattr(dist, name, settled)
-        setattr(dist.distributed_c10d, name, settled)
+        if hasattr(dist, name):
+            settled = _settled(getattr(dist, name), live_bytes)
+            setattr(dist, name, settled)
+            setattr(dist.distributed_c10d, name, settled)
 
 
-def _settled(collective: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(collective)
+def _settled_native(
+    function: Callable[..., Any], live_bytes: Callable[[], int]
+) -> Callable[..., Any]:
+    @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        tensors = list(_tensors([*args, *kwargs.values()]))
-        storages = [tensor.untyped_storage() for tensor in tensors]
-        held = _holders(tensors, storages)
-        work = collective(*args, **kwargs)
-        if work is not None:
-            return work  # Asynchronous: its caller holds the tensors until it waits.
-        _wait_while(lambda: _holders(tensors, storages) > held)
-        return None
+        before = live_bytes()
+        result = function(*args, **kwargs)
+        _wait_while(lambda: live_bytes() > before)
+        return result
 
     return call
+
+
+def _settled(collective: Callable[..., Any], live_bytes: Callable[[], int]) -> Callable[..., Any]:
+    signature = inspect.signature(collective)
+
+    @functools.wraps(collective)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        asynchronous = bound.arguments.get("async_op", False)
+        if asynchronous:
+            bound.arguments["async_op"] = False
+        tensors = list(_tensors(list(bound.arguments.values())))
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        held = _holders(tensors, storages)
+        # Some collectives work on copies of their own; tensors come from the caller, so that what
+        # was live before is live after.
+        before = live_bytes()
+        collective(*bound.args, **bound.kwargs)
+        _wait_while(lambda: _holders(tensors, storages) > held or live_bytes() > before)
+        return _finished_work() if asynchronous else None
+
+    return call
+
+
+def _finished_work() -> Any:
+    """A work that is done: whoever waits for it goes on at once."""
+    future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
+    future.set_result([])
+    return torch._C._distributed_c10d._create_work_from_future(future)
 
 
 def _wait_while(held: Callable[[], bool]) -> None:

@@ -9,18 +9,9 @@ from zerogate.cell import Cell
 from zerogate.measurement import Measurement
 from zerogate.report.words import MIB, sentence, word
 from zerogate.session import Session
-from zerogate.verdict import Verdict
+from zerogate.verdict import GRAVITY, Verdict
 
 WIDTH = 80
-
-ORDER = (
-    "regressed",
-    "no_baseline",
-    "invalid",
-    "not_comparable",
-    "improved",
-    "ok",
-)
 
 QUALITY_TITLES = {
     "f1": "F1",
@@ -113,7 +104,7 @@ def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
 
 def _worst(verdicts: Iterable[Verdict]) -> str:
     """The gravest verdict of a cell; seconds that could not be compared do not hide an ok."""
-    found = sorted(verdicts, key=lambda verdict: ORDER.index(verdict.status))
+    found = sorted(verdicts, key=lambda verdict: GRAVITY.index(verdict.status))
     if not found:
         return "-"
     if found[0].status in ("invalid", "not_comparable"):

@@ -18,7 +18,7 @@ def number(value: float | None, unit: str) -> str:
         return f"{value:,.0f} bytes" if value < MIB else binary(value)
     if unit == "seconds":
         return f"{value:.3g} s"
-    if isinstance(value, int) or value == int(value) if math.isfinite(value) else False:
+    if math.isfinite(value) and value == int(value):
         return f"{value:.0f} {unit}".strip()
     return f"{value:.4f} {unit}".strip()
 

@@ -1,0 +1,89 @@
+"""What the project promises about speed, measured side by side; prints ratios, judges nothing.
+
+    tox run -e benchmarks
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from zerogate.cell import Cell
+from zerogate.launch.command import CommandLauncher
+from zerogate.launch.forkserver import ForkserverLauncher
+from zerogate.session import Options, Session
+
+ROOT = Path(__file__).parents[1]
+LAUNCHERS = {"forkserver": ForkserverLauncher, "accelerate": lambda _: CommandLauncher("accelerate")}
+
+
+def session(launcher: str, folder: Path) -> Session:
+    folder.mkdir(parents=True, exist_ok=True)
+    options = Options(
+        root=ROOT,
+        baseline_folder=None,
+        report_folder=folder,
+        cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
+        launcher=launcher,
+        repeats=1,
+        data_folder=None,
+        deadline_seconds=None,
+    )
+    make = LAUNCHERS[launcher]
+    return Session(options, launchers={launcher: lambda: make(folder)})
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3_offload"])
+def test_a_forked_launch_against_accelerate_launch(tmp_path, strategy):
+    """The same cell through both, in turn: A B A B A B, after the fork server has started.
+
+    What a launch costs is all but the training and the evaluation, which are the same.
+    """
+    cell = Cell(workload="gpt2xl_wikitext2", strategy=strategy, world_size=2, tier="cpu")
+    forked = session("forkserver", tmp_path / "forked")
+    if reason := forked.unavailable(cell):
+        pytest.skip(reason)
+    forked.measure(cell)
+    laps: dict[str, list[tuple[float, float]]] = {name: [] for name in LAUNCHERS}
+    try:
+        for _ in range(3):
+            forked.measurements.clear()
+            laps["forkserver"].append(_timed(forked, cell))
+            laps["accelerate"].append(_timed(session("accelerate", tmp_path / "command"), cell))
+    finally:
+        forked.close()
+    print(f"\n{cell.id}, seconds; what the launch costs (with training and evaluation)")
+    for name, values in laps.items():
+        shown = "  ".join(f"{cost:5.1f} ({whole:5.1f})" for cost, whole in values)
+        print(f"  {name:10s} {shown}")
+    pairs = list(zip(laps["forkserver"], laps["accelerate"], strict=True))
+    for index, what in enumerate(("of the launch", "of everything")):
+        ratios = [ours[index] / theirs[index] for ours, theirs in pairs]
+        print(f"  ratio {what}, median {statistics.median(ratios):.2f}")
+
+
+def _timed(running: Session, cell: Cell) -> tuple[float, float]:
+    """Seconds of one launch: without training and evaluation, and in all."""
+    start = time.perf_counter()
+    measurement = running.measure(cell)
+    whole = time.perf_counter() - start
+    epochs = measurement.settings["epochs"]
+    work = epochs * measurement.scalar("epoch_seconds") + measurement.scalar("eval_seconds")
+    return whole - work, whole
+
+
+def test_collecting():
+    """``pytest --collect-only`` over the whole suite, as a process."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "cpu"]
+    laps = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        laps.append(time.perf_counter() - start)
+    print(f"\ncollect-only: median {statistics.median(laps):.2f} s of {len(laps)}")

@@ -1,0 +1,74 @@
+"""Verdicts to the outcome of a test: what the regression suite's ``gate`` fixture is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zerogate.verdict import GRAVITY, PARITY_LIMIT, Verdict
+
+if TYPE_CHECKING:
+    from zerogate.cell import Cell
+    from zerogate.session import Session
+
+STATUS_PROPERTY = "zerogate.status"
+"""The user property under which a test's report carries its verdict, in words."""
+
+
+class Gate:
+    """Turns verdicts into the outcome of one test."""
+
+    def __init__(self, request: pytest.FixtureRequest, session: Session, cell: Cell) -> None:
+        self._request = request
+        self._session = session
+        self._cell = cell
+        self._recording = request.config.getoption("zerogate_update_baselines")
+        self._missing = request.config.getoption("zerogate_missing_baseline")
+
+    def __call__(self, *names: str) -> None:
+        self.verdicts([self._session.judge(self._cell, name) for name in names])
+
+    def same_as(self, strategy: str, *names: str, limit: float = PARITY_LIMIT) -> None:
+        """Hold per-step series to another strategy's of this session; strict in recording too."""
+        self.verdicts(
+            [self._session.judge_same(self._cell, strategy, name, limit=limit) for name in names],
+            strict=True,
+        )
+
+    def learned(self) -> None:
+        """Hold every quality metric to what a model that learned reaches on generated data."""
+        measurement = self._session.measure(self._cell)
+        if self._cell.tier != "cpu" or measurement.settings["data_origin"] != "generated":
+            pytest.skip("what must be learned is known for the cpu tier's generated data only")
+        names = measurement.quality_learned
+        self.verdicts(
+            [self._session.judge_learned(self._cell, name) for name in names], strict=True
+        )
+
+    def verdicts(self, verdicts: list[Verdict], *, strict: bool = False) -> None:
+        from zerogate.report.words import sentence
+
+        worst = min(verdicts, key=lambda one: GRAVITY.index(one.status))
+        self._request.node.user_properties.append((STATUS_PROPERTY, _short(worst)))
+        text = "\n".join(sentence(one) for one in verdicts if one.status == worst.status)
+        if self._recording and not strict:
+            return
+        if worst.status == "regressed":
+            pytest.fail(text, pytrace=False)
+        if worst.status == "no_baseline":
+            how = 'record one with --update-baselines --reason "…"'
+            if self._missing == "fail":
+                pytest.fail(f"{text}; {how}", pytrace=False)
+            pytest.skip(f"no baseline; {how}")
+        if worst.status in ("not_comparable", "invalid"):
+            # Without the cell, so that pytest folds what has one reason into one line.
+            pytest.skip(worst.note)
+
+
+def _short(verdict: Verdict) -> str:
+    from zerogate.report.words import percent, word
+
+    if verdict.status in ("regressed", "improved") and verdict.change is not None:
+        return f"{word(verdict)} ({percent(verdict.change)})"
+    return word(verdict)

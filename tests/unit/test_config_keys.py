@@ -1,0 +1,29 @@
+"""The keys that strategy files may have are those of the installed Accelerate."""
+
+from zerogate.config_file import ACCELERATE_KEYS, DEEPSPEED_KEYS, FSDP_KEYS
+
+
+def options(prefix: str) -> set[str]:
+    from accelerate.commands.launch import launch_command_parser
+
+    group = next(
+        group for group in launch_command_parser()._action_groups if group.title.startswith(prefix)
+    )
+    return {action.dest for action in group._group_actions}
+
+
+def test_the_deepspeed_keys_are_accelerates():
+    assert options("DeepSpeed Arguments") == DEEPSPEED_KEYS
+
+
+def test_the_fsdp_keys_are_accelerates():
+    assert options("FSDP Arguments") == FSDP_KEYS
+
+
+def test_the_top_level_keys_are_accelerates():
+    import dataclasses
+
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    fields = {field.name for field in dataclasses.fields(ClusterConfig)}
+    assert fields == ACCELERATE_KEYS
