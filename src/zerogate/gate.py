@@ -10,6 +10,7 @@ from zerogate.verdict import GRAVITY, PARITY_LIMIT, Verdict
 
 if TYPE_CHECKING:
     from zerogate.cell import Cell
+    from zerogate.measurement import Measurement
     from zerogate.session import Session
 
 STATUS_PROPERTY = "zerogate.status"
@@ -29,10 +30,10 @@ class Gate:
     def __call__(self, *names: str) -> None:
         self.verdicts([self._session.judge(self._cell, name) for name in names])
 
-    def same_as(self, strategy: str, *names: str, limit: float = PARITY_LIMIT) -> None:
-        """Hold per-step series to another strategy's of this session; strict in recording too."""
+    def same_as(self, other: Measurement, *names: str, limit: float = PARITY_LIMIT) -> None:
+        """Hold per-step series to another cell's of this session; strict in recording too."""
         self.verdicts(
-            [self._session.judge_same(self._cell, strategy, name, limit=limit) for name in names],
+            [self._session.judge_same(self._cell, other, name, limit=limit) for name in names],
             strict=True,
         )
 

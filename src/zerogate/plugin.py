@@ -7,6 +7,7 @@ SKIPPED says why. Exit codes are pytest's own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cpu: cells of the cpu tier (gloo, scale models)")
     config.addinivalue_line("markers", "gpu: cells of the gpu tier (CUDA, full size)")
-    config.addinivalue_line("markers", "against_ddp: not for the DDP cell, which it compares with")
+    config.addinivalue_line(
+        "markers",
+        "compared_with(strategy): brings that strategy's measurement along, as ``other``; not for "
+        "cells of that strategy itself",
+    )
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
     if not is_project(config.rootpath):
         return
@@ -61,8 +66,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" not in metafunc.fixturenames or SELECTION not in metafunc.config.stash:
         return
     cells = metafunc.config.stash[SELECTION].cells(TIERS)
-    if metafunc.definition.get_closest_marker("against_ddp"):
-        cells = [cell for cell in cells if not cell.is_reference]
+    for marker in metafunc.definition.iter_markers("compared_with"):
+        cells = [cell for cell in cells if cell.strategy not in marker.args]
     for marker in metafunc.definition.iter_markers("strategies"):
         cells = [cell for cell in cells if cell.strategy in marker.args]
     metafunc.parametrize(
@@ -175,9 +180,14 @@ def _measure(session: Session, cell: Cell) -> Measurement:
 
 
 @pytest.fixture
-def ddp(cell: Cell, measurement: Measurement, zerogate_session: Session) -> Measurement:
-    """The session's measurement of DDP for the same workload and world size."""
-    return _measure(zerogate_session, cell.reference)
+def other(
+    request: pytest.FixtureRequest, cell: Cell, measurement: Measurement, zerogate_session: Session
+) -> Measurement:
+    """This session's measurement of the same workload and world size under the strategy that
+    ``@pytest.mark.compared_with`` names.
+    """
+    marker = request.node.get_closest_marker("compared_with")
+    return _measure(zerogate_session, replace(cell, strategy=marker.args[0]))
 
 
 @pytest.fixture

@@ -188,9 +188,8 @@ class Session:
         metric = metric_named(name, measurement.quality_better)
         return self._keep(self._judge(measurement, metric, self._value(measurement, metric)))
 
-    def judge_same(self, cell: Cell, strategy: str, name: str, *, limit: float) -> Verdict:
-        """Hold a per-step series of a cell to the same under another strategy, in this session."""
-        other = self.measure(replace(cell, strategy=strategy))
+    def judge_same(self, cell: Cell, other: Measurement, name: str, *, limit: float) -> Verdict:
+        """Hold a per-step series of a cell to another cell's of this session."""
         return self._keep(
             judging.judge_same(metric_named(name), self.measure(cell), other, limit=limit)
         )

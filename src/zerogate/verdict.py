@@ -41,7 +41,9 @@ class Verdict:
     """One metric of one cell, judged. Both numbers are here.
 
     ``change`` is relative to ``expected``, ``tolerance`` what it may be. For a series the numbers
-    are those of ``step``, the one that deviates most. ``note`` says why there is no comparison.
+    are those of ``step``, the one that deviates most. ``against`` is what ``expected`` is: the
+    baseline's, another strategy's of this session, or what is ``needed``. ``note`` says why there is
+    no comparison.
     """
 
     cell: Cell
@@ -53,6 +55,7 @@ class Verdict:
     change: float | None = None
     tolerance: float | None = None
     step: int | None = None
+    against: str = "baseline"
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -150,7 +153,7 @@ def judge_same(
     found = _judge_series(
         own.cell, metric, own.series(metric.name), other.series(metric.name), limit
     )
-    return replace(found, metric=f"{metric.name}_parity")
+    return replace(found, metric=f"{metric.name}_parity", against=other.cell.strategy)
 
 
 def judge_learned(measurement: Measurement, metric: Metric) -> Verdict:
@@ -167,6 +170,7 @@ def judge_learned(measurement: Measurement, metric: Metric) -> Verdict:
         expected=floor,
         change=_change(value, floor),
         tolerance=0.0,
+        against="needed",
         note="" if reached else "the model did not learn",
     )
 

@@ -73,7 +73,7 @@ def test_out_of_parity_fails_even_when_recording(recorded):
     result = recorded.record()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        [f"{CELL} loss parity: REGRESSED at step 2: 1.1000 nats, DDP 1 nats *"]
+        [f"{CELL} loss parity: REGRESSED at step 2: 1.1000 nats, ddp 1 nats *"]
     )
 
 
@@ -83,7 +83,7 @@ def test_worse_quality_is_a_regression_and_not_having_learned_another(recorded):
     result.stdout.fnmatch_lines(
         [
             f"{CELL} accuracy: REGRESSED: 0.5000, baseline 0.9000*",
-            f"{CELL} accuracy learned: REGRESSED: 0.5000, baseline 0.8000*the model did not learn",
+            f"{CELL} accuracy learned: REGRESSED: 0.5000, needed 0.8000*the model did not learn",
         ]
     )
 

@@ -3,13 +3,14 @@
 import pytest
 
 
-@pytest.mark.against_ddp
+@pytest.mark.compared_with("ddp")
 @pytest.mark.parametrize("metric", ["loss", "gradient_norm"])
-def test_parity_with_ddp(gate, ddp, metric):
-    gate.same_as("ddp", metric)
+def test_parity_with_ddp(gate, other, metric):
+    gate.same_as(other, metric)
 
 
+@pytest.mark.compared_with("zero2")
 @pytest.mark.strategies("zero2_config_file")
 @pytest.mark.parametrize("metric", ["loss", "gradient_norm", "learning_rate"])
-def test_config_file_equals_plugin_fields(gate, metric):
-    gate.same_as("zero2", metric, limit=1e-6)
+def test_config_file_equals_plugin_fields(gate, other, metric):
+    gate.same_as(other, metric, limit=1e-6)

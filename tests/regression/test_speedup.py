@@ -3,6 +3,6 @@
 import pytest
 
 
-@pytest.mark.against_ddp
-def test_speedup(gate, ddp):
+@pytest.mark.compared_with("ddp")
+def test_speedup(gate, other):
     gate("speedup_over_ddp")

@@ -138,6 +138,20 @@ def test_the_baselines_own_spread_widens_the_tolerance(
     assert judged(a_metric(relative=0.3), measured, 100, spread).status == status
 
 
+@pytest.mark.parametrize(
+    ("spread", "measured", "status"),
+    [
+        pytest.param(0.0, 100_001, "regressed", id="exact: not one more"),
+        pytest.param(1e-6, 100_100, "ok", id="it jitters: a thousandth"),
+        pytest.param(1e-6, 100_101, "regressed", id="it jitters: more than a thousandth"),
+    ],
+)
+def test_a_metric_that_was_seen_to_jitter_is_not_held_to_the_byte(
+    spread: float, measured: int, status: str
+) -> None:
+    assert judged(a_metric(relative=0.0), measured, 100_000, spread).status == status
+
+
 def test_without_a_baseline_the_measured_number_is_still_there() -> None:
     found = judge(a_cell(), a_metric(), 7, None)
     assert (found.status, found.measured, found.expected) == ("no_baseline", 7, None)

@@ -123,9 +123,9 @@ def test_a_series_names_its_step() -> None:
     assert "loss by step: REGRESSED at step 7: 0.6000 nats, baseline 0.5000 nats" in text
 
 
-def test_parity_is_with_ddp() -> None:
-    text = sentence(a_verdict(0.6, 0.5, metric="loss_parity", unit="nats"))
-    assert "loss parity: REGRESSED: 0.6000 nats, DDP 0.5000 nats" in text
+def test_parity_names_the_other_strategy() -> None:
+    text = sentence(a_verdict(0.6, 0.5, metric="loss_parity", unit="nats", against="ddp"))
+    assert "loss parity: REGRESSED: 0.6000 nats, ddp 0.5000 nats" in text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,21 +72,21 @@ class Trainer:
                 self.progress.train_seconds.append(wall_clock(self.accelerator.device) - start)
         return self.progress
 
-    def _steps(self, batches: Any, limit: int | None = None) -> None:
+    def _steps(self, batches: Iterator[Batch], limit: int | None = None) -> None:
         """Optimizer steps until the epoch's data or ``limit`` is reached."""
         clock = Clock(self.accelerator.device)
         losses: list[torch.Tensor] = []
         norms: list[Any] = []
         clock.mark()
         while limit is None or len(norms) < limit:
-            micro_batches = self._take(batches)
-            if not micro_batches:
+            learning_rate = float(self.optimizer.param_groups[0]["lr"])
+            loss, norm, samples = self._step(batches)
+            if not samples:
                 break
-            self.progress.learning_rate.append(float(self.optimizer.param_groups[0]["lr"]))
-            loss, norm = self._step(micro_batches)
             losses.append(loss)
             norms.append(norm)
-            self.progress.step_samples.append(sum(map(_samples, micro_batches)))
+            self.progress.learning_rate.append(learning_rate)
+            self.progress.step_samples.append(samples)
             clock.mark()
             self.phases.settle()
         self.progress.step_seconds.extend(clock.laps())
@@ -93,20 +94,17 @@ class Trainer:
         self.progress.loss.extend(float(loss) for loss in losses)
         self.progress.gradient_norm.extend(map(_as_float, norms))
 
-    def _take(self, batches: Any) -> list[Batch]:
-        """The micro-batches of one optimizer step, fewer at the end of the data."""
-        taken: list[Batch] = []
-        for batch in batches:
-            taken.append(batch)
-            if len(taken) == self.recipe.gradient_accumulation_steps:
-                break
-        return taken
+    def _step(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, Any, int]:
+        """One optimizer step: mean loss over its micro-batches, gradient norm before clipping, and
+        samples seen; 0 of these when the data is used up.
 
-    def _step(self, micro_batches: list[Batch]) -> tuple[torch.Tensor, Any]:
-        """One optimizer step: mean loss over its micro-batches, gradient norm before clipping."""
+        Micro-batches are drawn one at a time: Accelerate reads off the last one drawn whether the
+        epoch ends, and then steps at once, in the middle of an accumulation too.
+        """
         total = torch.zeros((), device=self.accelerator.device)
         norm: Any = None
-        for batch in micro_batches:
+        count = samples = 0
+        for batch in batches:
             with self.accelerator.accumulate(self.model):
                 loss = self.workload.loss(self.model, batch)
                 self.accelerator.backward(loss)
@@ -116,7 +114,11 @@ class Trainer:
                 self.scheduler.step()
                 self.optimizer.zero_grad()
             total += loss.detach().float()
-        return total / len(micro_batches), norm
+            count += 1
+            samples += _samples(batch)
+            if self.accelerator.sync_gradients:
+                break
+        return total / max(1, count), norm, samples
 
     def _clip(self) -> Any:
         """The global gradient norm, clipped by the engine (DeepSpeed) or here."""

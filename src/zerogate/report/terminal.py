@@ -22,7 +22,7 @@ QUALITY_TITLES = {
 
 
 def summary(session: Session) -> str:
-    """A table for each workload, then every verdict that is not ok, a line each."""
+    """A table for each workload, then a line for each error, regression and improvement."""
     cells = sorted({*session.measurements, *session.failures}, key=_article_order)
     groups: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:
@@ -31,8 +31,10 @@ def summary(session: Session) -> str:
     notable = [
         verdict for verdict in session.verdicts if verdict.status in ("regressed", "improved")
     ]
-    if notable:
-        parts.append("\n".join(sentence(verdict) for verdict in notable) + "\n")
+    lines = [f"{error.kind}: {error.summary}" for error in session.failures.values()]
+    lines += [sentence(verdict) for verdict in notable]
+    if lines:
+        parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -51,7 +53,7 @@ def _table(session: Session, cells: list[Cell]) -> str:
         (session.measurements[cell] for cell in cells if cell in session.measurements), None
     )
     quality = list(known.quality_better) if known else []
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     table.title = _title(first, known)
     table.title_style = "bold"
     table.title_justify = "left"
@@ -79,8 +81,7 @@ def _title(cell: Cell, measurement: Measurement | None) -> str:
 def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
     measurement = session.measurements.get(cell)
     if measurement is None:
-        kind = session.failures[cell].kind
-        return [cell.strategy, *["-"] * (5 + len(list(quality))), f"ERROR: {kind}"]
+        return [cell.strategy, *["-"] * (5 + len(list(quality))), "ERROR"]
 
     def shown(name: str, form: Callable[[float], str]) -> str:
         value = measurement.value(name)

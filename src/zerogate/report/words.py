@@ -45,8 +45,7 @@ def sentence(verdict: Verdict) -> str:
         return f"{head}: {verdict.note}" if verdict.note else head
     measured, expected = _both(verdict)
     step = f" at step {verdict.step}" if verdict.step is not None else ""
-    against = "DDP" if verdict.metric.endswith("_parity") else "baseline"
-    line = f"{head}{step}: {measured}, {against} {expected}"
+    line = f"{head}{step}: {measured}, {verdict.against} {expected}"
     if verdict.change is not None and verdict.tolerance is not None:
         line += f" ({percent(verdict.change)}, limit {percent(verdict.tolerance).lstrip('+')})"
     return f"{line}; {verdict.note}" if verdict.note else line
