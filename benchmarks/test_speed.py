@@ -1,6 +1,6 @@
 """What the project promises about speed, measured side by side; prints ratios, judges nothing.
 
-    tox run -e benchmarks
+tox run -e benchmarks
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.session import Options, Session
 
 ROOT = Path(__file__).parents[1]
-LAUNCHERS = {"forkserver": ForkserverLauncher, "accelerate": lambda _: CommandLauncher("accelerate")}
+LAUNCHERS = {
+    "forkserver": ForkserverLauncher,
+    "accelerate": lambda _: CommandLauncher("accelerate"),
+}
 
 
 def session(launcher: str, folder: Path) -> Session:

@@ -94,7 +94,11 @@ def read_baselines(path: Path) -> BaselineFile:
     from pydantic import ValidationError
 
     try:
-        version = json.loads(path.read_bytes()).get("schema_version")
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read it ({error.strerror}); expected a file") from None
+    try:
+        version = json.loads(text).get("schema_version")
     except (ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: not a JSON object ({error}); expected a baseline file"
@@ -105,7 +109,7 @@ def read_baselines(path: Path) -> BaselineFile:
             "baselines anew with --update-baselines"
         )
     try:
-        found = adapter().validate_json(path.read_bytes())
+        found = adapter().validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_problem(error)}") from None
     if found.workload != path.stem:

@@ -99,7 +99,6 @@ def measure(cell: Cell, launches: Sequence[Sequence[RankRecord]]) -> Measurement
             "data_origin": first.data_origin,
             "parameters": first.parameters,
             "dtype": first.applied["dtype"],
-            "memory_source": first.memory_source if first.memory else "none",
             **asdict(first.recipe),
         },
         software=first.environment,

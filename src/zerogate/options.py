@@ -46,7 +46,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("--missing-baseline", "What a metric without a baseline does: fail or skip "
         "(default: fail)", metavar="WHAT", default="fail")  # fmt: skip
     add("--report-dir", "Where results.json, records and logs go (default: zerogate-report)",
-        metavar="DIR", default="zerogate-report")  # fmt: skip
+        metavar="DIR")  # fmt: skip
     parser.addini(
         "zerogate_deadline_seconds",
         "Seconds after which a launch is ended (default: 300 on the cpu tier, 3600 on the gpu tier)",
@@ -77,6 +77,27 @@ def is_project(root: Path) -> bool:
     return (root / "configs").is_dir() and (root / "workloads").is_dir()
 
 
+def refuse_workers(config: pytest.Config) -> None:
+    """Raise UsageError when pytest-xdist would measure cells beside each other.
+
+    A project's other tests may have their workers: only runs over ``testpaths`` are refused.
+    """
+    specs = getattr(config.option, "tx", None) or []
+    workers = sum(int(spec.split("*")[0]) if "*" in spec else 1 for spec in specs)
+    suite = [config.rootpath / path for path in config.getini("testpaths")]
+    given = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
+    measures = not suite or any(
+        path.is_relative_to(folder) or folder.is_relative_to(path)
+        for path in given
+        for folder in suite
+    )
+    if workers > 1 and measures and not hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            f"-n: {workers} workers would measure beside each other and disturb each other's "
+            "memory and time; run without -n, or with -n0"
+        )
+
+
 def workload_names(root: Path) -> list[str]:
     return sorted(
         path.stem for path in (root / "workloads").glob("*.py") if path.stem != "__init__"
@@ -102,6 +123,8 @@ def _chosen(config: pytest.Config, kind: str, existing: list[str]) -> tuple[str,
     if not given:
         return tuple(existing)
     names = [name.strip() for text in given for name in text.split(",") if name.strip()]
+    if not names:
+        raise pytest.UsageError(f"--{kind}: no name given; choose from {', '.join(existing)}")
     for name in names:
         if name not in existing:
             close = difflib.get_close_matches(name, existing, n=1)
@@ -127,16 +150,19 @@ def _world_sizes(text: str) -> tuple[int, ...]:
 def read_options(config: pytest.Config, selection: Selection) -> Options:
     """What a session needs to know. Raises UsageError; makes the report folder."""
     root = config.rootpath
+    here = config.invocation_params.dir
     launcher = config.getoption("zerogate_launcher")
     _expect_one_of("--launcher", launcher, LAUNCHERS)
     _expect_one_of(
         "--missing-baseline", config.getoption("zerogate_missing_baseline"), ("fail", "skip")
     )
-    baseline_folder = config.getoption("zerogate_baseline_dir")
+    report = config.getoption("zerogate_report_dir")
     return Options(
         root=root,
-        baseline_folder=_below(root, baseline_folder) if baseline_folder else None,
-        report_folder=_report_folder(_below(root, config.getoption("zerogate_report_dir"))),
+        baseline_folder=_baseline_folder(config, here),
+        report_folder=_writable(
+            "--report-dir", _below(here, report) if report else root / "zerogate-report"
+        ),
         cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
         launcher=launcher,
         repeats=_repeats(config),
@@ -145,9 +171,9 @@ def read_options(config: pytest.Config, selection: Selection) -> Options:
     )
 
 
-def _below(root: Path, given: str) -> Path:
-    """What the user typed, relative to where the project is."""
-    return (root / Path(given).expanduser()).resolve()
+def _below(here: Path, given: str) -> Path:
+    """What the user typed, relative to where the user stands."""
+    return (here / Path(given).expanduser()).resolve()
 
 
 def _expect_one_of(option: str, value: str, choices: Sequence[str]) -> None:
@@ -173,14 +199,23 @@ def _repeats(config: pytest.Config) -> int:
     return repeats if repeats is not None else least
 
 
-def _report_folder(folder: Path) -> Path:
+def _baseline_folder(config: pytest.Config, here: Path) -> Path | None:
+    """The folder given, or None for the tier's own; written to before anything is measured."""
+    given = config.getoption("zerogate_baseline_dir")
+    folder = _below(here, given) if given else None
+    if config.getoption("zerogate_update_baselines"):
+        _writable("--baseline-dir", folder or config.rootpath / "baselines")
+    return folder
+
+
+def _writable(option: str, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise pytest.UsageError(
-            f"--report-dir: cannot write to {folder}: {os.strerror(error.errno or 0)}; "
+            f"{option}: cannot write to {folder}: {os.strerror(error.errno or 0)}; "
             "choose a folder that can be written"
         ) from None
     return folder

@@ -17,7 +17,14 @@ from zerogate.cell import TIERS, Cell
 from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_device_names
 from zerogate.gate import STATUS_PROPERTY, Gate
-from zerogate.options import Selection, add_options, is_project, read_options, read_selection
+from zerogate.options import (
+    Selection,
+    add_options,
+    is_project,
+    read_options,
+    read_selection,
+    refuse_workers,
+)
 from zerogate.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,12 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
     if not is_project(config.rootpath):
         return
-    workers = getattr(config.option, "tx", None) or []
-    if len(workers) > 1 and not hasattr(config, "workerinput"):
-        raise pytest.UsageError(
-            f"-n: {len(workers)} workers would measure beside each other and disturb each other's "
-            "memory and time; run without -n, or with -n0"
-        )
+    refuse_workers(config)
     config.stash[SELECTION] = read_selection(config)
 
 
@@ -89,8 +91,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cells = _cells(items)
     config.stash[SESSION] = session = _open_session(config)
     config.stash[PROGRESS].total = len(cells)
+    brought = {
+        replace(cell, strategy=name)
+        for item in items
+        for marker in item.iter_markers("compared_with")
+        for name in marker.args
+        for cell in _cells([item])
+    }
     try:
-        for cell in cells:
+        for cell in cells | brought:
             session.strategy(cell)
             session.baseline(cell)
     except ConfigError as error:
@@ -206,21 +215,23 @@ def pytest_report_teststatus(
     report: pytest.TestReport | pytest.CollectReport,
 ) -> tuple[str, str, str] | None:
     status = dict(getattr(report, "user_properties", [])).get(STATUS_PROPERTY)
-    if status is None or getattr(report, "when", "") != "call":
+    letter = {"passed": ".", "failed": "F", "skipped": "s"}.get(report.outcome)
+    if status is None or letter is None or getattr(report, "when", "") != "call":
         return None
-    letter = {"passed": ".", "failed": "F", "skipped": "s"}[report.outcome]
-    return report.outcome, letter, str(status)
+    return (report.outcome, letter, str(status)) if not hasattr(report, "wasxfail") else None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     found = session.config.stash.get(SESSION, None)
-    if found is None or session.config.option.collectonly:
+    if found is None:
         return
     from zerogate.recording import record_baselines
     from zerogate.report.results import write_results
 
     found.close()
+    if not (found.measurements or found.failures):
+        return  # A mistake was found, or nothing ran: the last results stay.
     write_results(found)
     if session.config.getoption("zerogate_update_baselines"):
         record_baselines(found, session.config.getoption("zerogate_reason"))

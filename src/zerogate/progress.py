@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,8 +38,8 @@ class Progress:
             number = self._seen.setdefault(step.cell, len(self._seen) + 1)
             self.total = max(self.total, number)
             line = f"[{number}/{self.total}] {step.cell.id}: {step.text}, {minutes}:{seconds:02d}"
-        if reporter is not None and capture is not None:
-            with capture.global_and_fixture_disabled():
+        if reporter is not None:
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
                 reporter.ensure_newline()
                 reporter.write_line(f"\n{line}" if self.after_dots else line)
             self.after_dots = False

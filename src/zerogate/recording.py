@@ -20,21 +20,22 @@ from zerogate.baseline import (
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement
 from zerogate.metric import metric_named
-from zerogate.session import Session
+from zerogate.session import SPEEDUP, Session
 
 
 def record_baselines(session: Session, reason: str) -> list[Path]:
-    """Write the baselines of every measured cell that is in parity with DDP and whose numbers are
-    finite; the files written.
+    """Write the baselines of every measured cell that learned, is in parity with DDP where that was
+    measured, and whose numbers are finite; the files written.
 
     A metric whose new value is what the old baseline expects keeps its old entry.
     """
     broken = {
         verdict.cell
         for verdict in session.verdicts
-        if verdict.metric.endswith("_parity") and verdict.status == "regressed"
+        if verdict.metric.endswith(("_parity", "_learned")) and verdict.status == "regressed"
     }
     broken |= {cell for cell, found in session.measurements.items() if not _finite(found)}
+    broken |= {cell for cell in session.measurements if not _in_parity(session, cell)}
     by_file: dict[Path, list[Cell]] = {}
     for cell in sorted(session.measurements):
         if cell not in broken:
@@ -68,6 +69,17 @@ def _finite(measurement: Measurement) -> bool:
     )
 
 
+def _in_parity(session: Session, cell: Cell) -> bool:
+    """Whether the cell computes what DDP does, judged here too: its tests may not have run."""
+    own, ddp = session.measurements[cell], session.measurements.get(cell.reference)
+    if ddp is None:
+        return True
+    verdicts = [
+        judging.judge_same(metric_named(name), own, ddp) for name in ("loss", "gradient_norm")
+    ]
+    return all(verdict.status == "ok" for verdict in verdicts)
+
+
 def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
     measurement = session.measurements[cell]
     provenance = Provenance(
@@ -98,7 +110,8 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         return new
     if old.provenance.hardware != new.provenance.hardware:
         return new
-    kept = dict(new.metrics)
+    # Without DDP in this session there is no new speedup; the old one stands.
+    kept = {name: entry for name, entry in old.metrics.items() if name == SPEEDUP} | new.metrics
     slower_or_faster = False
     for name, entry in old.metrics.items():
         if name not in kept:

@@ -7,19 +7,20 @@ again, as the reference of another cell too, gets the same measurement or the sa
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from zerogate import verdict as judging
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
 from zerogate.cell import Cell
 from zerogate.devices.cards import cards_key, cuda_device_names
 from zerogate.devices.host import host_key
-from zerogate.launch.errors import LaunchFailedError
+from zerogate.launch.errors import LaunchFailedError, RankCrashedError
 from zerogate.launch.launcher import Launcher, rank_environment
 from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
@@ -99,8 +100,7 @@ class Session:
             if found < cell.world_size:
                 plural = "s" if cell.world_size != 1 else ""
                 return f"needs {cell.world_size} CUDA device{plural}, found {found}"
-        missing = self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier)
-        return "; ".join(filter(None, missing.values()))
+        return self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier).absent
 
     def hardware(self, cell: Cell) -> str:
         """The key of the machine that seconds of this cell belong to."""
@@ -124,6 +124,9 @@ class Session:
         return self.measurements[cell]
 
     def _launch(self, cell: Cell, index: int) -> tuple[RankRecord, ...]:
+        missing = self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier)
+        if missing.failed:
+            raise RankCrashedError(f"{cell.id}: {missing.failed}", command=self._reproduce(cell))
         self.notify(Step(f"training launch {index + 1}/{self.options.repeats}", cell))
         self.launches += 1
         folder = self.options.report_folder / "launches" / cell.id / str(index)
@@ -175,10 +178,13 @@ class Session:
         return self._launcher[name]
 
     def _reproduce(self, cell: Cell) -> str:
-        return (
+        command = (
             f"pytest -m {cell.tier} --workload {cell.workload} --strategy {cell.strategy} "
             f"--world-size {cell.world_size} --launcher {self.options.launcher}"
         )
+        if self.options.data_folder:
+            command += f" --data-dir {shlex.quote(str(self.options.data_folder))}"
+        return command
 
     # Judging
 
@@ -214,7 +220,7 @@ class Session:
             return self.speedups(measurement.cell)
         return measurement.value(metric.name)
 
-    def _judge(self, measurement: Measurement, metric: Metric, value: Value | None) -> Verdict:
+    def _judge(self, measurement: Measurement, metric: Metric, value: Any) -> Verdict:
         cell = measurement.cell
         baseline = self.baseline(cell)
         if value is None:
@@ -225,10 +231,15 @@ class Session:
         found = judging.judge(
             cell, metric, value, baseline.metrics.get(metric.name) if baseline else None
         )
+        if metric.name == SPEEDUP:
+            ours = measurement.scalar("epoch_seconds")
+            found = replace(found, note=f"DDP {value * ours:.2f} s an epoch, this {ours:.2f} s")
         if baseline is None or found.status == "no_baseline":
             return found
         if why := judging.comparable(measurement, baseline):
-            return replace(found, status="not_comparable", note=why)
+            # Other data is the user's choice; any other difference leaves the cell without one.
+            chosen = measurement.settings["data_origin"] != baseline.settings.get("data_origin")
+            return replace(found, status="not_comparable" if chosen else "no_baseline", note=why)
         if metric.scope == "hardware":
             other = judging.same_speed(measurement, baseline, self.hardware(cell))
             if other is not None:
@@ -244,6 +255,7 @@ class Session:
         folder = self.options.baseline_folder
         if folder is None:
             key = CPU_BASELINES if cell.tier == "cpu" else self.hardware(cell)
+            key += "-real-data" if self.options.data_folder else ""
             folder = self.options.root / "baselines" / key
         return folder / f"{cell.workload}.json"
 

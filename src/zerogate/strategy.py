@@ -36,7 +36,6 @@ class Strategy:
     offload_optimizer: str
     offload_param: str
     optimizer: str
-    fused_adam: bool
 
     @property
     def is_deepspeed(self) -> bool:
@@ -53,7 +52,7 @@ class Strategy:
         ops = ["deepspeed_shm_comm"] if tier == "cpu" else []
         if self.offload_optimizer != "none":
             ops.append("cpu_adam")
-        elif self.fused_adam:
+        elif self.optimizer == "FusedAdam":
             ops.append("fused_adam")
         if self.uses_disk:
             ops.append("async_io")
@@ -126,10 +125,19 @@ def read_strategy(path: Path) -> Strategy:
         zero_stage=zero["stage"],
         offload_optimizer=offload_optimizer,
         offload_param=_offload_device(zero, "offload_param"),
-        # With the optimizer on the host Accelerate and DeepSpeed use DeepSpeed's CPU Adam.
-        optimizer="DeepSpeedCPUAdam" if offload_optimizer != "none" else "AdamW",
-        fused_adam=bool(declared) and not declared.get("params", {}).get("torch_adam", False),
+        optimizer=_optimizer(declared, offload_optimizer),
     )
+
+
+def _optimizer(declared: Mapping[str, Any], offload_optimizer: str) -> str:
+    """The class that Accelerate and DeepSpeed make of the recipe's AdamW. ``declared`` is the
+    DeepSpeed file's optimizer, if it has one.
+    """
+    if declared.get("params", {}).get("torch_adam", False):
+        return "AdamW"
+    if offload_optimizer != "none":
+        return "DeepSpeedCPUAdam"
+    return "FusedAdam" if declared else "AdamW"
 
 
 def _plugin_fields(deepspeed: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,26 @@ def test_every_strategy_trains_as_ddp_does(launches):
             assert verdict.status == "ok", verdict
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero2_config_file"])
+def test_every_step_has_the_learning_rate_of_the_schedule(launches, strategy):
+    """With accumulation, and over the ends of epochs, where a step is easily taken twice."""
+    from zerogate.rank.optimizer import schedule
+
+    cell = dataclasses.replace(TOY, strategy=strategy)
+    session = launches.session()
+    available(session, cell)
+    measurement = session.measure(cell)
+    recipe, found = measurement.settings, measurement.series("learning_rate")
+    assert len(found) == recipe["epochs"] * 6
+    assert found == pytest.approx(
+        [
+            recipe["learning_rate"]
+            * schedule(step, warmup_steps=recipe["warmup_steps"], total_steps=len(found))
+            for step in range(len(found))
+        ]
+    )
+
+
 def test_without_learning_the_quality_fails(launches):
     cell = dataclasses.replace(TOY, workload="deberta_mrpc")
     session = launches.session(root=ROOT, learning_rate=0.0)

@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.compared_with("ddp")
-@pytest.mark.parametrize("metric", ["loss", "gradient_norm"])
+@pytest.mark.parametrize("metric", ["loss", "gradient_norm", "learning_rate"])
 def test_parity_with_ddp(gate, other, metric):
     gate.same_as(other, metric)
 

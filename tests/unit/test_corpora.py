@@ -136,7 +136,7 @@ def test_missing_column_is_named_in_one_line(tmp_path: Path) -> None:
     from zerogate.rank.corpus import read_split
 
     write_json_lines(tmp_path / "train.jsonl", {"sentence1": ["Rain ."], "label": [1]})
-    with pytest.raises(ValueError, match="no column 'sentence2'; expected .*, found") as error:
+    with pytest.raises(ValueError, match=r"no column 'sentence2'; expected .*, found") as error:
         read_split(tmp_path, "train", ["sentence1", "sentence2", "label"])
     assert "\n" not in str(error.value)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from zerogate.cell import Tier
@@ -18,32 +19,46 @@ STALE_SECONDS = 60.0
 CPU_ALLOCATOR = "cpu_allocator"
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why a cell's compiled parts are not there. ``absent``: the machine lacks what they need.
+    ``failed``: it does not, and building them went wrong.
+    """
+
+    absent: str = ""
+    failed: str = ""
+
+
 class NativeOps:
     """The compiled parts in the cache, and why those that are missing are."""
 
     def __init__(self, cache: Path, *, notify: Callable[[str], None]) -> None:
         self.folder = native_folder(cache)
         self._notify = notify
-        self._unavailable: dict[str, str] = {}
+        self._known: dict[str, dict[str, str]] = {}
 
-    def ensure(self, ops: Sequence[str], tier: Tier) -> dict[str, str]:
-        """Build those of ``ops`` that were never built; name -> why it is unavailable ("": it is
-        there). On the cpu tier the counting allocator is built too, but ranks do without it.
+    def ensure(self, ops: Sequence[str], tier: Tier) -> Missing:
+        """Build those of ``ops`` that were never built, and say which cannot be had.
+
+        On the cpu tier the counting allocator is built too; where there is no compiler ranks do
+        without it and measure no memory.
         """
         self._remove_stale_locks()
         wanted = [*ops, CPU_ALLOCATOR] if tier == "cpu" else list(ops)
-        unbuilt = [name for name in wanted if name not in self._unavailable]
+        unbuilt = [name for name in wanted if name not in self._known]
         if unbuilt:
-            self._unavailable |= self._build(unbuilt, tier)
-        return {name: self._unavailable[name] for name in ops}
+            self._known |= self._build(unbuilt, tier)
+        absent = [self._known[name].get("absent", "") for name in ops]
+        failed = [self._known[name].get("failed", "") for name in wanted]
+        return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
-    def _build(self, names: Sequence[str], tier: Tier) -> dict[str, str]:
+    def _build(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
         from filelock import FileLock
 
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".building"):
             left = [name for name in names if not self._mark(name).exists()]
-            found = dict.fromkeys(names, "")
+            found: dict[str, dict[str, str]] = {name: {} for name in names}
             if left:
                 self._notify(f"compiling {', '.join(left)} (once for this stack and CPU)")
                 found |= self._run(left, tier)
@@ -71,7 +86,7 @@ class NativeOps:
         """Left where an op was built: asking DeepSpeed itself takes seconds of imports."""
         return self.folder / f".{name}-built"
 
-    def _run(self, names: Sequence[str], tier: Tier) -> dict[str, str]:
+    def _run(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
         command = [sys.executable, "-m", "zerogate.rank.ops", *names]
         try:
             result = subprocess.run(
@@ -84,9 +99,12 @@ class NativeOps:
                 check=True,
             )
         except subprocess.TimeoutExpired:
-            return dict.fromkeys(names, f"compiling took more than {BUILD_SECONDS:.0f} s")
+            why = f"compiling {', '.join(names)} took more than {BUILD_SECONDS:.0f} s"
+            return {name: {"failed": why} for name in names}
         except subprocess.CalledProcessError as error:
             last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-            return dict.fromkeys(names, f"compiling failed: {last}")
-        found: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
+            return {
+                name: {"failed": f"compiling {', '.join(names)} failed: {last}"} for name in names
+            }
+        found: dict[str, dict[str, str]] = json.loads(result.stdout.splitlines()[-1])
         return found

@@ -19,6 +19,10 @@ class AllocatorUnavailableError(RuntimeError):
     """The counting allocator cannot be built or loaded here; says why and what to do."""
 
 
+class BuildFailedError(AllocatorUnavailableError):
+    """There is a compiler, and it cannot build the allocator against this torch."""
+
+
 def build(folder: Path) -> Path:
     """Compile the allocator into ``folder``, unless it is there already. Seconds.
 
@@ -58,9 +62,9 @@ def build(folder: Path) -> Path:
     )
     if result.returncode != 0:
         first = (result.stderr.strip().splitlines() or ["no message"])[0]
-        raise AllocatorUnavailableError(
+        raise BuildFailedError(
             f"cpu memory: {compiler} could not build the counting allocator: {first}; "
-            "a g++ that knows C++20 was expected; install a newer one"
+            "a g++ that knows C++20 and this torch's c10 headers were expected"
         )
     unfinished.replace(library)
     return library

@@ -92,7 +92,8 @@ def _finished_work() -> Any:
     """A work that is done: whoever waits for it goes on at once."""
     future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
     future.set_result([])
-    return torch._C._distributed_c10d._create_work_from_future(future)
+    c10d: Any = torch._C._distributed_c10d
+    return c10d._create_work_from_future(future)
 
 
 def _wait_while(held: Callable[[], bool]) -> None:

@@ -1,7 +1,7 @@
 """Builds what ranks load compiled: DeepSpeed's ops and the counting allocator.
 
-``python -m zerogate.rank.ops NAME …`` prints a JSON object, name -> why it is not available ("" when
-it is). Run apart from any launch: a build takes up to minutes and must not count as set-up.
+``python -m zerogate.rank.ops NAME …`` prints a JSON object, name -> what ``build`` returns. Run
+apart from any launch: a build takes up to minutes and must not count as set-up.
 """
 
 from __future__ import annotations
@@ -29,29 +29,31 @@ REMEDIES = {
 }
 
 
-def build(name: str, folder: Path) -> str:
-    """Build one op into ``folder``; why it cannot be had, or "" once it can."""
-    if name == ALLOCATOR:
-        try:
-            allocator.build(folder)
-        except allocator.AllocatorUnavailableError as error:
-            return str(error)
-        return ""
-    # A build that was killed leaves torch's lock, and every later one would wait for it for ever.
-    # Whoever calls this holds a lock of its own over the whole folder.
-    for lock in folder.glob("*/lock"):
-        lock.unlink()
+def build(name: str, folder: Path) -> dict[str, str]:
+    """Build one op into ``folder``.
+
+    Empty once it is there; ``{"absent": why}`` where this machine lacks what it needs, and
+    ``{"failed": why}`` where it has that and the build goes wrong all the same.
+    """
     try:
+        if name == ALLOCATOR:
+            allocator.build(folder)
+            return {}
+        # A build that was killed leaves torch's lock, and every later one would wait for it for
+        # ever. Whoever calls this holds a lock of its own over the whole folder.
+        for lock in folder.glob("*/lock"):
+            lock.unlink()
         builder = op_builder(name)
         if not builder.is_compatible(verbose=False):
-            return f"DeepSpeed op {name}: {REMEDIES.get(name, 'not available on this machine')}"
+            remedy = REMEDIES.get(name, "not available on this machine")
+            return {"absent": f"DeepSpeed op {name}: {remedy}"}
         builder.load(verbose=False)
-    except (
-        Exception
-    ) as error:  # Whatever a compiler, ninja or DeepSpeed raise: the cell cannot run.
+    except allocator.AllocatorUnavailableError as error:
+        return {"failed" if isinstance(error, allocator.BuildFailedError) else "absent": str(error)}
+    except Exception as error:  # Whatever a compiler, ninja or DeepSpeed raise.
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"DeepSpeed op {name}: {first}; {REMEDIES.get(name, 'needs g++ and ninja')}"
-    return ""
+        return {"failed": f"DeepSpeed op {name}: {type(error).__name__}: {first}"}
+    return {}
 
 
 def op_builder(name: str) -> Any:

@@ -41,7 +41,7 @@ def sentence(verdict: Verdict) -> str:
     """One line: cell, metric, both numbers, the limit, the verdict."""
     name = METRICS[verdict.metric].title if verdict.metric in METRICS else verdict.metric
     head = f"{verdict.cell.id} {name.replace('_', ' ')}: {word(verdict)}"
-    if verdict.expected is None or verdict.measured is None:
+    if verdict.status == "no_baseline" or verdict.expected is None or verdict.measured is None:
         return f"{head}: {verdict.note}" if verdict.note else head
     measured, expected = _both(verdict)
     step = f" at step {verdict.step}" if verdict.step is not None else ""

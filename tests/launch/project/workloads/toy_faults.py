@@ -28,7 +28,7 @@ class ToyFaults(Workload):
         "cpu": Recipe(
             micro_batch_size=2,
             eval_micro_batch_size=2,
-            epochs=1,
+            epochs=2,
             learning_rate=1e-2,
             warmup_steps=2,
             gradient_accumulation_steps=2,
