@@ -95,7 +95,7 @@ def test_what_was_running_before_is_left_alone(launch: Launch) -> None:
 
 def test_what_is_started_as_the_last_act_is_ended_too(launch: Launch, tmp_path: Path) -> None:
     launch(
-        "trap 'setsid sleep 100 & echo $! > late; kill $ours; exit' TERM; sleep 100 & ours=$!; wait",
+        "trap 'setsid sleep 100 & echo $! > late; exit' TERM; while :; do sleep 0.1; done",
         deadline_seconds=1.0,
     )
     late = int((tmp_path / "late").read_text())

@@ -107,7 +107,6 @@ def test_without_memory_there_is_none_and_the_reason_is_noted() -> None:
     assert found.notes == dict.fromkeys(names, "no compiler")
     assert not names & set(found.names)
     assert {found.value(name) for name in names} == {None}
-    assert found.settings["memory_source"] == "none"
 
 
 def test_with_memory_nothing_is_noted() -> None:

@@ -54,9 +54,6 @@ def _table(session: Session, cells: list[Cell]) -> str:
     )
     quality = list(known.quality_better) if known else []
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    table.title = _title(first, known)
-    table.title_style = "bold"
-    table.title_justify = "left"
     table.add_column("Strategy", no_wrap=True)
     for title in ("Batch", "Peak\nMiB", "Train\ns/epoch", "vs\nDDP", "Eval\ns"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -67,7 +64,8 @@ def _table(session: Session, cells: list[Cell]) -> str:
         table.add_row(*_row(session, cell, quality))
     text = io.StringIO()
     Console(file=text, width=WIDTH, no_color=True, highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    lines = [_title(first, known), *text.getvalue().splitlines()]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _title(cell: Cell, measurement: Measurement | None) -> str:
