@@ -71,7 +71,7 @@ class Launches:
             data_folder=data_folder,
             deadline_seconds=deadline_seconds,
         )
-        options.report_folder.mkdir()
+        options.report_folder.mkdir(exist_ok=True)
         session = _ChangedSession(
             options,
             launchers={

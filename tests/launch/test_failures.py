@@ -101,8 +101,12 @@ def test_ranks_leave_when_their_controller_is_killed(launches, launcher):
     os.mkfifo(pids)
     script = CONTROLLER.format(root=str(ROOT), project=str(launches.root), launcher=launcher)
     controller = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
-    # Opening the pipe waits until rank 1 has got to where it hangs.
-    rank, child = map(int, pids.read_text().split())
+    # The pipe is read when rank 1 has got to where it hangs; open for both, opening never waits.
+    pipe = os.open(pids, os.O_RDWR)
+    readable, _, _ = select.select([pipe], [], [], 90)
+    assert readable, f"rank 1 never got there; the controller's exit code is {controller.poll()}"
+    rank, child = map(int, os.read(pipe, 100).split())
+    os.close(pipe)
     watched = os.pidfd_open(rank)
     controller.kill()
     controller.wait()
