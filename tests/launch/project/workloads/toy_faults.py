@@ -20,8 +20,8 @@ SLEEPER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.
 
 class ToyFaults(Workload):
     version = 1
-    full_parameters = 11_808_000
-    scale_parameters = 11_808
+    full_parameters = 9_576_000
+    scale_parameters = 9_576
     layer_classes = ("GPT2Block",)
     quality: ClassVar = {"loss_left": Quality(better="lower", chance=4.2, learned=4.1)}
     recipes: ClassVar = {
