@@ -74,7 +74,7 @@ class BlenderbotMudoconv(Workload):
 
     version = 1
     full_parameters = 364_802_560
-    scale_parameters = 3_179_360
+    scale_parameters = 3_201_088
     layer_classes = ("BlenderbotEncoderLayer", "BlenderbotDecoderLayer")
     quality: ClassVar = {"bleu": Quality(better="higher", chance=0.0, learned=40.0)}
     recipes: ClassVar = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import sys
@@ -33,20 +34,30 @@ def host_key() -> str:
 
 
 def native_folder(cache: Path) -> Path:
-    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python and CPU.
+    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python, environment and CPU.
 
     Two DeepSpeed releases that share one folder break each other, and code compiled for one CPU
-    can be illegal on another.
+    can be illegal on another. Where the packages lie counts too: torch compiles anew when a path
+    changes, in the middle of a launch.
     """
     versions = [_version(name) for name in ("torch", "deepspeed")]
     info = _cpuinfo()
-    cpu = hashlib.sha256(
+    key = hashlib.sha256(
         "|".join(
-            info.get(name, "") for name in ("model name", "cpu family", "model", "flags")
+            [
+                *(info.get(name, "") for name in ("model name", "cpu family", "model", "flags")),
+                *(_location(name) for name in ("torch", "deepspeed")),
+            ]
         ).encode()
     ).hexdigest()[:8]
     python = f"py{sys.version_info.major}{sys.version_info.minor}"
-    return cache / "native" / f"torch{versions[0]}-deepspeed{versions[1]}-{python}-{cpu}"
+    return cache / "native" / f"torch{versions[0]}-deepspeed{versions[1]}-{python}-{key}"
+
+
+def _location(package: str) -> str:
+    """Where ``import`` would find it; looked up, not imported."""
+    spec = importlib.util.find_spec(package)
+    return str(spec.origin) if spec else ""
 
 
 def _version(package: str) -> str:
