@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +108,28 @@ def test_compiled_code_is_kept_by_release(
         folders.add(host.native_folder(tmp_path))
     assert len(folders) == 3
     assert all(folder.is_relative_to(tmp_path) for folder in folders)
+
+
+def test_compiled_code_is_kept_by_its_sources_wherever_they_lie(
+    cpu: Cpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu(**CPU)
+
+    def folder_with(place: str, source: str) -> Path:
+        package = tmp_path / place / "deepspeed"
+        (package / "ops" / "csrc").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "ops" / "csrc" / "adam.cpp").write_text(source)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", [str(tmp_path / place), *sys.path])
+            patch.delitem(sys.modules, "deepspeed", raising=False)
+            importlib.invalidate_caches()
+            host._sources.cache_clear()
+            return host.native_folder(tmp_path)
+
+    assert folder_with("here", "v = b1 * v;") == folder_with("there", "v = b1 * v;")
+    assert folder_with("changed", "v = b2 * v;") != folder_with("again", "v = b1 * v;")
+    host._sources.cache_clear()
 
 
 def test_a_package_that_is_absent_is_no_error(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from zerogate.rank.lifeline import CONTROLLER_GONE
@@ -19,6 +20,15 @@ print("training", flush=True)
 sys.stdin.read()
 """
 
+COMPILING = """
+import subprocess, sys
+from zerogate.rank.lifeline import leave_with
+leave_with(int(sys.argv[1]), with_group=True)
+with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as compiler:
+    print(compiler.pid, flush=True)
+    compiler.wait()
+"""
+
 
 @pytest.fixture
 def controller() -> Iterator[subprocess.Popen[bytes]]:
@@ -28,12 +38,13 @@ def controller() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def start_rank(controller_pid: int) -> subprocess.Popen[str]:
+def start_rank(controller_pid: int, code: str = RANK) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", RANK, str(controller_pid)],
+        [sys.executable, "-c", code, str(controller_pid)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -66,3 +77,13 @@ def test_a_rank_whose_controller_lives_leaves_as_it_likes(
     with start_rank(controller.pid) as rank:
         assert rank.communicate(timeout=60) == ("training\n", None)
         assert rank.returncode == 0
+
+
+def test_a_compiler_ends_with_the_controller(controller: subprocess.Popen[bytes]) -> None:
+    with start_rank(controller.pid, COMPILING) as server:
+        assert server.stdout is not None
+        compiler = psutil.Process(int(server.stdout.readline()))
+        controller.send_signal(signal.SIGKILL)
+        assert server.wait(timeout=60) == -signal.SIGTERM
+        gone, _ = psutil.wait_procs([compiler], timeout=60)
+        assert gone == [compiler]

@@ -34,11 +34,11 @@ def host_key() -> str:
 
 
 def native_folder(cache: Path) -> Path:
-    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python, environment and CPU.
+    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python and CPU.
 
     Two DeepSpeed releases that share one folder break each other, and code compiled for one CPU
-    can be illegal on another. Where the packages lie counts too: torch compiles anew when a path
-    changes, in the middle of a launch.
+    can be illegal on another. DeepSpeed's sources count too, for those who change them; where they
+    lie does not, so environments with the same stack compile once.
     """
     versions = [_version(name) for name in ("torch", "deepspeed")]
     info = _cpuinfo()
@@ -46,7 +46,7 @@ def native_folder(cache: Path) -> Path:
         "|".join(
             [
                 *(info.get(name, "") for name in ("model name", "cpu family", "model", "flags")),
-                *(_location(name) for name in ("torch", "deepspeed")),
+                _sources("deepspeed"),
             ]
         ).encode()
     ).hexdigest()[:8]
@@ -54,10 +54,17 @@ def native_folder(cache: Path) -> Path:
     return cache / "native" / f"torch{versions[0]}-deepspeed{versions[1]}-{python}-{key}"
 
 
-def _location(package: str) -> str:
-    """Where ``import`` would find it; looked up, not imported."""
+@functools.cache
+def _sources(package: str) -> str:
+    """A hash of the C++ sources that a package brings along; its files are found, not imported."""
     spec = importlib.util.find_spec(package)
-    return str(spec.origin) if spec else ""
+    if spec is None or spec.origin is None:
+        return ""
+    found = hashlib.sha256()
+    for path in sorted(Path(spec.origin).parent.glob("ops/csrc/**/*")):
+        if path.is_file():
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _version(package: str) -> str:

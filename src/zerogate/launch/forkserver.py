@@ -67,7 +67,10 @@ class _Server:
         self._channel, theirs = socket.socketpair()
         with theirs, log.open("a") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zerogate.rank.forkserver", str(theirs.fileno())],
+                [
+                    *(sys.executable, "-m", "zerogate.rank.forkserver"),
+                    *(str(theirs.fileno()), str(os.getpid())),
+                ],
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

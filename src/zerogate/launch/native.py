@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from zerogate.cell import Tier
 from zerogate.devices.host import native_folder
+from zerogate.launch import process_tree
 from zerogate.launch.launcher import rank_environment
 
 BUILD_SECONDS = 1800.0
@@ -87,24 +89,27 @@ class NativeOps:
         return self.folder / f".{name}-built"
 
     def _run(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
-        command = [sys.executable, "-m", "zerogate.rank.ops", *names]
-        try:
-            result = subprocess.run(
-                command,
-                env=rank_environment(tier, self.folder),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=BUILD_SECONDS,
-                check=True,
-            )
-        except subprocess.TimeoutExpired:
-            why = f"compiling {', '.join(names)} took more than {BUILD_SECONDS:.0f} s"
+        command = [sys.executable, "-m", "zerogate.rank.ops", str(os.getpid()), *names]
+        with subprocess.Popen(
+            command,
+            env=rank_environment(tier, self.folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, messages = process.communicate(timeout=BUILD_SECONDS)
+            except subprocess.TimeoutExpired:
+                why = f"compiling {', '.join(names)} took more than {BUILD_SECONDS:.0f} s"
+                return {name: {"failed": why} for name in names}
+            finally:
+                # Late or interrupted: the compilers go with it.
+                process_tree.end(process_tree.descendants([process.pid]))
+        if process.returncode:
+            last = (messages.strip().splitlines() or ["no message"])[-1]
+            why = f"compiling {', '.join(names)} failed: {last}"
             return {name: {"failed": why} for name in names}
-        except subprocess.CalledProcessError as error:
-            last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-            return {
-                name: {"failed": f"compiling {', '.join(names)} failed: {last}"} for name in names
-            }
-        found: dict[str, dict[str, str]] = json.loads(result.stdout.splitlines()[-1])
+        found: dict[str, dict[str, str]] = json.loads(output.splitlines()[-1])
         return found

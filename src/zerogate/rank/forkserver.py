@@ -1,7 +1,8 @@
 """The fork server: imports the training stack once, then forks ranks from it.
 
 Importing torch, transformers, accelerate and DeepSpeed takes each rank seconds; a fork takes none.
-Runs as ``python -m zerogate.rank.forkserver FD`` and talks JSON lines over that socket:
+Runs as ``python -m zerogate.rank.forkserver FD CONTROLLER_PID`` and talks JSON lines over that
+socket:
 
     in   {"folder": …, "cwd": …, "environment": {…}, "world_size": N}   once per launch
     out  {"ready": true} first; {"pids": […]}, then {"rank": R, "exit_code": C} for every rank
@@ -23,6 +24,8 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+from zerogate.rank.lifeline import leave_with
 
 PR_SET_PDEATHSIG = 1
 
@@ -62,17 +65,13 @@ def preload() -> None:
     gc.freeze()
 
 
-def load_ops(names: list[str]) -> None:
-    """Load compiled DeepSpeed ops here, so that ranks inherit them.
-
-    Finding a compiled op again takes DeepSpeed seconds (it asks what CPU this is, and ninja whether
-    the op is up to date); it remembers what this process has loaded.
-    """
-    from zerogate.rank.ops import op_builder
+def load_ops(names: list[str], folder: Path) -> None:
+    """Load compiled DeepSpeed ops here, so that ranks inherit them."""
+    from zerogate.rank import ops
 
     for name in names:
         try:
-            op_builder(name).load(verbose=False)
+            ops.load(name, folder)
         except Exception:
             # The rank that needs it meets the same error, and records it.
             traceback.print_exc()
@@ -115,7 +114,7 @@ class Server:
         return True
 
     def _launch(self, request: dict[str, Any]) -> None:
-        load_ops(request["ops"])
+        load_ops(request["ops"], Path(os.environ["ZEROGATE_NATIVE_DIR"]))
         pids = []
         for rank in range(request["world_size"]):
             pid = os.fork()
@@ -162,6 +161,8 @@ class Server:
 
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
+    # The closed channel alone would be noticed only between launches.
+    leave_with(int(sys.argv[2]), with_group=True)
     # The controller's business: it closes the channel when it is interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     preload()

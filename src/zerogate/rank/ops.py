@@ -1,12 +1,13 @@
 """Builds what ranks load compiled: DeepSpeed's ops and the counting allocator.
 
-``python -m zerogate.rank.ops NAME …`` prints a JSON object, name -> what ``build`` returns. Run
-apart from any launch: a build takes up to minutes and must not count as set-up.
+``python -m zerogate.rank.ops CONTROLLER_PID NAME …`` prints a JSON object, name -> what ``build``
+returns. Run apart from any launch: a build takes up to minutes and must not count as set-up.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zerogate.rank import allocator
+from zerogate.rank.lifeline import leave_with
 
 ALLOCATOR = "cpu_allocator"
 
@@ -56,6 +58,26 @@ def build(name: str, folder: Path) -> dict[str, str]:
     return {}
 
 
+def load(name: str, folder: Path) -> None:
+    """Load an op built into ``folder``, so that DeepSpeed finds it loaded.
+
+    Asking DeepSpeed takes seconds (which CPU this is, whether ninja finds the op up to date), and
+    it would compile anew wherever its sources lie at another path. Raises ImportError.
+    """
+    builder = op_builder(name)
+    loaded: dict[str, Any] = builder._loaded_ops
+    library = folder / builder.name / f"{builder.name}.so"
+    if builder.name in loaded or not library.exists():
+        builder.load(verbose=False)
+        return
+    spec = importlib.util.spec_from_file_location(builder.name, library)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    loaded[builder.name] = module
+
+
 def op_builder(name: str) -> Any:
     """DeepSpeed's builder of the op, for the accelerator it runs on."""
     from deepspeed.accelerator import get_accelerator
@@ -64,10 +86,11 @@ def op_builder(name: str) -> Any:
 
 
 def main() -> None:
+    leave_with(int(sys.argv[1]), with_group=True)
     folder = Path(os.environ["ZEROGATE_NATIVE_DIR"])
     # Builders print; the answer alone goes to standard output.
     with contextlib.redirect_stdout(sys.stderr):
-        found = {name: build(name, folder) for name in sys.argv[1:]}
+        found = {name: build(name, folder) for name in sys.argv[2:]}
     print(json.dumps(found))
 
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from torch.utils.data import DataLoader
 
-from zerogate.rank import meters
+from zerogate.rank import meters, ops
 from zerogate.rank.accelerator import build_accelerator
 from zerogate.rank.allocator import AllocatorUnavailableError, CountingAllocator, build
 from zerogate.rank.applied import applied, check_applied, check_collectives
@@ -52,6 +52,8 @@ def train_cell(job: Job, findings: Findings, started: float) -> None:
     )
     if job.cell.tier == "cpu" and meter is not None:
         wait_for_release(meter.live_bytes)
+    for name in job.ops:
+        ops.load(name, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     accelerator = build_accelerator(job, workload)
     check_collectives(accelerator.device)
     train_set, eval_set = workload.datasets()
