@@ -17,7 +17,8 @@ import pytest
 from zerogate.cell import Cell
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
-from zerogate.session import Options, Session
+from zerogate.runner import Options
+from zerogate.session import Session
 
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = {
@@ -50,7 +51,7 @@ def test_a_forked_launch_against_accelerate_launch(tmp_path, strategy):
     """
     cell = Cell(workload="gpt2xl_wikitext2", strategy=strategy, world_size=2, tier="cpu")
     forked = session("forkserver", tmp_path / "forked")
-    if reason := forked.unavailable(cell):
+    if reason := forked.runner.unavailable(cell):
         pytest.skip(reason)
     forked.measure(cell)
     laps: dict[str, list[tuple[float, float]]] = {name: [] for name in LAUNCHERS}
@@ -60,7 +61,7 @@ def test_a_forked_launch_against_accelerate_launch(tmp_path, strategy):
             laps["forkserver"].append(_timed(forked, cell))
             laps["accelerate"].append(_timed(session("accelerate", tmp_path / "command"), cell))
     finally:
-        forked.close()
+        forked.runner.close()
     print(f"\n{cell.id}, seconds; what the launch costs (with training and evaluation)")
     for name, values in laps.items():
         shown = "  ".join(f"{cost:5.1f} ({whole:5.1f})" for cost, whole in values)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zerogate.launch.errors import LaunchFailedError
 from zerogate.verdict import GRAVITY, PARITY_LIMIT, Verdict
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ class Gate:
         self._missing = request.config.getoption("zerogate_missing_baseline")
 
     def __call__(self, *names: str) -> None:
-        self.verdicts([self._session.judge(self._cell, name) for name in names])
+        try:
+            found = [self._session.judge(self._cell, name) for name in names]
+        except LaunchFailedError as error:  # Of a launch that was to confirm slowness.
+            pytest.fail(error.report(), pytrace=False)
+        self.verdicts(found)
 
     def same_as(self, other: Measurement, *names: str, limit: float = PARITY_LIMIT) -> None:
         """Hold per-step series to another cell's of this session; strict in recording too."""

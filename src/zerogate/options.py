@@ -14,7 +14,7 @@ import pytest
 
 from zerogate.baseline import MINIMUM_LAUNCHES
 from zerogate.cell import TIERS, Cell, Tier
-from zerogate.session import Options
+from zerogate.runner import Options
 from zerogate.strategy import strategy_names
 
 LAUNCHERS = ("forkserver", "torchrun", "accelerate")

@@ -29,7 +29,8 @@ from zerogate.progress import Progress
 
 if TYPE_CHECKING:
     from zerogate.measurement import Measurement
-    from zerogate.session import Session, Step
+    from zerogate.runner import Step
+    from zerogate.session import Session
 
 SELECTION = pytest.StashKey[Selection]()
 SESSION = pytest.StashKey["Session"]()
@@ -100,7 +101,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     }
     try:
         for cell in cells | brought:
-            session.strategy(cell)
+            session.runner.strategy(cell)
             session.baseline(cell)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
@@ -178,7 +179,7 @@ def measurement(cell: Cell, zerogate_session: Session) -> Measurement:
 def _measure(session: Session, cell: Cell) -> Measurement:
     from zerogate.launch.errors import LaunchFailedError
 
-    if reason := session.unavailable(cell):
+    if reason := session.runner.unavailable(cell):
         pytest.skip(reason)
     known = cell in session.failures
     try:
@@ -229,7 +230,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from zerogate.recording import record_baselines
     from zerogate.report.results import write_results
 
-    found.close()
+    found.runner.close()
     if not (found.measurements or found.failures):
         return  # A mistake was found, or nothing ran: the last results stay.
     write_results(found)
@@ -248,7 +249,7 @@ def pytest_terminal_summary(
     terminalreporter.section("zerogate")
     terminalreporter.write(summary(found))
     terminalreporter.write_line(
-        f"{found.launches} launches; everything is in "
+        f"{found.runner.launches} launches; everything is in "
         f"{_relative(found.options.report_folder, config.rootpath)}/results.json"
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from zerogate.cell import Cell
-    from zerogate.session import Step
+    from zerogate.runner import Step
 
 
 class Progress:

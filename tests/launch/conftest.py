@@ -14,11 +14,13 @@ import psutil
 import pytest
 
 from zerogate.cell import Cell
+from zerogate.launch import process_tree
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Ended
-from zerogate.record import Job
-from zerogate.session import Options, Session
+from zerogate.record import Job, job_path, write_json
+from zerogate.runner import Options
+from zerogate.session import Session
 
 ROOT = Path(__file__).parents[2]
 TOY = Cell(workload="toy_faults", strategy="ddp", world_size=2, tier="cpu")
@@ -72,15 +74,19 @@ class Launches:
             deadline_seconds=deadline_seconds,
         )
         options.report_folder.mkdir(exist_ok=True)
-        session = _ChangedSession(
+
+        def change(job: Job, folder: Path) -> None:
+            write_json(job_path(folder), dataclasses.replace(job, **job_changes))
+
+        session = Session(
             options,
+            launch_hook=change,
             launchers={
                 "forkserver": lambda: self._forkserver,
                 "torchrun": lambda: CommandLauncher("torchrun"),
                 "accelerate": lambda: CommandLauncher("accelerate"),
             },
         )
-        session.job_changes = job_changes
         self._sessions.append(session)
         return session
 
@@ -91,14 +97,7 @@ class Launches:
 
     def close(self) -> None:
         for session in self._sessions:
-            session.close()
-
-
-class _ChangedSession(Session):
-    job_changes: dict[str, Any]
-
-    def _job(self, cell: Cell, folder: Path, scratch: Path) -> Job:
-        return dataclasses.replace(super()._job(cell, folder, scratch), **self.job_changes)
+            session.runner.close()
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +114,7 @@ def launches(tmp_path: Path, forkserver: KeptForkserver) -> Iterator[Launches]:
     found = Launches(tmp_path / "project", forkserver)
     yield found
     found.close()
-    left = [child for child in psutil.Process().children(recursive=True) if not _is_server(child)]
+    left = [child for child in process_tree.children() if not _is_server(child)]
     assert not left, f"processes outlived their session: {left}"
 
 
@@ -126,5 +125,5 @@ def _is_server(process: psutil.Process) -> bool:
 
 def available(session: Session, cell: Cell) -> None:
     """Skip where this machine cannot run ``cell``; compile what it needs."""
-    if reason := session.unavailable(cell):
+    if reason := session.runner.unavailable(cell):
         pytest.skip(reason)

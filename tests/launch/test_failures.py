@@ -72,10 +72,9 @@ def test_a_hang_ends_at_the_deadline_with_all_its_processes(launches, launcher, 
 
 def test_another_strategy_than_asked_for_is_an_error(launches):
     cell = dataclasses.replace(TOY, strategy="zero1")
-    session = launches.session()
+    asked = launches.session().runner.strategy(cell).requested(cell)
+    session = launches.session(requested={**asked, "zero_stage": 2, "offload_param": "cpu"})
     available(session, cell)
-    asked = {**session.strategy(cell).requested(cell), "zero_stage": 2, "offload_param": "cpu"}
-    session.job_changes = {"requested": asked}
     with pytest.raises(ConfigurationWrongError) as error:
         session.measure(cell)
     assert "zero_stage is 1 instead of 2" in error.value.summary

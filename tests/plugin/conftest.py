@@ -29,9 +29,13 @@ def pytest_zerogate_launch(job, folder):
     with (HERE / "launches.txt").open("a") as log:
         log.write(job.cell.id + "\\n")
     change = json.loads((HERE / "change.json").read_text()).get(job.cell.strategy, {})
-    if "crash" in change:
-        raise RankCrashedError(change["crash"], detail="Traceback: boom", log="rank1.log",
+    if "crash" in change or change.get("crash_in_launch") == int(folder.name):
+        raise RankCrashedError(change.get("crash", "boom"), detail="Traceback: boom", log="rank1.log",
                                command="pytest -m cpu")
+    # One number, or one for each launch of the cell.
+    seconds = change.get("seconds", 2.0)
+    if isinstance(seconds, list):
+        seconds = seconds[int(folder.name)]
     memory = PhaseMemory(
         peak_allocated_bytes=change.get("peak", 1000), live_bytes=change.get("live", 500)
     )
@@ -47,7 +51,7 @@ def pytest_zerogate_launch(job, folder):
             loss=tuple(change.get("loss", (3.0, 2.0, 1.0, 0.5))),
             gradient_norm=tuple(change.get("norm", (4.0, 3.0, 2.0, 1.0))),
             learning_rate=(0.0, 0.0, 0.1, 0.05), step_seconds=(0.1,) * 4, step_samples=(4,) * 4,
-            train_seconds=(change.get("seconds", 2.0),), eval_seconds=0.5, eval_samples=8,
+            train_seconds=(seconds,), eval_seconds=0.5, eval_samples=8,
             setup_seconds=1.0, canary_seconds=0.004,
             memory={name: memory for name in ("init", "first_step", "steady", "eval")},
             memory_source="cpu_allocator", peak_host_bytes=10**9,
@@ -107,6 +111,9 @@ class Project:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    # There pytest repeats whole messages in its summary.
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
     # What is compiled for ranks is not needed, and must not be built.
     monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
     from zerogate.devices.host import native_folder

@@ -115,6 +115,21 @@ def test_slower_on_the_same_hardware_is_a_regression(recorded):
     )
 
 
+def test_one_slow_launch_is_no_regression(recorded):
+    recorded.change({"zero2": {"seconds": [9.0, 2.0, 2.0]}})
+    result = recorded.run("--strategy", "zero2")
+    assert result.ret == pytest.ExitCode.OK
+    # Both again, since a speedup is of both.
+    assert [recorded.launches.count(cell) for cell in ("tiny_words-ddp-w2-cpu", CELL)] == [3, 3]
+
+
+def test_a_crash_in_a_launch_that_was_to_confirm_is_reported_as_one(recorded):
+    recorded.change({"zero2": {"seconds": 9.0, "crash_in_launch": 1}})
+    result = recorded.run("--strategy", "zero2")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["crash: *boom", "reproduce: pytest -m cpu"])
+
+
 def test_slower_elsewhere_is_only_reported(recorded):
     text = recorded.baselines.read_text()
     baselines = json.loads(text)

@@ -14,7 +14,8 @@ from zerogate.baseline import read_baselines
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement
 from zerogate.recording import record_baselines
-from zerogate.session import Options, Session
+from zerogate.runner import Options
+from zerogate.session import Session
 from zerogate.verdict import Verdict
 
 DDP, ZERO2, ZERO3 = a_cell("ddp"), a_cell("zero2"), a_cell("zero3")

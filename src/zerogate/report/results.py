@@ -61,7 +61,7 @@ def environment(session: Session) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "launcher": session.options.launcher,
-        "launches": session.launches,
+        "launches": session.runner.launches,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
