@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -116,6 +117,9 @@ def read_baselines(path: Path) -> BaselineFile:
         raise ConfigError(
             f"{path}: workload: {found.workload!r}; expected {path.stem!r}, the file's name"
         )
+    for key in found.cells:
+        if not re.fullmatch(r".+-w[1-9]\d*", key):
+            raise ConfigError(f"{path}: cells.{key}: not a cell; expected a name like zero2-w2")
     return found
 
 

@@ -40,6 +40,10 @@ class Cell:
         return f"{self.strategy}-w{self.world_size}"
 
     @property
+    def data_name(self) -> str:
+        return data_name(self.workload)
+
+    @property
     def reference(self) -> Cell:
         """The DDP cell that this one is compared with."""
         return Cell(
@@ -52,3 +56,8 @@ class Cell:
     @property
     def is_reference(self) -> bool:
         return self.strategy == REFERENCE_STRATEGY
+
+
+def data_name(workload: str) -> str:
+    """The data set's folder: what follows the model in ``<model>_<data>``."""
+    return workload.split("_", 1)[-1]

@@ -51,6 +51,16 @@ FSDP_KEYS = frozenset(
     }
 )
 
+# Keys of theirs that change what ranks do and that no launcher here carries to them. Accelerate
+# writes most of them with empty values, which ask for nothing.
+NOT_LAUNCHED = frozenset(
+    {
+        *("parallelism_config", "megatron_lm_config", "mpirun_config", "fp8_config"),
+        *("command_file", "commands", "tpu_name", "tpu_zone", "tpu_use_cluster", "tpu_vm"),
+        *("tpu_use_sudo", "tpu_env", "main_process_ip"),
+    }
+)
+
 DISTRIBUTED_TYPES = ("MULTI_GPU", "DEEPSPEED", "FSDP")
 
 OFFLOAD_DEVICES = ("none", "cpu", "nvme")
@@ -72,6 +82,11 @@ def read_accelerate_config(path: Path) -> Mapping[str, Any]:
             f"{path}: distributed_type: {kind!r} is not supported; expected one of "
             f"{', '.join(DISTRIBUTED_TYPES)}"
         )
+    for name in sorted(NOT_LAUNCHED & config.keys()):
+        if config[name]:
+            raise ConfigError(f"{path}: {name}: ranks would train without it; remove it")
+    if config.get("num_machines", 1) != 1:
+        raise ConfigError(f"{path}: num_machines: {config['num_machines']!r}; expected 1")
     deepspeed = _section(path, config, "deepspeed_config")
     fsdp = _section(path, config, "fsdp_config")
     _check_keys(path, "deepspeed_config.", deepspeed, DEEPSPEED_KEYS)

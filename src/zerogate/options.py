@@ -13,7 +13,7 @@ import platformdirs
 import pytest
 
 from zerogate.baseline import MINIMUM_LAUNCHES
-from zerogate.cell import TIERS, Cell, Tier
+from zerogate.cell import TIERS, Cell, Tier, data_name
 from zerogate.runner import Options
 from zerogate.strategy import strategy_names
 
@@ -234,11 +234,6 @@ def _data_folder(config: pytest.Config, selection: Selection) -> Path | None:
                 "own files there, or leave the workload out with --workload"
             )
     return folder
-
-
-def data_name(workload: str) -> str:
-    """The data set's folder: what follows the model in ``<model>_<data>``."""
-    return workload.split("_", 1)[-1]
 
 
 def _deadline(config: pytest.Config) -> float | None:

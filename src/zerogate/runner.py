@@ -112,7 +112,6 @@ class Runner:
 
     def _job(self, cell: Cell, folder: Path, scratch: Path) -> Job:
         root = self.options.root
-        data_name = cell.workload.split("_", 1)[-1]
         real = self.options.data_folder
         return Job(
             launch_id=f"{cell.id}-{os.getpid()}-{time.time_ns()}",
@@ -122,7 +121,7 @@ class Runner:
             requested=self.strategy(cell).requested(cell),
             ops=self.strategy(cell).ops(cell.tier),
             workload_file=str(root / "workloads" / f"{cell.workload}.py"),
-            data_folder=str((real or root / "workloads" / "data") / data_name),
+            data_folder=str((real or root / "workloads" / "data") / cell.data_name),
             data_origin="real" if real else "generated",
             scratch_folder=str(scratch),
             record_folder=str(folder),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zerogate.baseline import Provenance
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement, measure
 from zerogate.record import SCHEMA_VERSION, Failure, Job, Phase, PhaseMemory, RankRecord, Recipe
@@ -111,3 +112,13 @@ def a_job(folder: Path, cell: Cell | None = None) -> Job:
         root_folder=str(folder),
         controller_pid=1,
     )
+
+
+PROVENANCE = Provenance(
+    recorded="2026-01-31",
+    commit="0123456789",
+    reason='torch 2.13, "the new one"',
+    hardware="amd-epyc-2c",
+    canary_seconds=0.0101,
+    software={"torch": "2.13.0"},
+)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +56,8 @@ class NativeOps:
         return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
     def _build(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
-        from filelock import FileLock
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".building"):
+        with self._alone():
             left = [name for name in names if not self._mark(name).exists()]
             found: dict[str, dict[str, str]] = {name: {} for name in names}
             if left:
@@ -68,6 +67,21 @@ class NativeOps:
                 if not found[name]:
                     self._mark(name).touch()
         return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / ".building")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self._notify("waiting for another session that is compiling")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _remove_stale_locks(self) -> None:
         """Torch waits for ever for a lock whose holder was killed in the middle of a build.

@@ -65,16 +65,15 @@ def preload() -> None:
     gc.freeze()
 
 
-def load_ops(names: list[str], folder: Path) -> None:
+def load_ops(names: list[str]) -> None:
     """Load compiled DeepSpeed ops here, so that ranks inherit them."""
     from zerogate.rank import ops
 
-    for name in names:
-        try:
-            ops.load(name, folder)
-        except Exception:
-            # The rank that needs it meets the same error, and records it.
-            traceback.print_exc()
+    try:
+        ops.load(names, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
+    except Exception:
+        # The rank that needs it meets the same error, and records it.
+        traceback.print_exc()
 
 
 class Server:
@@ -114,7 +113,7 @@ class Server:
         return True
 
     def _launch(self, request: dict[str, Any]) -> None:
-        load_ops(request["ops"], Path(os.environ["ZEROGATE_NATIVE_DIR"]))
+        load_ops(request["ops"])
         pids = []
         for rank in range(request["world_size"]):
             pid = os.fork()

@@ -7,10 +7,12 @@ returns. Run apart from any launch: a build takes up to minutes and must not cou
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +60,43 @@ def build(name: str, folder: Path) -> dict[str, str]:
     return {}
 
 
-def load(name: str, folder: Path) -> None:
-    """Load an op built into ``folder``, so that DeepSpeed finds it loaded.
+def load(names: Sequence[str], folder: Path) -> None:
+    """Load ops built into ``folder``, so that DeepSpeed finds them loaded.
 
-    Asking DeepSpeed takes seconds (which CPU this is, whether ninja finds the op up to date), and
-    it would compile anew wherever its sources lie at another path. Raises ImportError.
+    Raises what DeepSpeed raises.
     """
-    builder = op_builder(name)
-    loaded: dict[str, Any] = builder._loaded_ops
-    library = folder / builder.name / f"{builder.name}.so"
-    if builder.name in loaded or not library.exists():
-        builder.load(verbose=False)
+    if names:
+        load_what_is_built(folder)
+    for name in names:
+        op_builder(name).load(verbose=False)
+
+
+def load_what_is_built(folder: Path) -> None:
+    """Have DeepSpeed take ops from ``folder`` without asking whether they are up to date.
+
+    Asking takes seconds (which CPU this is, what ninja thinks), and it would compile anew wherever
+    DeepSpeed's sources lie at another path. The folder is kept by their content instead.
+    """
+    from deepspeed.ops.op_builder.builder import OpBuilder
+
+    if hasattr(OpBuilder.jit_load, "__wrapped__"):
         return
-    spec = importlib.util.spec_from_file_location(builder.name, library)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    loaded[builder.name] = module
+    build = OpBuilder.jit_load
+
+    @functools.wraps(build)
+    def jit_load(builder: Any, verbose: bool = True) -> Any:
+        library = folder / builder.name / f"{builder.name}.so"
+        if not library.exists():
+            return build(builder, verbose)
+        spec = importlib.util.spec_from_file_location(builder.name, library)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        OpBuilder._loaded_ops[builder.name] = module
+        return module
+
+    OpBuilder.jit_load = jit_load
 
 
 def op_builder(name: str) -> Any:

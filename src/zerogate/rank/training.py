@@ -52,8 +52,7 @@ def train_cell(job: Job, findings: Findings, started: float) -> None:
     )
     if job.cell.tier == "cpu" and meter is not None:
         wait_for_release(meter.live_bytes)
-    for name in job.ops:
-        ops.load(name, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
+    ops.load(job.ops, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     accelerator = build_accelerator(job, workload)
     check_collectives(accelerator.device)
     train_set, eval_set = workload.datasets()

@@ -1,0 +1,184 @@
+"""What is said of a strategy file that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strategy_files import NAMES_A_FILE, Write
+
+from zerogate.config_file import ConfigError
+from zerogate.strategy import read_strategy
+
+
+def refusal(path: Path) -> str:
+    """What is said of a strategy file that cannot be used; one line."""
+    with pytest.raises(ConfigError) as caught:
+        read_strategy(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        pytest.param("a: [1\nb: 2\n", ["line 2", "expected an Accelerate config"], id="no YAML"),
+        pytest.param("a: 1\n\tb: 2\n", ["line 2"], id="a tab"),
+        pytest.param("- DEEPSPEED\n", ["not a mapping"], id="a list"),
+        pytest.param("", ["not a mapping"], id="empty"),
+        pytest.param(
+            "mixed_precison: fp16\n",
+            ["mixed_precison: ", "did you mean 'mixed_precision'?"],
+            id="a typo",
+        ),
+        pytest.param("zzzz: 1\n", ["zzzz: ", "remove it"], id="like no key"),
+        pytest.param("1: 2\n", ["1: ", "remove it"], id="a number for a key"),
+        pytest.param("debug: true\n", ["distributed_type: None", "DEEPSPEED"], id="no type"),
+        pytest.param(
+            "distributed_type: MEGATRON_LM\n", ["distributed_type: 'MEGATRON_LM'"], id="other type"
+        ),
+        pytest.param(
+            "distributed_type: MULTI_GPU\nnum_processes: 4\n",
+            ["num_processes: ", "--world-size"],
+            id="number of processes",
+        ),
+        pytest.param(
+            "distributed_type: DEEPSPEED\n"
+            "deepspeed_config: {zero_stage: 2, gradient_accumulation_steps: 4}\n",
+            ["gradient_accumulation_steps: ", "recipe"],
+            id="accumulation",
+        ),
+        pytest.param(
+            "distributed_type: DEEPSPEED\ndeepspeed_config: zero2.json\n",
+            ["deepspeed_config: 'zero2.json'", "mapping"],
+            id="a text for a section",
+        ),
+        pytest.param(
+            "distributed_type: DEEPSPEED\n",
+            ["deepspeed_config.zero_stage: None", "1, 2 or 3"],
+            id="no stage",
+        ),
+        *(
+            pytest.param(
+                f"distributed_type: DEEPSPEED\ndeepspeed_config: {{zero_stage: {stage}}}\n",
+                ["deepspeed_config.zero_stage: ", "1, 2 or 3"],
+                id=f"stage {stage}",
+            )
+            for stage in ("0", "4", "two", "true", "[2]")
+        ),
+        pytest.param(
+            "distributed_type: DEEPSPEED\n"
+            "deepspeed_config: {zero_stage: 2, offload_optimizer_device: disk}\n",
+            ["offload_optimizer_device: 'disk'", "none, cpu, nvme"],
+            id="offload device of the optimizer",
+        ),
+        pytest.param(
+            "distributed_type: DEEPSPEED\n"
+            "deepspeed_config: {zero_stage: 3, offload_param_device: gpu}\n",
+            ["offload_param_device: 'gpu'", "none, cpu, nvme"],
+            id="offload device of the parameters",
+        ),
+        pytest.param(
+            "distributed_type: FSDP\nfsdp_config: {fsdp_version: 1}\n",
+            ["fsdp_config.fsdp_version: 1", "expected 2"],
+            id="FSDP 1",
+        ),
+        pytest.param(
+            "distributed_type: FSDP\n", ["fsdp_config.fsdp_version: None"], id="FSDP of no version"
+        ),
+        *(
+            pytest.param(
+                f"distributed_type: MULTI_GPU\n{asked}\n",
+                [asked.split(":")[0], "remove it"],
+                id=asked,
+            )
+            for asked in ("parallelism_config: {tp_size: 2}", "fp8_config: {backend: TE}")
+        ),
+        pytest.param(
+            "distributed_type: MULTI_GPU\nnum_machines: 2\n",
+            ["num_machines: 2; expected 1"],
+            id="several machines",
+        ),
+        pytest.param(
+            NAMES_A_FILE,
+            ["deepspeed_config.deepspeed_config_file: cannot read", "No such file"],
+            id="no DeepSpeed file",
+        ),
+    ],
+)
+def test_a_strategy_file_that_cannot_be_used(write: Write, strategy: str, words: list[str]) -> None:
+    path = write(strategy)
+    message = refusal(path)
+    assert message.startswith(f"{path}: ")
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "words"),
+    [
+        pytest.param('{\n"zero_optimization":\n', ["line 3", "expected JSON"], id="cut off"),
+        pytest.param("", ["line 1", "expected JSON"], id="empty"),
+        pytest.param([1], ["file: not an object"], id="a list"),
+        pytest.param({"fp16": {}}, ["zero_optimization.stage"], id="no ZeRO"),
+        pytest.param({"zero_optimization": 2}, ["expected a mapping"], id="a number for ZeRO"),
+        pytest.param(
+            {"zero_optimization": {"stage": 0}}, ["zero_optimization.stage"], id="stage 0"
+        ),
+        pytest.param(
+            {"zero_optimization": {"stage": "auto"}}, ["zero_optimization.stage"], id="stage auto"
+        ),
+    ],
+)
+def test_a_deepspeed_file_that_cannot_be_used(
+    write: Write, deepspeed: Any, words: list[str]
+) -> None:
+    path = write(NAMES_A_FILE, deepspeed)
+    message = refusal(path)
+    assert message.startswith(f"{path.parent / 'deepspeed' / 'own.json'}: ")
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "words"),
+    [
+        pytest.param({"fp16": True}, ["fp16"], id="a truth value for fp16"),
+        pytest.param({"optimizer": "AdamW"}, ["optimizer"], id="a text for the optimizer"),
+        pytest.param(
+            {"zero_optimization": {"stage": 3, "offload_param": "cpu"}},
+            ["offload_param"],
+            id="a text for offload",
+        ),
+        pytest.param(
+            {"zero_optimization": {"stage": True}}, ["zero_optimization.stage"], id="stage true"
+        ),
+        pytest.param(
+            {"zero_optimization": {"stage": 3, "offload_param": {"device": "disk"}}},
+            ["own.json: zero_optimization.offload_param.device: 'disk'"],
+            id="offload device, named where it stands",
+        ),
+    ],
+)
+def test_a_deepspeed_file_of_the_wrong_types(
+    write: Write, deepspeed: dict[str, Any], words: list[str]
+) -> None:
+    message = refusal(write(NAMES_A_FILE, {"zero_optimization": {"stage": 2}} | deepspeed))
+    assert all(word in message for word in words), message
+
+
+def test_a_typo_within_a_section_is_found(write: Write) -> None:
+    message = refusal(
+        write(
+            "distributed_type: DEEPSPEED\n"
+            "deepspeed_config: {zero_stage: 2, offload_optimzer_device: cpu}\n"
+        )
+    )
+    assert "did you mean 'offload_optimizer_device'?" in message
+
+
+def test_what_accelerate_writes_by_itself_asks_for_nothing(write: Write) -> None:
+    path = write(
+        "distributed_type: MULTI_GPU\nnum_machines: 1\ntpu_env: []\ntpu_use_cluster: false\n"
+        "downcast_bf16: 'no'\n"
+    )
+    assert read_strategy(path).distributed_type == "MULTI_GPU"
