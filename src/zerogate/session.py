@@ -71,17 +71,24 @@ class Session:
             self.notify(Step("measured", cell, "done"))
         return self.measurements[cell]
 
-    def _measure_again(self, cell: Cell) -> None:
-        """Launch a measured cell until it has enough launches to be called slow."""
-        found = self.measurements[cell]
-        for index in range(len(found.launches), CONFIRMING_LAUNCHES):
-            try:
-                records = self.runner.launch(cell, index, CONFIRMING_LAUNCHES)
-            except LaunchFailedError as error:
-                self.failures[cell] = error
-                raise
-            found = replace(found, launches=(*found.launches, launch_values(records)))
-            self.measurements[cell] = found
+    def _measure_again(self, *cells: Cell) -> None:
+        """Launch measured cells, in turn, until they have enough launches to be called slow.
+
+        In turn, because a machine's speed drifts over minutes: what is compared is measured close
+        together.
+        """
+        for index in range(CONFIRMING_LAUNCHES):
+            for cell in cells:
+                found = self.measurements[cell]
+                if index < len(found.launches):
+                    continue
+                try:
+                    records = self.runner.launch(cell, index, CONFIRMING_LAUNCHES)
+                except LaunchFailedError as error:
+                    self.failures[cell] = error
+                    raise
+                launches = (*found.launches, launch_values(records))
+                self.measurements[cell] = replace(found, launches=launches)
 
     # Judging
 
@@ -93,8 +100,8 @@ class Session:
         metric = metric_named(name, self.measure(cell).quality_better)
         found = self._judge(cell, metric)
         if found.status == "regressed" and metric.scope == "hardware":
-            for slow in (cell, cell.reference) if metric.name == SPEEDUP else (cell,):
-                self._measure_again(slow)
+            both = (cell.reference, cell) if metric.name == SPEEDUP else (cell,)
+            self._measure_again(*both)
             found = self._judge(cell, metric)
         return self._keep(found)
 

@@ -34,6 +34,8 @@ PRELOAD = (
     "accelerate.commands.launch",
     "accelerate.utils.deepspeed",
     "deepspeed",
+    # Imported by every engine; compiles at import, which brings in the whole of inductor.
+    "deepspeed.runtime.zero.muon.muon_optimizer",
     "transformers.generation",
     "transformers.models.auto.modeling_auto",
     "datasets",
