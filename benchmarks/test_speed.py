@@ -91,3 +91,12 @@ def test_collecting():
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         laps.append(time.perf_counter() - start)
     print(f"\ncollect-only: median {statistics.median(laps):.2f} s of {len(laps)}")
+
+
+def test_the_whole_cpu_matrix(tmp_path):
+    """``pytest -m cpu`` as a process, what must be compiled already built."""
+    command = [sys.executable, "-m", "pytest", "-m", "cpu", "-q", f"--report-dir={tmp_path}"]
+    start = time.perf_counter()
+    result = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
+    seconds = time.perf_counter() - start
+    print(f"\nthe cpu matrix: {seconds:.0f} s; {result.stdout.splitlines()[-1]}")

@@ -8,14 +8,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 import pytest
 
 from zerogate.baseline import MINIMUM_LAUNCHES
 from zerogate.cell import TIERS, Cell, Tier, data_name
-from zerogate.runner import Options
 from zerogate.strategy import strategy_names
+
+if TYPE_CHECKING:
+    from zerogate.runner import Options
 
 LAUNCHERS = ("forkserver", "torchrun", "accelerate")
 
@@ -75,6 +78,21 @@ class Selection:
 def is_project(root: Path) -> bool:
     """Whether ``root`` holds strategies and workloads; elsewhere the plugin keeps quiet."""
     return (root / "configs").is_dir() and (root / "workloads").is_dir()
+
+
+def refuse_lost_root(config: pytest.Config) -> None:
+    """Raise UsageError when pytest took the value of one of our options for where the tests are.
+
+    It looks for the root folder before it knows any plugin's options.
+    """
+    here = config.invocation_params.dir
+    for name in ("report-dir", "data-dir", "baseline-dir"):
+        given = config.getoption(f"zerogate_{name.replace('-', '_')}")
+        if given and is_project(here) and _below(here, given).is_dir():
+            raise pytest.UsageError(
+                f"--{name}: pytest looks for tests in {given}; write it in one word: "
+                f"--{name}={given}"
+            )
 
 
 def refuse_workers(config: pytest.Config) -> None:
@@ -149,6 +167,8 @@ def _world_sizes(text: str) -> tuple[int, ...]:
 
 def read_options(config: pytest.Config, selection: Selection) -> Options:
     """What a session needs to know. Raises UsageError; makes the report folder."""
+    from zerogate.runner import Options  # Only where cells are run: collecting is to be quick.
+
     root = config.rootpath
     here = config.invocation_params.dir
     launcher = config.getoption("zerogate_launcher")

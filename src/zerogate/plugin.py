@@ -23,6 +23,7 @@ from zerogate.options import (
     is_project,
     read_options,
     read_selection,
+    refuse_lost_root,
     refuse_workers,
 )
 from zerogate.progress import Progress
@@ -57,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
     if not is_project(config.rootpath):
+        refuse_lost_root(config)
         return
     refuse_workers(config)
     config.stash[SELECTION] = read_selection(config)
@@ -89,6 +91,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.option.markexpr and not cuda_device_names():
         # Nobody named a tier: the cells that this machine can run.
         _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
+    if config.option.collectonly:
+        return
     cells = _cells(items)
     config.stash[SESSION] = session = _open_session(config)
     config.stash[PROGRESS].total = len(cells)

@@ -136,10 +136,15 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
 
 
 def _commit(root: Path) -> str:
-    """The project's commit, with ``+`` when files differ from it; ``unknown`` outside of git."""
+    """The project's commit, with ``+`` when files differ from it; ``unknown`` outside of git.
+
+    Baselines do not count: recording changes them.
+    """
     try:
         head = _git(root, "rev-parse", "--short=10", "HEAD")
-        return head + ("+" if _git(root, "status", "--porcelain", "-uno") else "")
+        return head + (
+            "+" if _git(root, "status", "--porcelain", "-uno", "--", ":!baselines") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

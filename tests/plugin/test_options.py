@@ -116,3 +116,18 @@ def test_collecting_imports_no_torch(project):
     )
     assert result.returncode == 0, result.stderr
     assert "test_memory[tiny_words-zero2-w2-cpu-live_bytes]" in result.stdout
+
+
+def test_a_folder_that_pytest_takes_for_the_tests_is_explained(project, tmp_path_factory):
+    there = tmp_path_factory.mktemp("report")
+    result = project.run("--report-dir", str(there))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --report-dir: pytest looks for tests in {there}; write*"])
+    assert project.run(f"--report-dir={there}", "--collect-only").ret == pytest.ExitCode.OK
+
+
+def test_collecting_reads_no_baselines_and_makes_no_report(project):
+    project.baselines.parent.mkdir(parents=True)
+    project.baselines.write_text("{")
+    assert project.run("--collect-only").ret == pytest.ExitCode.OK
+    assert not (project.path / "zerogate-report").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -156,3 +158,25 @@ def test_speedup_is_recorded_where_ddp_was_measured_beside_it(tmp_path: Path) ->
 def test_a_recording_can_always_be_read_back(tmp_path: Path) -> None:
     record(tmp_path, in_all(DDP, gradient_norm=(float("nan"), 1.0)))
     read_baselines(tmp_path / FILE)
+
+
+def test_the_commit_says_whether_other_files_than_baselines_differ_from_it(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
+
+    def commit() -> str:
+        (tmp_path / FILE).unlink(missing_ok=True)
+        return str(record(tmp_path, in_all(ZERO2))["zero2-w2"]["provenance"]["commit"])
+
+    source, recorded = tmp_path / "configs.yaml", tmp_path / "baselines" / "old.json"
+    recorded.parent.mkdir()
+    for path in (source, recorded):
+        path.write_text("old")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    recorded.write_text("new")
+    assert re.fullmatch("[0-9a-f]{10}", commit())
+    source.write_text("new")
+    assert re.fullmatch("[0-9a-f]{10}[+]", commit())
