@@ -117,10 +117,31 @@ def read_baselines(path: Path) -> BaselineFile:
         raise ConfigError(
             f"{path}: workload: {found.workload!r}; expected {path.stem!r}, the file's name"
         )
-    for key in found.cells:
+    for key, cell in found.cells.items():
+        _check_cell(f"{path}: cells.{key}", cell)
         if not re.fullmatch(r".+-w[1-9]\d*", key):
             raise ConfigError(f"{path}: cells.{key}: not a cell; expected a name like zero2-w2")
     return found
+
+
+def _check_cell(where: str, cell: CellBaseline) -> None:
+    """What types do not say: a spread that its launches do not have would admit anything."""
+    if not cell.provenance.canary_seconds > 0:
+        raise ConfigError(f"{where}.provenance.canary_seconds: expected more than 0 seconds")
+    for name, metric in cell.metrics.items():
+        if not metric.launches:
+            raise ConfigError(f"{where}.metrics.{name}.launches: empty; expected one per launch")
+        try:
+            value = median(metric.launches)
+            own = _significant(spread(metric.value, metric.launches), 2)
+        except (OverflowError, TypeError, ValueError, IndexError) as error:
+            raise ConfigError(f"{where}.metrics.{name}: {error}; record it anew") from None
+        if value != metric.value:
+            raise ConfigError(f"{where}.metrics.{name}.value: not the median of its launches")
+        if own != metric.spread:
+            raise ConfigError(
+                f"{where}.metrics.{name}.spread: {metric.spread:g}; its launches have {own:g}"
+            )
 
 
 def _first_problem(error: Any) -> str:

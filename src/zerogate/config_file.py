@@ -63,6 +63,12 @@ NOT_LAUNCHED = frozenset(
 
 DISTRIBUTED_TYPES = ("MULTI_GPU", "DEEPSPEED", "FSDP")
 
+PRECISIONS = ("no", "fp16", "bf16")
+
+DECIDED_BY_RECIPE = (
+    *("gradient_accumulation_steps", "train_micro_batch_size_per_gpu", "train_batch_size"),
+)
+
 OFFLOAD_DEVICES = ("none", "cpu", "nvme")
 
 
@@ -79,7 +85,7 @@ def read_accelerate_config(path: Path) -> Mapping[str, Any]:
     kind = config.get("distributed_type")
     if kind not in DISTRIBUTED_TYPES:
         raise ConfigError(
-            f"{path}: distributed_type: {kind!r} is not supported; expected one of "
+            f"{path}: distributed_type: {_short(kind)} is not supported; expected one of "
             f"{', '.join(DISTRIBUTED_TYPES)}"
         )
     for name in sorted(NOT_LAUNCHED & config.keys()):
@@ -87,6 +93,7 @@ def read_accelerate_config(path: Path) -> Mapping[str, Any]:
             raise ConfigError(f"{path}: {name}: ranks would train without it; remove it")
     if config.get("num_machines", 1) != 1:
         raise ConfigError(f"{path}: num_machines: {config['num_machines']!r}; expected 1")
+    _check_rest(path, config)
     deepspeed = _section(path, config, "deepspeed_config")
     fsdp = _section(path, config, "fsdp_config")
     _check_keys(path, "deepspeed_config.", deepspeed, DEEPSPEED_KEYS)
@@ -98,6 +105,12 @@ def read_accelerate_config(path: Path) -> Mapping[str, Any]:
         _check_stage(path, "deepspeed_config.zero_stage", deepspeed.get("zero_stage"))
         for name in ("offload_optimizer_device", "offload_param_device"):
             _check_device(path, f"deepspeed_config.{name}", deepspeed.get(name, "none"))
+        _check_offload_param(
+            path,
+            "deepspeed_config.offload_param_device",
+            deepspeed["zero_stage"],
+            deepspeed.get("offload_param_device", "none"),
+        )
     return config
 
 
@@ -105,6 +118,8 @@ def read_deepspeed_config(path: Path, *, named_by: Path) -> Mapping[str, Any]:
     """A DeepSpeed config file as a mapping whose sections are mappings. Raises ConfigError."""
     try:
         config = json.loads(path.read_text())
+    except RecursionError:
+        raise ConfigError(f"{path}: file: nested too deeply; expected a DeepSpeed config") from None
     except OSError as error:
         raise ConfigError(
             f"{named_by}: deepspeed_config.deepspeed_config_file: cannot read {path} "
@@ -115,16 +130,50 @@ def read_deepspeed_config(path: Path, *, named_by: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path}: file: not UTF-8; expected a DeepSpeed config") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}: {error.msg}; expected JSON") from None
+    except ValueError as error:  # A path or a number that Python does not take.
+        raise ConfigError(f"{path}: file: {_key(error)}; expected a DeepSpeed config") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: file: not an object; expected a DeepSpeed config")
     for name in ("fp16", "bf16", "optimizer", "scheduler", "zero_optimization", "aio"):
         _section(path, config, name)
+    _section(path, _section(path, config, "optimizer"), "params", prefix="optimizer.")
     zero = _section(path, config, "zero_optimization")
     _check_stage(path, "zero_optimization.stage", zero.get("stage"))
     for name in ("offload_optimizer", "offload_param"):
         section = _section(path, zero, name, prefix="zero_optimization.")
         _check_device(path, f"zero_optimization.{name}.device", section.get("device", "none"))
+        if name == "offload_param":
+            device = section.get("device", "none")
+            _check_offload_param(path, f"zero_optimization.{name}.device", zero["stage"], device)
+    for name in DECIDED_BY_RECIPE:
+        if config.get(name, "auto") != "auto":
+            raise ConfigError(f'{path}: {name}: decided by the workload\'s recipe; expected "auto"')
     return config
+
+
+def _check_rest(path: Path, config: Mapping[str, Any]) -> None:
+    """Values that Accelerate would take and ranks would not train by."""
+    precision = config.get("mixed_precision") or "no"
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"{path}: mixed_precision: {_short(precision)}; expected {', '.join(PRECISIONS)}"
+        )
+    if config.get("machine_rank") not in (None, 0):
+        raise ConfigError(f"{path}: machine_rank: {_short(config['machine_rank'])}; expected 0")
+    if config.get("use_cpu") not in (None, False):
+        raise ConfigError(f"{path}: use_cpu: decided by the cell's tier; remove it")
+    for name, kind in (("deepspeed_config", "DEEPSPEED"), ("fsdp_config", "FSDP")):
+        if config.get(name) and config["distributed_type"] != kind:
+            raise ConfigError(
+                f"{path}: {name}: only read with distributed_type {kind}; remove it, or change "
+                "distributed_type"
+            )
+
+
+def _short(value: Any) -> str:
+    """A value as it was given, on one line, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
@@ -141,6 +190,12 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         where = f"line {mark.line + 1}" if mark else "file"
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigError(f"{path}: {where}: {problem}; expected an Accelerate config") from None
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: file: nested too deeply; expected an Accelerate config"
+        ) from None
+    except (ValueError, OverflowError) as error:  # Dates and numbers that Python does not take.
+        raise ConfigError(f"{path}: file: {_key(error)}; expected an Accelerate config") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: file: not a mapping; expected an Accelerate config")
     return config
@@ -151,7 +206,15 @@ def _check_keys(path: Path, prefix: str, config: Mapping[str, Any], known: froze
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "remove it"
-            raise ConfigError(f"{path}: {prefix}{name}: not a key of an Accelerate config; {hint}")
+            raise ConfigError(
+                f"{path}: {prefix}{_key(name)}: not a key of an Accelerate config; {hint}"
+            )
+
+
+def _key(name: Any) -> str:
+    """A key on one line."""
+    text = str(name)
+    return text if text.isprintable() and len(text) <= 60 else _short(text)
 
 
 def _section(
@@ -161,15 +224,24 @@ def _section(
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise ConfigError(f"{path}: {prefix}{name}: {section!r}; expected a mapping")
+        raise ConfigError(f"{path}: {prefix}{name}: {_short(section)}; expected a mapping")
     return section
 
 
 def _check_stage(path: Path, name: str, stage: Any) -> None:
     if stage not in (1, 2, 3) or isinstance(stage, bool):
-        raise ConfigError(f"{path}: {name}: {stage!r}; expected 1, 2 or 3")
+        raise ConfigError(f"{path}: {name}: {_short(stage)}; expected 1, 2 or 3")
+
+
+def _check_offload_param(path: Path, name: str, stage: int, device: str) -> None:
+    if device != "none" and stage != 3:
+        raise ConfigError(
+            f"{path}: {name}: {device!r} needs ZeRO stage 3, this is {stage}; remove it"
+        )
 
 
 def _check_device(path: Path, name: str, device: Any) -> None:
     if device not in OFFLOAD_DEVICES:
-        raise ConfigError(f"{path}: {name}: {device!r}; expected {', '.join(OFFLOAD_DEVICES)}")
+        raise ConfigError(
+            f"{path}: {name}: {_short(device)}; expected {', '.join(OFFLOAD_DEVICES)}"
+        )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +12,21 @@ import platformdirs
 import pytest
 
 from zerogate.baseline import MINIMUM_LAUNCHES
-from zerogate.cell import TIERS, Cell, Tier, data_name
-from zerogate.strategy import strategy_names
+from zerogate.cell import data_name
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from zerogate.runner import Options
+    from zerogate.selection import Selection
+
+LONGEST_SECONDS = 1e6
 
 LAUNCHERS = ("forkserver", "torchrun", "accelerate")
 
 
 def add_options(parser: pytest.Parser) -> None:
-    group = parser.getgroup("zerogate", "regression suite for sharded training")
+    group = parser.getgroup("zerogate", "zerogate, regression suite for sharded training")
 
     def add(name: str, text: str, **settings: object) -> None:
         group.addoption(name, dest=f"zerogate_{name[2:].replace('-', '_')}", help=text, **settings)
@@ -42,7 +44,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("--data-dir", "Folder with the real data sets, each in its own: mrpc, mudoconv, wikitext2 "
         "(default: generated data)", metavar="DIR")  # fmt: skip
     add("--baseline-dir", "Baselines to hold to (default: baselines/cpu-gloo on the cpu tier, "
-        "baselines/<hardware> on the gpu tier)", metavar="DIR")  # fmt: skip
+        "baselines/<hardware> on the gpu tier; with --data-dir these names end in -real-data)",
+        metavar="DIR")  # fmt: skip
     add("--update-baselines", "Record what was measured as the new baselines; needs --reason",
         action="store_true", default=False)  # fmt: skip
     add("--reason", "Why the baselines change; stored with them", metavar="TEXT")
@@ -55,24 +58,6 @@ def add_options(parser: pytest.Parser) -> None:
         "Seconds after which a launch is ended (default: 300 on the cpu tier, 3600 on the gpu tier)",
         default="",
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """The cells asked for, before ``-m`` and ``-k`` have their say."""
-
-    workloads: tuple[str, ...]
-    strategies: tuple[str, ...]
-    world_sizes: tuple[int, ...]
-
-    def cells(self, tiers: Sequence[Tier] = TIERS) -> list[Cell]:
-        return [
-            Cell(workload=workload, strategy=strategy, world_size=world_size, tier=tier)
-            for tier in tiers
-            for workload in self.workloads
-            for world_size in self.world_sizes
-            for strategy in self.strategies
-        ]
 
 
 def is_project(root: Path) -> bool:
@@ -116,55 +101,6 @@ def refuse_workers(config: pytest.Config) -> None:
         )
 
 
-def workload_names(root: Path) -> list[str]:
-    return sorted(
-        path.stem for path in (root / "workloads").glob("*.py") if path.stem != "__init__"
-    )
-
-
-def read_selection(config: pytest.Config) -> Selection:
-    """Workloads, strategies and world sizes of this session. Raises UsageError."""
-    root = config.rootpath
-    strategies = strategy_names(root / "configs")
-    return Selection(
-        workloads=_chosen(config, "workload", workload_names(root)),
-        # The reference first: others are compared with it.
-        strategies=tuple(
-            sorted(_chosen(config, "strategy", strategies), key=lambda name: (name != "ddp", name))
-        ),
-        world_sizes=_world_sizes(config.getoption("zerogate_world_size")),
-    )
-
-
-def _chosen(config: pytest.Config, kind: str, existing: list[str]) -> tuple[str, ...]:
-    given: list[str] | None = config.getoption(f"zerogate_{kind}")
-    if not given:
-        return tuple(existing)
-    names = [name.strip() for text in given for name in text.split(",") if name.strip()]
-    if not names:
-        raise pytest.UsageError(f"--{kind}: no name given; choose from {', '.join(existing)}")
-    for name in names:
-        if name not in existing:
-            close = difflib.get_close_matches(name, existing, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise pytest.UsageError(
-                f"--{kind}: unknown {kind} {name!r}; choose from {', '.join(existing)}{hint}"
-            )
-    return tuple(dict.fromkeys(names))
-
-
-def _world_sizes(text: str) -> tuple[int, ...]:
-    sizes = []
-    for part in text.split(","):
-        if not part.strip().isdigit() or int(part) < 1:
-            raise pytest.UsageError(
-                f"--world-size: {part.strip()!r} is not a number of ranks; expected whole numbers "
-                "of at least 1, like 2 or 2,4"
-            )
-        sizes.append(int(part))
-    return tuple(dict.fromkeys(sizes))
-
-
 def read_options(config: pytest.Config, selection: Selection) -> Options:
     """What a session needs to know. Raises UsageError; makes the report folder."""
     from zerogate.runner import Options  # Only where cells are run: collecting is to be quick.
@@ -193,7 +129,11 @@ def read_options(config: pytest.Config, selection: Selection) -> Options:
 
 def _below(here: Path, given: str) -> Path:
     """What the user typed, relative to where the user stands."""
-    return (here / Path(given).expanduser()).resolve()
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError:  # ~nobody
+        path = Path(given)
+    return (here / path).resolve()
 
 
 def _expect_one_of(option: str, value: str, choices: Sequence[str]) -> None:
@@ -225,6 +165,11 @@ def _baseline_folder(config: pytest.Config, here: Path) -> Path | None:
     folder = _below(here, given) if given else None
     if config.getoption("zerogate_update_baselines"):
         _writable("--baseline-dir", folder or config.rootpath / "baselines")
+    elif folder is not None and not folder.is_dir():
+        raise pytest.UsageError(
+            f"--baseline-dir: {folder} is no folder; expected one with a file per workload, or "
+            "--update-baselines to make it"
+        )
     return folder
 
 
@@ -239,6 +184,21 @@ def _writable(option: str, folder: Path) -> Path:
             "choose a folder that can be written"
         ) from None
     return folder
+
+
+def lock_report(folder: Path) -> FileLock:
+    """Keep other sessions out of ``folder``; held until this process ends. Raises UsageError."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise pytest.UsageError(
+            f"--report-dir: another session is writing to {folder}; wait for it, or choose another "
+            "folder"
+        ) from None
+    return lock
 
 
 def _data_folder(config: pytest.Config, selection: Selection) -> Path | None:
@@ -264,8 +224,9 @@ def _deadline(config: pytest.Config) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if seconds <= 0:
+    if not 0 < seconds <= LONGEST_SECONDS:
         raise pytest.UsageError(
-            f"zerogate_deadline_seconds: {text!r} is not a time; expected seconds above 0"
+            f"zerogate_deadline_seconds: {text!r} is not a time; expected seconds above 0, at most "
+            f"{LONGEST_SECONDS:.0f}"
         )
     return seconds

@@ -7,6 +7,7 @@ SKIPPED says why. Exit codes are pytest's own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,15 @@ from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_device_names
 from zerogate.gate import STATUS_PROPERTY, Gate
 from zerogate.options import (
-    Selection,
     add_options,
     is_project,
+    lock_report,
     read_options,
-    read_selection,
     refuse_lost_root,
     refuse_workers,
 )
 from zerogate.progress import Progress
+from zerogate.selection import Selection, read_selection
 
 if TYPE_CHECKING:
     from zerogate.measurement import Measurement
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 SELECTION = pytest.StashKey[Selection]()
 SESSION = pytest.StashKey["Session"]()
 PROGRESS = pytest.StashKey[Progress]()
+LOCK = pytest.StashKey[Any]()
+CLOSING_LINES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -137,6 +140,7 @@ def _open_session(config: pytest.Config) -> Session:
     from zerogate.session import Session
 
     options = read_options(config, config.stash[SELECTION])
+    config.stash[LOCK] = lock_report(options.report_folder)
     config.stash[PROGRESS] = progress = Progress(config)
     config.pluginmanager.register(progress, "zerogate-progress")
 
@@ -147,7 +151,9 @@ def _open_session(config: pytest.Config) -> Session:
         progress.show(step)
         if step.state != "started":
             # Nothing already measured is lost when a later cell, or this process, ends badly.
-            write_results(session)
+            # Where it cannot be written, the end of the session says so.
+            with suppress(OSError):
+                write_results(session)
 
     session = Session(
         options,
@@ -190,7 +196,9 @@ def _measure(session: Session, cell: Cell) -> Measurement:
         return session.measure(cell)
     except LaunchFailedError as error:
         # Its other tests refer to the first one's report.
-        pytest.fail(f"{error.kind}: {error.summary}" if known else error.report(), pytrace=False)
+        report = f"{error.kind}: {error.summary}" if known else error.report()
+    # Outside of the handler: pytest would show both exceptions.
+    pytest.fail(report, pytrace=False)
 
 
 @pytest.fixture
@@ -237,25 +245,40 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     found.runner.close()
     if not (found.measurements or found.failures):
         return  # A mistake was found, or nothing ran: the last results stay.
-    write_results(found)
-    if session.config.getoption("zerogate_update_baselines"):
-        record_baselines(found, session.config.getoption("zerogate_reason"))
+    lines = session.config.stash[CLOSING_LINES] = []
+    root = session.config.rootpath
+    try:
+        results = write_results(found)
+        lines.append(
+            f"{_count(found.runner.launches)}; everything is in {_relative(results, root)}"
+        )
+        if session.config.getoption("zerogate_update_baselines"):
+            written = record_baselines(found, session.config.getoption("zerogate_reason"))
+            lines += [f"recorded {_relative(path, root)}" for path in written]
+            lines += [] if written else ["no baseline recorded: nothing differs from the old ones"]
+    except OSError as error:
+        # The tables are still to be seen.
+        lines.append(f"cannot write {error.filename2 or error.filename}: {error.strerror}")
+        if exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _count(launches: int) -> str:
+    return f"{launches} launch{'es' if launches != 1 else ''}"
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     found = config.stash.get(SESSION, None)
-    if found is None or not (found.measurements or found.failures):
+    if found is None or CLOSING_LINES not in config.stash:
         return
     from zerogate.report.terminal import summary
 
     terminalreporter.section("zerogate")
     terminalreporter.write(summary(found))
-    terminalreporter.write_line(
-        f"{found.runner.launches} launches; everything is in "
-        f"{_relative(found.options.report_folder, config.rootpath)}/results.json"
-    )
+    for line in config.stash[CLOSING_LINES]:
+        terminalreporter.write_line(line)
 
 
 def _relative(path: Path, root: Path) -> Path:

@@ -24,10 +24,10 @@ class Progress:
         self.after_dots = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.after_dots = self._config.option.verbose < 0
+        self.after_dots = self._config.get_verbosity() < 0
 
     def show(self, step: Step) -> None:
-        if step.state != "started" or self._config.option.verbose < -1:
+        if step.state != "started" or self._config.get_verbosity() < -1:
             return
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         capture = self._config.pluginmanager.getplugin("capturemanager")

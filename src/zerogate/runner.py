@@ -145,7 +145,7 @@ class Runner:
             f"--world-size {cell.world_size} --launcher {self.options.launcher}"
         )
         if self.options.data_folder:
-            command += f" --data-dir {shlex.quote(str(self.options.data_folder))}"
+            command += f" --data-dir={shlex.quote(str(self.options.data_folder))}"
         return command
 
     def close(self) -> None:

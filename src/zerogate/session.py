@@ -152,7 +152,8 @@ class Session:
             return found
         if why := judging.comparable(measurement, baseline):
             # Other data is the user's choice; any other difference leaves the cell without one.
-            chosen = measurement.settings["data_origin"] != baseline.settings.get("data_origin")
+            theirs = baseline.settings.get("data_origin")
+            chosen = theirs is not None and theirs != measurement.settings["data_origin"]
             return replace(found, status="not_comparable" if chosen else "no_baseline", note=why)
         if metric.scope == "hardware":
             other = judging.same_speed(measurement, baseline, self.hardware(cell))

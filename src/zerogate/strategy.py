@@ -114,7 +114,7 @@ def read_strategy(path: Path) -> Strategy:
         file = path.parent.parent / str(deepspeed["deepspeed_config_file"])
         own = read_deepspeed_config(file, named_by=path)
         zero = own["zero_optimization"]
-        declared = own.get("optimizer", {})
+        declared = own.get("optimizer") or {}
         precision = _file_precision(own) or precision
     offload_optimizer = _offload_device(zero, "offload_optimizer")
     return Strategy(
@@ -133,7 +133,7 @@ def _optimizer(declared: Mapping[str, Any], offload_optimizer: str) -> str:
     """The class that Accelerate and DeepSpeed make of the recipe's AdamW. ``declared`` is the
     DeepSpeed file's optimizer, if it has one.
     """
-    if declared.get("params", {}).get("torch_adam", False):
+    if (declared.get("params") or {}).get("torch_adam", False):
         return "AdamW"
     if offload_optimizer != "none":
         return "DeepSpeedCPUAdam"
@@ -151,7 +151,7 @@ def _plugin_fields(deepspeed: Mapping[str, Any]) -> dict[str, Any]:
 
 def _file_precision(file: Mapping[str, Any]) -> str | None:
     for name in ("fp16", "bf16"):
-        if file.get(name, {}).get("enabled") in (True, "true"):
+        if (file.get(name) or {}).get("enabled") in (True, "true"):
             return name
     return None
 

@@ -204,10 +204,16 @@ def same_speed(measurement: Measurement, baseline: CellBaseline, hardware: str) 
         status="invalid",
         unit="",
         note=(
-            f"this machine runs a fixed piece of work {change:+.0%} from when the baseline was "
-            f"recorded ({measurement.canary_seconds * 1e3:.2f} ms, then "
+            f"seconds not judged: this machine is {_times(change)} than when the baseline was "
+            f"recorded (a fixed piece of work takes {measurement.canary_seconds * 1e3:.2f} ms, then "
             f"{recorded.canary_seconds * 1e3:.2f} ms)"
         ),
+    )
+
+
+def _times(change: float) -> str:
+    return (
+        f"{1 + change:.1f} times slower" if change > 0 else f"{1 / (1 + change):.1f} times faster"
     )
 
 

@@ -1,5 +1,6 @@
 """A launch that goes wrong is called what it is, leaves nothing behind, and the next one runs."""
 
+import contextlib
 import dataclasses
 import os
 import select
@@ -91,6 +92,18 @@ launches = Launches(Path({project!r}), KeptForkserver(Path({project!r})))
 launches.fault("hang")
 launches.session({launcher!r}).measure(TOY)
 """
+
+
+@pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])
+def test_what_a_rank_leaves_behind_is_ended(launches, launcher):
+    session = launches.session(launcher)
+    available(session, TOY)
+    launches.fault("stray")
+    session.measure(TOY)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        stray = psutil.Process(int((launches.data / "pids").read_text()))
+        assert stray.status() == psutil.STATUS_ZOMBIE
+    session.measure(dataclasses.replace(TOY, strategy="zero1"))
 
 
 @pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])

@@ -34,6 +34,12 @@ def test_the_options_are_these_and_documented(project):
         ),
         pytest.param(["--world-size", "0"], "ERROR: --world-size: '0' is not a number of*", id="zero"),
         pytest.param(["--world-size", "two"], "ERROR: --world-size: 'two' is not a*", id="word"),
+        pytest.param(["--world-size", "\u00b2"], "ERROR: --world-size: '*' is not a number*", id="2"),
+        pytest.param(["--world-size", "9" * 30], "ERROR: --world-size: '99*' is not*", id="huge"),
+        pytest.param(
+            ["--baseline-dir=nowhere"], "ERROR: --baseline-dir: *nowhere is no folder;*", id="nowhere"
+        ),
+        pytest.param(["-o", "zerogate_deadline_seconds=inf"], "ERROR: zerogate_deadline*", id="inf"),
         pytest.param(["--launcher", "mpi"], "ERROR: --launcher: 'mpi' is unknown; choose*", id="mpi"),
         pytest.param(["--repeats", "0"], "ERROR: --repeats: 0 is too few; expected 1 or*", id="none"),
         pytest.param(["--update-baselines"], "ERROR: --update-baselines: no --reason;*", id="why"),
@@ -131,3 +137,14 @@ def test_collecting_reads_no_baselines_and_makes_no_report(project):
     project.baselines.write_text("{")
     assert project.run("--collect-only").ret == pytest.ExitCode.OK
     assert not (project.path / "zerogate-report").exists()
+
+
+def test_two_sessions_do_not_write_to_one_report_folder(project):
+    from filelock import FileLock
+
+    report = project.path / "zerogate-report"
+    report.mkdir()
+    with FileLock(report / ".lock"):
+        result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --report-dir: another session is writing to *"])

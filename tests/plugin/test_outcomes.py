@@ -229,3 +229,24 @@ def test_the_summary_fits_80_columns_and_has_the_articles_form(recorded):
     assert max(map(len, table)) <= 80
     assert any(line.split()[:1] == ["zero2"] and line.endswith("REGRESSED") for line in table)
     assert any(line.split()[:1] == ["ddp"] and line.endswith("ok") for line in table)
+
+
+def test_results_that_cannot_be_written_cost_no_table(recorded):
+    (recorded.path / "zerogate-report" / "results.json").unlink()
+    (recorded.path / "zerogate-report" / "results.json").mkdir()
+    result = recorded.run("-k", "memory")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["zero2 *ok", "cannot write */results.json*"])
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_recording_says_what_it_wrote(project):
+    project.record().stdout.fnmatch_lines(["recorded baselines/cpu-gloo/tiny_words.json"])
+
+
+def test_settings_that_are_missing_are_no_users_choice(recorded):
+    baselines = json.loads(recorded.baselines.read_text())
+    for cell in baselines["cells"].values():
+        cell["settings"] = {}
+    recorded.baselines.write_text(json.dumps(baselines))
+    assert recorded.run("-k", "memory").ret == pytest.ExitCode.TESTS_FAILED

@@ -168,6 +168,26 @@ def test_a_missing_key_is_named(
     assert f"{'.'.join(keys)}: missing" in refusal(tmp_path / NAME, without(valid, keys))
 
 
+@pytest.mark.parametrize(
+    ("keys", "value", "words"),
+    [
+        pytest.param((*METRIC, "spread"), 1e300, "its launches have", id="a spread without reason"),
+        pytest.param((*METRIC, "value"), 1, "not the median", id="a value without launches"),
+        pytest.param((*METRIC, "launches"), [], "launches: empty", id="no launches"),
+        pytest.param(
+            ("cells", "zero2-w2", "provenance", "canary_seconds"), -1.0, "more than 0", id="canary"
+        ),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(
+    valid: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any, words: str
+) -> None:
+    """A spread that nobody measured would admit any change."""
+    message = refusal(tmp_path / NAME, change(valid, keys, value))
+    assert words in message
+    assert ".".join(keys[:-1]) in message
+
+
 def test_a_cell_that_can_be_none_is_named(valid: dict[str, Any], tmp_path: Path) -> None:
     cells = valid["cells"]
     content = change(valid, ("cells",), {"zero2w2": cells["zero2-w2"]})

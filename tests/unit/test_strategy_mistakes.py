@@ -95,6 +95,24 @@ def refusal(path: Path) -> str:
             )
             for asked in ("parallelism_config: {tp_size: 2}", "fp8_config: {backend: TE}")
         ),
+        *(
+            pytest.param(f"distributed_type: MULTI_GPU\n{text}\n", words, id=text)
+            for text, words in {
+                "mixed_precision: 16": ["mixed_precision: 16; expected no, fp16, bf16"],
+                "machine_rank: 1": ["machine_rank: 1; expected 0"],
+                "use_cpu: maybe": ["use_cpu: ", "remove it"],
+                "machine_rank: 2020-99-99": ["expected an Accelerate config"],
+                "deepspeed_config: {zero_stage: 3}": ["deepspeed_config: only read with"],
+                "debug: " + "[" * 3000: ["expected an Accelerate config"],
+                "debug: " + "9" * 5000: ["expected an Accelerate config"],
+            }.items()
+        ),
+        pytest.param(
+            "distributed_type: DEEPSPEED\n"
+            "deepspeed_config: {zero_stage: 2, offload_param_device: cpu}\n",
+            ["offload_param_device: 'cpu' needs ZeRO stage 3, this is 2"],
+            id="parameters offloaded below stage 3",
+        ),
         pytest.param(
             "distributed_type: MULTI_GPU\nnum_machines: 2\n",
             ["num_machines: 2; expected 1"],
@@ -122,6 +140,8 @@ def test_a_strategy_file_that_cannot_be_used(write: Write, strategy: str, words:
         pytest.param([1], ["file: not an object"], id="a list"),
         pytest.param({"fp16": {}}, ["zero_optimization.stage"], id="no ZeRO"),
         pytest.param({"zero_optimization": 2}, ["expected a mapping"], id="a number for ZeRO"),
+        pytest.param("[" * 100_000, ["nested too deeply"], id="nested"),
+        pytest.param('{"steps": ' + "9" * 5000 + "}", ["expected a DeepSpeed"], id="a huge number"),
         pytest.param(
             {"zero_optimization": {"stage": 0}}, ["zero_optimization.stage"], id="stage 0"
         ),
@@ -143,6 +163,19 @@ def test_a_deepspeed_file_that_cannot_be_used(
     ("deepspeed", "words"),
     [
         pytest.param({"fp16": True}, ["fp16"], id="a truth value for fp16"),
+        pytest.param(
+            {"gradient_accumulation_steps": 7},
+            ['gradient_accumulation_steps: decided by the workload\'s recipe; expected "auto"'],
+            id="what the recipe decides",
+        ),
+        pytest.param(
+            {"optimizer": {"params": ["lr"]}}, ["optimizer.params"], id="a list for parameters"
+        ),
+        pytest.param(
+            {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}},
+            ["offload_param.device: 'cpu' needs ZeRO stage 3"],
+            id="parameters offloaded below stage 3",
+        ),
         pytest.param({"optimizer": "AdamW"}, ["optimizer"], id="a text for the optimizer"),
         pytest.param(
             {"zero_optimization": {"stage": 3, "offload_param": "cpu"}},
@@ -174,6 +207,12 @@ def test_a_typo_within_a_section_is_found(write: Write) -> None:
         )
     )
     assert "did you mean 'offload_optimizer_device'?" in message
+
+
+def test_sections_left_empty_ask_for_nothing(write: Write) -> None:
+    empty = dict.fromkeys(("optimizer", "fp16", "bf16", "scheduler"))
+    strategy = read_strategy(write(NAMES_A_FILE, {"zero_optimization": {"stage": 2}} | empty))
+    assert strategy.optimizer == "AdamW"
 
 
 def test_what_accelerate_writes_by_itself_asks_for_nothing(write: Write) -> None:

@@ -121,6 +121,8 @@ class _Server:
             process_tree.end(process_tree.descendants(self._living(pids)))
             for _ in range(left):
                 self._expect("rank", deadline=time.monotonic() + START_SECONDS)
+        # What a rank started and left behind: the server has adopted it.
+        process_tree.end(process_tree.descendants([self._process.pid])[1:])
         return exit_codes, in_time
 
     def _living(self, pids: list[int]) -> list[int]:

@@ -46,6 +46,13 @@ class NativeOps:
         On the cpu tier the counting allocator is built too; where there is no compiler ranks do
         without it and measure no memory.
         """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return Missing(
+                failed=f"cache: cannot write to {self.folder} ({error.strerror}); compiled parts are "
+                "kept there; set XDG_CACHE_HOME to a folder that can be written"
+            )
         self._remove_stale_locks()
         wanted = [*ops, CPU_ALLOCATOR] if tier == "cpu" else list(ops)
         unbuilt = [name for name in wanted if name not in self._known]
@@ -56,7 +63,6 @@ class NativeOps:
         return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
     def _build(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
             left = [name for name in names if not self._mark(name).exists()]
             found: dict[str, dict[str, str]] = {name: {} for name in names}

@@ -12,6 +12,7 @@ When the controller closes its end, or dies, every rank is killed and the server
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -28,6 +29,7 @@ from typing import Any
 from zerogate.rank.lifeline import leave_with
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 PRELOAD = (
     "torch.distributed.fsdp",
@@ -115,6 +117,7 @@ class Server:
         return True
 
     def _launch(self, request: dict[str, Any]) -> None:
+        self._bury()
         load_ops(request["ops"])
         pids = []
         for rank in range(request["world_size"]):
@@ -126,6 +129,12 @@ class Server:
             self._selector.register(pidfd, selectors.EVENT_READ)
             pids.append(pid)
         self._send({"pids": pids})
+
+    def _bury(self) -> None:
+        """Between launches: collect what was adopted and has ended since."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
 
     def _ended(self, pidfd: int) -> None:
         self._selector.unregister(pidfd)
@@ -164,6 +173,8 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     # The closed channel alone would be noticed only between launches.
     leave_with(int(sys.argv[2]), with_group=True)
+    # What ranks start stays below this process when they end, where the controller finds it.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # The controller's business: it closes the channel when it is interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     preload()

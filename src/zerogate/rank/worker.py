@@ -48,8 +48,8 @@ class Findings:
                 at=time.time(),
                 phase=self.phase,
                 type=type(error).__name__,
-                message=str(error),
-                traceback="".join(traceback.format_exception(error)),
+                message=_encodable(str(error)),
+                traceback=_encodable("".join(traceback.format_exception(error))),
             )
         record = RankRecord(
             schema_version=SCHEMA_VERSION,
@@ -61,6 +61,11 @@ class Findings:
             **self._values,
         )
         write_json(record_path(Path(self._job.record_folder), self._rank), record)
+
+
+def _encodable(text: str) -> str:
+    """``text`` as UTF-8 can have it; lone surrogates become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def run(folder: Path) -> int:

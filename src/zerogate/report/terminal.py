@@ -12,6 +12,7 @@ from zerogate.session import Session
 from zerogate.verdict import GRAVITY, Verdict
 
 WIDTH = 80
+UNJUDGED = "(*)"
 
 QUALITY_TITLES = {
     "f1": "F1",
@@ -65,6 +66,8 @@ def _table(session: Session, cells: list[Cell]) -> str:
     text = io.StringIO()
     Console(file=text, width=WIDTH, no_color=True, highlight=False).print(table)
     lines = [_title(first, known), *text.getvalue().splitlines()]
+    if any(line.rstrip().endswith(UNJUDGED) for line in lines):
+        lines.append(f"{UNJUDGED} but not everything could be judged; pytest's summary says why")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -96,17 +99,21 @@ def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
         shown("epoch_seconds", lambda value: f"{value:.2f}"),
         speedup,
         shown("eval_seconds", lambda value: f"{value:.2f}"),
-        *(shown(name, lambda value: f"{value:.4g}") for name in quality),
-        _worst(verdict for verdict in session.verdicts if verdict.cell == cell),
+        *(shown(name, _quality) for name in quality),
+        _worst(cell, (verdict for verdict in session.verdicts if verdict.cell == cell)),
     ]
 
 
-def _worst(verdicts: Iterable[Verdict]) -> str:
+def _quality(value: float) -> str:
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.4g}"
+
+
+def _worst(cell: Cell, verdicts: Iterable[Verdict]) -> str:
     """The gravest verdict of a cell; seconds that could not be compared do not hide an ok."""
     found = sorted(verdicts, key=lambda verdict: GRAVITY.index(verdict.status))
     if not found:
-        return "-"
+        return "reference" if cell.is_reference else "-"
     if found[0].status in ("invalid", "not_comparable"):
         judged = [verdict for verdict in found if verdict.status in ("improved", "ok")]
-        return word(judged[0]) if judged else word(found[0]).lower()
+        return f"{word(judged[0])} {UNJUDGED}" if judged else word(found[0]).lower()
     return word(found[0])

@@ -47,8 +47,19 @@ def sentence(verdict: Verdict) -> str:
     step = f" at step {verdict.step}" if verdict.step is not None else ""
     line = f"{head}{step}: {measured}, {verdict.against} {expected}"
     if verdict.change is not None and verdict.tolerance is not None:
-        line += f" ({percent(verdict.change)}, limit {percent(verdict.tolerance).lstrip('+')})"
+        line += f" ({_difference(verdict)}, limit {percent(verdict.tolerance).lstrip('+')})"
     return f"{line}; {verdict.note}" if verdict.note else line
+
+
+def _difference(verdict: Verdict) -> str:
+    """The change; in bytes where it is too few of them for a percentage to say anything."""
+    assert verdict.measured is not None
+    assert verdict.expected is not None
+    assert verdict.change is not None
+    if verdict.unit == "bytes" and 0 < abs(verdict.change) < 0.0005:
+        difference = verdict.measured - verdict.expected
+        return f"{difference:+,.0f} byte{'s' if abs(difference) != 1 else ''}"
+    return percent(verdict.change)
 
 
 def _both(verdict: Verdict) -> tuple[str, str]:

@@ -16,6 +16,11 @@ from zerogate.rank.workload import Quality, Workload
 from zerogate.record import Recipe
 
 SLEEPER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+PARENT = f"""
+import subprocess, sys
+command = [sys.executable, "-c", {SLEEPER!r}]
+print(subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL).pid)
+"""
 
 
 class ToyFaults(Workload):
@@ -67,6 +72,12 @@ class ToyFaults(Workload):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "leave":
                 os._exit(0)
+            case "unencodable":
+                raise ValueError("a fault with half a character: \ud800")
+            case "stray" if not (self.corpus.folder / "pids").exists():
+                # Left behind by a parent that has gone, as a double fork does.
+                pid = subprocess.check_output([sys.executable, "-c", PARENT], text=True)
+                (self.corpus.folder / "pids").write_text(pid)
             case "hang":
                 # With a child that ignores SIGTERM, in a session of its own.
                 child = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
