@@ -23,12 +23,11 @@ from zerogate.rank.gloo import wait_for_release
 from zerogate.rank.optimizer import build_optimizer
 from zerogate.rank.train import Trainer
 from zerogate.rank.weights import build_model
-from zerogate.rank.worker import load_workload_class
-from zerogate.rank.workload import Corpus, Workload
+from zerogate.rank.workload import Corpus, Workload, load_workload_class
 from zerogate.record import Job
 
 if TYPE_CHECKING:
-    from zerogate.rank.worker import Findings
+    from zerogate.rank.findings import Findings
 
 
 def train_cell(job: Job, findings: Findings, started: float) -> None:
@@ -135,7 +134,7 @@ def _prepare(
 def _workload(job: Job) -> Workload:
     workload_class = load_workload_class(Path(job.workload_file))
     tier = job.cell.tier
-    changes = {
+    changes: dict[str, Any] = {
         name: value
         for name, value in (
             ("learning_rate", job.learning_rate),
@@ -146,10 +145,8 @@ def _workload(job: Job) -> Workload:
     if changes:
         recipe = dataclasses.replace(workload_class.recipes[tier], **changes)
         workload_class.recipes = {**workload_class.recipes, tier: recipe}
-    workload: Workload = workload_class(
-        tier=tier, corpus=Corpus(folder=Path(job.data_folder), origin=job.data_origin)
-    )
-    return workload
+    corpus = Corpus(folder=Path(job.data_folder), origin=job.data_origin)
+    return workload_class(tier=tier, corpus=corpus)
 
 
 def _memory_meter(job: Job, findings: Findings) -> meters.MemoryMeter | None:

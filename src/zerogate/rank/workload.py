@@ -6,6 +6,8 @@ is the harness's (``rank.train``), so that every workload is timed in the same w
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,3 +104,30 @@ class Workload(ABC):
         rank's device; gather with ``accelerator.gather_for_metrics`` so that the padding samples
         of the last batch are not counted.
         """
+
+
+def load_workload_class(path: Path) -> type[Workload]:
+    """The one Workload subclass that ``path`` defines.
+
+    Its repository root goes on ``sys.path``, so that workloads can share modules beside them.
+    Raises ImportError when there is not exactly one.
+    """
+    sys.path.insert(0, str(path.parent.parent))
+    name = f"workloads.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Workload) and value.__module__ == name
+    ]
+    if len(found) != 1:
+        raise ImportError(
+            f"{path}: {len(found)} subclasses of Workload; expected exactly one; "
+            "keep one class per workload file"
+        )
+    return found[0]
