@@ -122,7 +122,10 @@ class _Server:
             for _ in range(left):
                 self._expect("rank", deadline=time.monotonic() + START_SECONDS)
         # What a rank started and left behind: the server has adopted it.
-        process_tree.end(process_tree.descendants([self._process.pid])[1:])
+        if strays := process_tree.descendants([self._process.pid])[1:]:
+            process_tree.end(strays)
+            self._channel.sendall(json.dumps({"bury": True}).encode() + b"\n")
+            self._expect("buried", deadline=time.monotonic() + START_SECONDS)
         return exit_codes, in_time
 
     def _living(self, pids: list[int]) -> list[int]:

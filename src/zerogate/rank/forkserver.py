@@ -6,6 +6,8 @@ socket:
 
     in   {"folder": …, "cwd": …, "environment": {…}, "world_size": N}   once per launch
     out  {"ready": true} first; {"pids": […]}, then {"rank": R, "exit_code": C} for every rank
+    in   {"bury": true}   when a launch left processes behind and they have been ended
+    out  {"buried": true}
 
 When the controller closes its end, or dies, every rank is killed and the server leaves.
 """
@@ -113,11 +115,14 @@ class Server:
             return False
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
-            self._launch(json.loads(line))
+            request = json.loads(line)
+            if "bury" in request:
+                self._bury()
+            else:
+                self._launch(request)
         return True
 
     def _launch(self, request: dict[str, Any]) -> None:
-        self._bury()
         load_ops(request["ops"])
         pids = []
         for rank in range(request["world_size"]):
@@ -131,10 +136,11 @@ class Server:
         self._send({"pids": pids})
 
     def _bury(self) -> None:
-        """Between launches: collect what was adopted and has ended since."""
+        """Between launches: collect what was adopted from ranks and has ended."""
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
+        self._send({"buried": True})
 
     def _ended(self, pidfd: int) -> None:
         self._selector.unregister(pidfd)
