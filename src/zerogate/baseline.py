@@ -180,7 +180,7 @@ def of_measurement(measurement: Measurement, provenance: Provenance) -> CellBase
     """A measurement as what later ones are held to. Its numbers are rounded to what they mean."""
     metrics = {}
     for name in measurement.names:
-        launches = tuple(_rounded(launch.values[name]) for launch in measurement.launches)
+        launches = tuple(map(_rounded, measurement.each(name)))
         value = median(launches)
         assert value is not None
         metrics[name] = MetricBaseline(
@@ -189,7 +189,7 @@ def of_measurement(measurement: Measurement, provenance: Provenance) -> CellBase
     return CellBaseline(settings=dict(measurement.settings), provenance=provenance, metrics=metrics)
 
 
-def with_speedup(baseline: CellBaseline, speedups: tuple[float, ...]) -> CellBaseline:
+def with_speedup(baseline: CellBaseline, name: str, speedups: tuple[float, ...]) -> CellBaseline:
     """``baseline`` with the speedups over DDP that its launches had."""
     launches = tuple(_significant(speedup, 4) for speedup in speedups)
     value = median(launches)
@@ -200,7 +200,7 @@ def with_speedup(baseline: CellBaseline, speedups: tuple[float, ...]) -> CellBas
     return CellBaseline(
         settings=baseline.settings,
         provenance=baseline.provenance,
-        metrics={**baseline.metrics, "speedup_over_ddp": entry},
+        metrics={**baseline.metrics, name: entry},
     )
 
 

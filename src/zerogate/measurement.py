@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from zerogate.cell import Cell
@@ -37,7 +37,8 @@ class Measurement:
     """What one cell measured over its launches.
 
     ``settings`` are what two measurements must share to be compared at all. ``notes`` say what
-    could not be measured and why, by metric.
+    could not be measured and why, by metric. ``searched`` is what probe launches found; there is one
+    of each, however many launches trained, and no launch at all where only batch sizes were asked for.
     """
 
     cell: Cell
@@ -47,14 +48,24 @@ class Measurement:
     quality_better: dict[str, str]
     quality_learned: dict[str, float]
     notes: dict[str, str]
+    evaluates_by_generating: bool = False
+    searched: dict[str, Value] = field(default_factory=dict)
+    probe_canary_seconds: float = 0.0
 
     @property
     def names(self) -> list[str]:
-        return list(self.launches[0].values)
+        trained = self.launches[0].values if self.launches else ()
+        return [*trained, *self.searched]
+
+    def each(self, name: str) -> list[Value]:
+        """The value of every launch that has it."""
+        if name in self.searched:
+            return [self.searched[name]]
+        return [launch.values[name] for launch in self.launches if name in launch.values]
 
     def value(self, name: str) -> Value | None:
         """Median over launches (of series, step by step); None where it was not measured."""
-        return median([launch.values[name] for launch in self.launches if name in launch.values])
+        return median(self.each(name))
 
     def scalar(self, name: str) -> float:
         """The value of a metric that is known to be measured and to be one number."""
@@ -69,7 +80,9 @@ class Measurement:
 
     @property
     def canary_seconds(self) -> float:
-        return statistics.median(launch.canary_seconds for launch in self.launches)
+        return statistics.median(
+            [launch.canary_seconds for launch in self.launches] or [self.probe_canary_seconds]
+        )
 
 
 def median(values: Sequence[Value]) -> Value | None:
@@ -87,13 +100,22 @@ def median(values: Sequence[Value]) -> Value | None:
 def measure(cell: Cell, launches: Sequence[Sequence[RankRecord]]) -> Measurement:
     """Aggregate the rank records of each of a cell's launches. Every record is ok."""
     first = launches[0][0]
-    assert first.recipe is not None
     notes = {}
     if not first.memory:
         notes = dict.fromkeys([*PEAKS, "live_bytes"], first.memory_source)
+    return replace(
+        described(cell, first),
+        launches=tuple(launch_values(records) for records in launches),
+        notes=notes,
+    )
+
+
+def described(cell: Cell, first: RankRecord) -> Measurement:
+    """A measurement without a launch that trained: what ``first`` says of the cell."""
+    assert first.recipe is not None
     return Measurement(
         cell=cell,
-        launches=tuple(launch_values(records) for records in launches),
+        launches=(),
         settings={
             "workload_version": first.workload_version,
             "data_origin": first.data_origin,
@@ -104,7 +126,9 @@ def measure(cell: Cell, launches: Sequence[Sequence[RankRecord]]) -> Measurement
         software=first.environment,
         quality_better=first.quality_better,
         quality_learned=first.quality_learned,
-        notes=notes,
+        notes={},
+        evaluates_by_generating=first.evaluates_by_generating,
+        probe_canary_seconds=first.canary_seconds,
     )
 
 
@@ -154,6 +178,19 @@ def _by_step(combine: Any, rows: Sequence[tuple[float, ...]]) -> tuple[float, ..
 def speedup_over(reference: Measurement, own: Measurement) -> float:
     """How much faster ``own`` finishes an epoch than ``reference``, at equal micro-batch size."""
     return reference.scalar("epoch_seconds") / own.scalar("epoch_seconds")
+
+
+AT_MAX = "samples_per_second_at_max"
+
+
+def speedup_at_max(reference: Measurement, own: Measurement) -> float | None:
+    """Samples per second over ``reference``'s, each at its own largest micro-batch; None where one
+    of them fits not even one sample. The article's definition: it mixes batch size with strategy.
+    """
+    theirs, ours = (one.value(AT_MAX) for one in (reference, own))
+    if not isinstance(theirs, float) or not isinstance(ours, float):
+        return None
+    return ours / theirs
 
 
 def differing_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,37 @@ def _seconds(name: str, title: str) -> Metric:
     )
 
 
+def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
+    """What the search for the largest batch finds; the line that peaks follow moves before it."""
+    return (
+        Metric(name=f"max_{of}", unit="samples", better="higher", scope="portable", title=title),
+        _bytes(f"{prefix}batch_base_bytes", f"{title}: bytes without a sample"),
+        _bytes(f"{prefix}batch_bytes_per_sample", f"{title}: bytes per sample"),
+        Metric(
+            name=f"{prefix}batch_budget_bytes",
+            unit="bytes",
+            better="equal",
+            scope="portable",
+            title=f"{title}: budget",
+        ),
+        Metric(
+            name=f"{prefix}batch_headroom_bytes",
+            unit="bytes",
+            better="higher",
+            scope="portable",
+            title=f"{title}: headroom",
+        ),
+        Metric(
+            name=f"{prefix}samples_per_second_at_max",
+            unit="samples/s",
+            better="higher",
+            scope="hardware",
+            title=f"{title}: samples per second",
+            relative=0.4,
+        ),
+    )
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -112,6 +143,8 @@ METRICS: dict[str, Metric] = {
             title="perplexity",
             relative=0.03,
         ),
+        *_batch("", "micro_batch_size", "largest micro-batch"),
+        *_batch("eval_", "eval_batch_size", "largest eval batch"),
         _seconds("epoch_seconds", "train time per epoch"),
         _seconds("step_seconds", "median step time"),
         _seconds("eval_seconds", "eval time"),
@@ -130,6 +163,14 @@ METRICS: dict[str, Metric] = {
             better="higher",
             scope="hardware",
             title="speedup over DDP",
+            relative=0.4,
+        ),
+        Metric(
+            name="speedup_over_ddp_at_max",
+            unit="x",
+            better="higher",
+            scope="hardware",
+            title="speedup over DDP, each at its largest micro-batch",
             relative=0.4,
         ),
         Metric(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="NAMES", action="append")  # fmt: skip
     add("--world-size", "Numbers of ranks (comma-separated; default: 2)",
         metavar="NUMBERS", default="2")  # fmt: skip
+    add("--device-memory", "Memory of each rank's device, like 24GiB: the budget of the largest batch "
+        "(default: 24GiB on the cpu tier, where a scale model gets its share of it; the whole card "
+        "on the gpu tier)", metavar="SIZE")  # fmt: skip
     add("--launcher", "What starts ranks: forkserver, torchrun or accelerate (default: forkserver)",
         metavar="NAME", default="forkserver")  # fmt: skip
     add("--repeats", "Training launches per cell; the median is judged (default: 1; 3 when "
@@ -123,8 +127,24 @@ def read_options(config: pytest.Config, selection: Selection) -> Options:
         launcher=launcher,
         repeats=_repeats(config),
         data_folder=_data_folder(config, selection),
+        device_memory_bytes=_device_memory(config.getoption("zerogate_device_memory")),
         deadline_seconds=_deadline(config),
     )
+
+
+def _device_memory(text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)", text.strip(), re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise pytest.UsageError(
+            f"--device-memory: {text!r} is not a size; expected a number above 0 with a unit, like "
+            "24GiB, 80GB or 512MiB"
+        )
+    unit = match[2].upper()
+    power = 1 + "KMGT".index(unit[0])
+    size: int = round(float(match[1]) * (1024 if "I" in unit else 1000) ** power)
+    return size
 
 
 def _below(here: Path, given: str) -> Path:

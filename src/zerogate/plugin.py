@@ -17,7 +17,7 @@ import pytest
 from zerogate.cell import TIERS, Cell
 from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_device_names
-from zerogate.gate import STATUS_PROPERTY, Gate
+from zerogate.gate import STATUS_PROPERTY
 from zerogate.options import (
     add_options,
     is_project,
@@ -27,18 +27,14 @@ from zerogate.options import (
     refuse_workers,
 )
 from zerogate.progress import Progress
-from zerogate.selection import Selection, read_selection
+from zerogate.selection import read_selection
+from zerogate.stash import CLOSING_LINES, LOCK, PROGRESS, SELECTION, SESSION
 
 if TYPE_CHECKING:
-    from zerogate.measurement import Measurement
     from zerogate.runner import Step
     from zerogate.session import Session
 
-SELECTION = pytest.StashKey[Selection]()
-SESSION = pytest.StashKey["Session"]()
-PROGRESS = pytest.StashKey[Progress]()
-LOCK = pytest.StashKey[Any]()
-CLOSING_LINES = pytest.StashKey[list[str]]()
+pytest_plugins = ["zerogate.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "compared_with(strategy): brings that strategy's measurement along, as ``other``; not for "
         "cells of that strategy itself",
+    )
+    config.addinivalue_line(
+        "markers", "batch_size(kind): searches the largest batch, of kind train or eval"
     )
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
     if not is_project(config.rootpath):
@@ -166,58 +165,6 @@ def _open_session(config: pytest.Config) -> Session:
         notify=notify,
     )
     return session
-
-
-# Measuring and judging
-
-
-@pytest.fixture(scope="session")
-def zerogate_session(pytestconfig: pytest.Config) -> Session:
-    """The session that measures and judges; closed at the end whatever happens."""
-    return pytestconfig.stash[SESSION]
-
-
-@pytest.fixture
-def measurement(cell: Cell, zerogate_session: Session) -> Measurement:
-    """The cell's measurement: launched on first use, judged by many tests.
-
-    Skips where this machine cannot run the cell; a launch that fails is an ERROR.
-    """
-    return _measure(zerogate_session, cell)
-
-
-def _measure(session: Session, cell: Cell) -> Measurement:
-    from zerogate.launch.errors import LaunchFailedError
-
-    if reason := session.runner.unavailable(cell):
-        pytest.skip(reason)
-    known = cell in session.failures
-    try:
-        return session.measure(cell)
-    except LaunchFailedError as error:
-        # Its other tests refer to the first one's report.
-        report = f"{error.kind}: {error.summary}" if known else error.report()
-    # Outside of the handler: pytest would show both exceptions.
-    pytest.fail(report, pytrace=False)
-
-
-@pytest.fixture
-def other(
-    request: pytest.FixtureRequest, cell: Cell, measurement: Measurement, zerogate_session: Session
-) -> Measurement:
-    """This session's measurement of the same workload and world size under the strategy that
-    ``@pytest.mark.compared_with`` names.
-    """
-    marker = request.node.get_closest_marker("compared_with")
-    return _measure(zerogate_session, replace(cell, strategy=marker.args[0]))
-
-
-@pytest.fixture
-def gate(
-    request: pytest.FixtureRequest, cell: Cell, measurement: Measurement, zerogate_session: Session
-) -> Gate:
-    """``gate("loss")`` holds metrics of the cell to their baselines; see ``Gate`` for the rest."""
-    return Gate(request, zerogate_session, cell)
 
 
 # Reporting

@@ -20,7 +20,8 @@ Strict = dict[str, Any]
 STRICT: Strict = {"extra": "forbid", "strict": True}
 
 Outcome = Literal["ok", "oom", "error"]
-Purpose = Literal["training"]
+Purpose = Literal["training", "probe"]
+BatchKind = Literal["train", "eval"]
 Phase = Literal["init", "first_step", "steady", "eval"]
 
 
@@ -45,11 +46,42 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRequest:
+    """Batch sizes to try in one process group: ``sizes`` in that order, then ever larger ones below
+    ``stop`` until one runs out of memory. ``kind``: of training, or of evaluation.
+    """
+
+    kind: BatchKind
+    sizes: tuple[int, ...]
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """A batch size that fit. ``peak_allocated_bytes`` is of the rank that needed most, above what a
+    rank holds before the model; ``forward_bytes`` what is held when the forward pass is done: it rises
+    with every sample from the first, where the peak may be that of a bucket or of the optimizer step.
+    ``step_seconds`` of each optimizer step (of the evaluation).
+    ``allocator_retries``: how often the allocator gave back its cache to make it fit.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    size: int
+    peak_allocated_bytes: int
+    forward_bytes: int
+    step_seconds: tuple[float, ...]
+    allocator_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What the controller asks of a launch; every rank reads the same file.
 
     Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled DeepSpeed
     ops that they will load. ``learning_rate`` and ``micro_batch_size`` replace the recipe's when given.
+    ``device_memory_bytes`` is what a full-size cell may use on each rank's device; a scale model gets
+    its share of it.
     """
 
     launch_id: str
@@ -68,6 +100,8 @@ class Job:
     seed: int = 25
     learning_rate: float | None = None
     micro_batch_size: int | None = None
+    probe: ProbeRequest | None = None
+    device_memory_bytes: int | None = None
     schema_version: int = SCHEMA_VERSION
 
 
@@ -104,7 +138,8 @@ class RankRecord:
 
     Per-step tuples have one entry per optimizer step; ``loss`` is this rank's mean over the step's
     micro-batches, ``gradient_norm`` the global norm before clipping. Per-epoch tuples have one
-    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports it runs.
+    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports it runs. A probe
+    has ``probed``, the sizes that fit, and ``probing``, the one it tried last (0: none yet).
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -138,6 +173,10 @@ class RankRecord:
     memory_source: str = ""
     peak_host_bytes: int = 0
     quality: dict[str, float] = field(default_factory=dict)
+    evaluates_by_generating: bool = False
+    budget_bytes: int = 0
+    probed: tuple[Probed, ...] = ()
+    probing: int = 0
 
 
 def record_path(folder: Path, rank: int) -> Path:
@@ -153,6 +192,8 @@ def read_job(path: Path) -> Job:
     values = json.loads(path.read_text())
     values["cell"] = Cell(**values["cell"])
     values["ops"] = tuple(values["ops"])
+    if values["probe"] is not None:
+        values["probe"] = ProbeRequest(**values["probe"])
     return Job(**values)
 
 

@@ -17,10 +17,11 @@ from zerogate.baseline import (
     with_speedup,
     write_baselines,
 )
+from zerogate.batch_size import of_batch_size
 from zerogate.cell import Cell
-from zerogate.measurement import Measurement
+from zerogate.measurement import Measurement, speedup_at_max
 from zerogate.metric import metric_named
-from zerogate.session import SPEEDUP, Session
+from zerogate.session import SPEEDUP, SPEEDUP_AT_MAX, Session
 
 
 def record_baselines(session: Session, reason: str) -> list[Path]:
@@ -72,8 +73,8 @@ def _finite(measurement: Measurement) -> bool:
 def _in_parity(session: Session, cell: Cell) -> bool:
     """Whether the cell computes what DDP does, judged here too: its tests may not have run."""
     own, ddp = session.measurements[cell], session.measurements.get(cell.reference)
-    if ddp is None:
-        return True
+    if ddp is None or not (own.launches and ddp.launches):
+        return True  # Batch sizes alone were asked for.
     verdicts = [
         judging.judge_same(metric_named(name), own, ddp) for name in ("loss", "gradient_norm")
     ]
@@ -94,6 +95,10 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
     reference = session.measurements.get(cell.reference)
     if reference is None or cell.is_reference:
         return baseline
+    if (at_max := speedup_at_max(reference, measurement)) is not None:
+        baseline = with_speedup(baseline, SPEEDUP_AT_MAX, (at_max,))
+    if not (reference.launches and measurement.launches):
+        return baseline
     # Launch by launch against DDP's median: the spread is then this cell's own.
     ddp_seconds = reference.scalar("epoch_seconds")
     speedups = tuple(
@@ -101,7 +106,7 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
         for launch in measurement.launches
         if isinstance(seconds := launch.values["epoch_seconds"], float)
     )
-    return with_speedup(baseline, speedups)
+    return with_speedup(baseline, SPEEDUP, speedups)
 
 
 def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline) -> CellBaseline:
@@ -110,8 +115,10 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         return new
     if old.provenance.hardware != new.provenance.hardware:
         return new
-    # Without DDP in this session there is no new speedup; the old one stands.
-    kept = {name: entry for name, entry in old.metrics.items() if name == SPEEDUP} | new.metrics
+    # What this session did not ask for stands: a speedup without DDP, batch sizes, or all but those.
+    kept = {
+        name: entry for name, entry in old.metrics.items() if not _asked_for(name, measurement)
+    } | new.metrics
     slower_or_faster = False
     for name, entry in old.metrics.items():
         if name not in kept:
@@ -133,6 +140,12 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         return old
     provenance = replace(new.provenance, canary_seconds=old.provenance.canary_seconds)
     return replace(new, metrics=kept, provenance=provenance)
+
+
+def _asked_for(name: str, measurement: Measurement) -> bool:
+    if name in (SPEEDUP, SPEEDUP_AT_MAX):
+        return False
+    return bool(measurement.searched if of_batch_size(name) else measurement.launches)
 
 
 def _commit(root: Path) -> str:

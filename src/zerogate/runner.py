@@ -7,9 +7,9 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from zerogate.cell import Cell
 from zerogate.devices.cards import cuda_device_names
@@ -17,8 +17,11 @@ from zerogate.launch.errors import RankCrashedError
 from zerogate.launch.launcher import Launcher, rank_environment
 from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
-from zerogate.record import Job, RankRecord, job_path, write_json
+from zerogate.record import Job, ProbeRequest, RankRecord, job_path, write_json
 from zerogate.strategy import Strategy, read_strategy
+
+DEVICE_MEMORY_BYTES = {"cpu": 24 * 2**30, "gpu": None}
+"""The article's card, whose share the cpu tier's scale models get; on the gpu tier the card itself."""
 
 DEADLINE_SECONDS = {"cpu": 300.0, "gpu": 3600.0}
 
@@ -37,6 +40,7 @@ class Options:
     repeats: int
     data_folder: Path | None
     deadline_seconds: float | None
+    device_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,39 @@ class Runner:
 
         ``index`` and ``of`` count the cell's launches. Raises the LaunchFailedError it ended with.
         """
+        return self._launch(
+            cell, f"training launch {index + 1}/{of}", str(index), purpose="training"
+        )
+
+    def probe(self, cell: Cell, request: ProbeRequest, index: int) -> tuple[RankRecord, ...]:
+        """Launch ``cell`` to try batch sizes; the records of its ranks, all ok.
+
+        Raises the LaunchFailedError it ended with; running out of memory is an OutOfMemoryError
+        that has the failing rank's record.
+        """
+        text = f"{request.kind} batch size, launch {index + 1}: {request.sizes[0]}"
+        return self._launch(
+            cell,
+            text + (" and up" if request.stop else ""),
+            f"{request.kind}-batch-{index}",
+            purpose="probe",
+            probe=request,
+            device_memory_bytes=(
+                self.options.device_memory_bytes or DEVICE_MEMORY_BYTES[cell.tier]
+            ),
+        )
+
+    def _launch(self, cell: Cell, text: str, name: str, **asked: Any) -> tuple[RankRecord, ...]:
         missing = self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier)
         if missing.failed:
             raise RankCrashedError(f"{cell.id}: {missing.failed}", command=self._reproduce(cell))
-        self.notify(Step(f"training launch {index + 1}/{of}", cell))
+        self.notify(Step(text, cell))
         self.launches += 1
-        folder = self.options.report_folder / "launches" / cell.id / str(index)
+        folder = self.options.report_folder / "launches" / cell.id / name
         shutil.rmtree(folder, ignore_errors=True)
         scratch = folder / "scratch"
         scratch.mkdir(parents=True)
-        job = self._job(cell, folder, scratch)
+        job = replace(self._job(cell, folder, scratch), **asked)
         write_json(job_path(folder), job)
         try:
             records = self._launch_hook(job, folder)
@@ -144,6 +171,8 @@ class Runner:
             f"pytest -m {cell.tier} --workload {cell.workload} --strategy {cell.strategy} "
             f"--world-size {cell.world_size} --launcher {self.options.launcher}"
         )
+        if self.options.device_memory_bytes is not None:
+            command += f" --device-memory {self.options.device_memory_bytes}"
         if self.options.data_folder:
             command += f" --data-dir={shlex.quote(str(self.options.data_folder))}"
         return command

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from zerogate import verdict as judging
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
+from zerogate.batch_size import SIZE, BatchSize, budget_of, find
 from zerogate.cell import Cell
 from zerogate.devices.cards import cards_key
 from zerogate.devices.host import host_key
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.launcher import Launcher
-from zerogate.measurement import Measurement, Value, launch_values, measure, speedup_over
+from zerogate.measurement import (
+    AT_MAX,
+    Measurement,
+    Value,
+    described,
+    launch_values,
+    measure,
+    speedup_at_max,
+    speedup_over,
+)
 from zerogate.metric import Metric, metric_named
+from zerogate.record import BatchKind
 from zerogate.runner import LaunchHook, Options, Runner, Step
 from zerogate.verdict import Verdict
 
@@ -26,6 +38,7 @@ CONFIRMING_LAUNCHES = 3
 """A cell that seems slow is launched this many times in all, and judged by the median."""
 
 SPEEDUP = "speedup_over_ddp"
+SPEEDUP_AT_MAX = "speedup_over_ddp_at_max"
 
 CPU_BASELINES = "cpu-gloo"
 
@@ -45,6 +58,8 @@ class Session:
         self.runner = Runner(options, launchers=launchers, launch_hook=launch_hook, notify=notify)
         self.measurements: dict[Cell, Measurement] = {}
         self.failures: dict[Cell, LaunchFailedError] = {}
+        self.batch_sizes: dict[tuple[Cell, BatchKind], BatchSize] = {}
+        self.search_failures: dict[tuple[Cell, BatchKind], LaunchFailedError] = {}
         self.verdicts: list[Verdict] = []
         self.notify = notify
         self._baselines: dict[Path, BaselineFile] = {}
@@ -59,7 +74,7 @@ class Session:
         """The cell's measurement. Raises the LaunchFailedError that its launch ended with."""
         if cell in self.failures:
             raise self.failures[cell]
-        if cell not in self.measurements:
+        if cell not in self.measurements or not self.measurements[cell].launches:
             try:
                 repeats = self.options.repeats
                 records = [self.runner.launch(cell, index, repeats) for index in range(repeats)]
@@ -67,7 +82,8 @@ class Session:
                 self.failures[cell] = error
                 self.notify(Step(error.summary, cell, "failed"))
                 raise
-            self.measurements[cell] = measure(cell, records)
+            searched = self._searched(cell)
+            self.measurements[cell] = replace(measure(cell, records), searched=searched)
             self.notify(Step("measured", cell, "done"))
         return self.measurements[cell]
 
@@ -90,6 +106,39 @@ class Session:
                 launches = (*found.launches, launch_values(records))
                 self.measurements[cell] = replace(found, launches=launches)
 
+    def batch_size(self, cell: Cell, kind: BatchKind) -> BatchSize:
+        """The largest batch that fits the budget. Raises the LaunchFailedError of a failed probe."""
+        if (cell, kind) in self.search_failures:
+            raise self.search_failures[cell, kind]
+        if (cell, kind) not in self.batch_sizes:
+            baseline = self.baseline(cell)
+            known = baseline.metrics.get(SIZE[kind]) if baseline else None
+            guess = known.value if known is not None and isinstance(known.value, int) else None
+            try:
+                found = find(partial(self.runner.probe, cell), kind, guess or None)
+            except LaunchFailedError as error:
+                self.search_failures[cell, kind] = error
+                self.notify(Step(error.summary, cell, "failed"))
+                raise
+            self.batch_sizes[cell, kind] = found
+            assert found.record is not None
+            measured = self.measurements.get(cell) or described(cell, found.record)
+            self.measurements[cell] = replace(
+                measured,
+                searched=self._searched(cell),
+                notes={**measured.notes, **found.notes()},
+            )
+            self.notify(Step("searched", cell, "done"))
+        return self.batch_sizes[cell, kind]
+
+    def _searched(self, cell: Cell) -> dict[str, Value]:
+        found = (one for (its, _), one in self.batch_sizes.items() if its == cell)
+        return {name: value for one in found for name, value in one.values().items()}
+
+    def _known(self, cell: Cell) -> Measurement:
+        """What is known of a cell: batch sizes do not need it to have trained."""
+        return self.measurements.get(cell) or self.measure(cell)
+
     # Judging
 
     def judge(self, cell: Cell, name: str) -> Verdict:
@@ -97,9 +146,9 @@ class Session:
 
         Seconds that would regress are measured again first: one slow launch proves nothing.
         """
-        metric = metric_named(name, self.measure(cell).quality_better)
+        metric = metric_named(name, self._known(cell).quality_better)
         found = self._judge(cell, metric)
-        if found.status == "regressed" and metric.scope == "hardware":
+        if found.status == "regressed" and metric.scope == "hardware" and not budget_of(name):
             both = (cell.reference, cell) if metric.name == SPEEDUP else (cell,)
             self._measure_again(*both)
             found = self._judge(cell, metric)
@@ -129,25 +178,26 @@ class Session:
     def _value(self, measurement: Measurement, metric: Metric) -> Value | None:
         if metric.name == SPEEDUP:
             return self.speedups(measurement.cell)
+        if metric.name == SPEEDUP_AT_MAX:
+            return speedup_at_max(self._known(measurement.cell.reference), measurement)
         return measurement.value(metric.name)
 
     def _judge(self, cell: Cell, metric: Metric) -> Verdict:
-        measurement = self.measure(cell)
+        measurement = self._known(cell)
         value = self._value(measurement, metric)
         baseline = self.baseline(cell)
         if value is None:
             note = measurement.notes.get(metric.name, "not measured here")
+            if metric.name == SPEEDUP_AT_MAX and AT_MAX in measurement.searched:
+                note = "DDP does not fit even one sample: there is nothing to be faster than"
             return Verdict(
                 cell=cell, metric=metric.name, status="not_comparable", unit=metric.unit, note=note
             )
         found = judging.judge(
             cell, metric, value, baseline.metrics.get(metric.name) if baseline else None
         )
-        if metric.name == SPEEDUP:
-            ddp, ours = (
-                self.measure(one).scalar("epoch_seconds") for one in (cell.reference, cell)
-            )
-            found = replace(found, note=f"DDP {ddp:.2f} s an epoch, this {ours:.2f} s")
+        if note := self._both_numbers(cell, metric):
+            found = replace(found, note=note)
         if baseline is None or found.status == "no_baseline":
             return found
         if why := judging.comparable(measurement, baseline):
@@ -155,11 +205,27 @@ class Session:
             theirs = baseline.settings.get("data_origin")
             chosen = theirs is not None and theirs != measurement.settings["data_origin"]
             return replace(found, status="not_comparable" if chosen else "no_baseline", note=why)
+        if why := _other_budget(measurement, baseline, metric.name):
+            return replace(found, status="not_comparable", note=why)
         if metric.scope == "hardware":
             other = judging.same_speed(measurement, baseline, self.hardware(cell))
             if other is not None:
                 return replace(found, status=other.status, note=other.note)
         return found
+
+    def _both_numbers(self, cell: Cell, metric: Metric) -> str:
+        """What a speedup is made of, so that a slower DDP does not read as a faster strategy."""
+        ddp, own = self.measurements.get(cell.reference), self._known(cell)
+        if ddp is not None and metric.name == SPEEDUP:
+            name = "epoch_seconds"
+            return f"DDP {ddp.scalar(name):.2f} s an epoch, this {own.scalar(name):.2f} s"
+        if ddp is not None and metric.name == SPEEDUP_AT_MAX:
+            theirs, ours = (
+                f"{one.scalar(AT_MAX):.1f} samples/s at {one.value('max_micro_batch_size')}"
+                for one in (ddp, own)
+            )
+            return f"DDP {theirs}, this {ours}"
+        return ""
 
     # Baselines
 
@@ -182,3 +248,11 @@ class Session:
 
     def baseline(self, cell: Cell) -> CellBaseline | None:
         return self.baseline_file(self.baseline_path(cell)).cells.get(cell.key)
+
+
+def _other_budget(measurement: Measurement, baseline: CellBaseline, name: str) -> str:
+    """Why a batch size is not comparable: it was searched under another budget."""
+    if (budget := budget_of(name)) is None or budget not in baseline.metrics:
+        return ""
+    ours, theirs = measurement.value(budget), baseline.metrics[budget].value
+    return f"recorded with a budget of {theirs} bytes, this is {ours}" if ours != theirs else ""

@@ -60,6 +60,7 @@ class Launches:
         root: Path | None = None,
         deadline_seconds: float = 120.0,
         data_folder: Path | None = None,
+        device_memory_bytes: int | None = None,
         **job_changes: Any,
     ) -> Session:
         options = Options(
@@ -72,6 +73,7 @@ class Launches:
             repeats=1,
             data_folder=data_folder,
             deadline_seconds=deadline_seconds,
+            device_memory_bytes=device_memory_bytes,
         )
         options.report_folder.mkdir(exist_ok=True)
 

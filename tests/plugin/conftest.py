@@ -18,10 +18,37 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.launch.errors import RankCrashedError
-from zerogate.record import PhaseMemory, RankRecord, Recipe
+from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
+from zerogate.record import Failure, PhaseMemory, Probed, RankRecord, Recipe
 
 HERE = Path(__file__).parent
+
+
+def probe(job, fits):
+    # Ranks on a device for so many samples; what the first of them writes.
+    tried, sizes = [], list(job.probe.sizes)
+    values = dict(
+        schema_version=1, launch_id=job.launch_id, rank=0, world_size=2, workload_version=1,
+        data_origin=job.data_origin, parameters=3_000_000, applied={"dtype": "float32"},
+        recipe=Recipe(micro_batch_size=4, eval_micro_batch_size=4, epochs=1, learning_rate=0.1,
+                      warmup_steps=1),
+        quality_better={"accuracy": "higher"}, quality_learned={"accuracy": 0.8},
+        budget_bytes=job.device_memory_bytes // 1000, canary_seconds=0.004,
+    )
+    while sizes:
+        size = sizes.pop(0)
+        if size > fits:
+            error = OutOfMemoryError(f"{job.cell.id}: out of memory")
+            error.record = RankRecord(
+                **values, outcome="oom", probed=tuple(tried), probing=size,
+                failure=Failure(at=0.0, phase="probe", type="OutOfMemoryError",
+                                message="Tried to allocate 5 bytes", traceback=""))
+            raise error
+        tried.append(Probed(size=size, peak_allocated_bytes=100 + 10 * size,
+                            forward_bytes=50 + 10 * size, step_seconds=(1.0, 0.5, 0.5)))
+        if not sizes and job.probe.stop is not None and size + 1 < job.probe.stop:
+            sizes.append(size + 1)
+    return (RankRecord(**values, outcome="ok", probed=tuple(tried)),)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,6 +56,8 @@ def pytest_zerogate_launch(job, folder):
     with (HERE / "launches.txt").open("a") as log:
         log.write(job.cell.id + "\\n")
     change = json.loads((HERE / "change.json").read_text()).get(job.cell.strategy, {})
+    if job.purpose == "probe":
+        return probe(job, change.get("fits", 5))
     if "crash" in change or change.get("crash_in_launch") == int(folder.name):
         raise RankCrashedError(change.get("crash", "boom"), detail="Traceback: boom", log="rank1.log",
                                command="pytest -m cpu")
@@ -88,8 +117,10 @@ class Project:
         (self.path / "change.json").write_text(json.dumps(by_strategy))
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        """The suite on the cpu tier."""
-        return self.pytester.runpytest_subprocess("-m", "cpu", "-p", "no:cacheprovider", *arguments)
+        """The suite on the cpu tier, batch sizes aside unless ``-m`` asks for them."""
+        return self.pytester.runpytest_subprocess(
+            *("-m", "cpu and not batch_size", "-p", "no:cacheprovider"), *arguments
+        )
 
     def record(self, *arguments: str) -> pytest.RunResult:
         return self.run("--update-baselines", "--reason", "first", *arguments)

@@ -59,7 +59,7 @@ def test_settings_and_provenance_are_recorded() -> None:
 
 def test_a_speedup_is_one_more_metric() -> None:
     without_speedup = of_measurement(a_measurement(), PROVENANCE)
-    found = with_speedup(without_speedup, (1.5, 1.25, 1.123456))
+    found = with_speedup(without_speedup, "speedup_over_ddp", (1.5, 1.25, 1.123456))
     entry = found.metrics["speedup_over_ddp"]
     assert (entry.value, entry.launches, entry.spread) == (1.25, (1.5, 1.25, 1.123), 0.2)
     assert found.metrics == without_speedup.metrics | {"speedup_over_ddp": entry}

@@ -62,7 +62,7 @@ def test_a_session_can_be_opened_without_the_stack() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["zerogate.rank.worker", "zerogate.rank.scale", "zerogate.record"]
+    "module", ["zerogate.rank.worker", "zerogate.rank.scale", "zerogate.record", "zerogate.search"]
 )
 def test_what_ranks_share_loads_the_standard_library_only(module: str) -> None:
     assert not loaded(module) & (STACK | SLOW | {"pytest", "yaml", "psutil"})
@@ -75,6 +75,7 @@ def test_ranks_import_nothing_of_the_controllers(path: Path) -> None:
     assert {name for name in ours if not name.startswith("zerogate.rank")} <= {
         "zerogate.cell",
         "zerogate.record",
+        "zerogate.search",
     }
 
 
@@ -93,7 +94,17 @@ def test_the_controller_never_imports_the_stack(path: Path) -> None:
     sorted(
         path
         for path in SOURCE.rglob("*.py")
-        if path.stem not in ("plugin", "hookspec", "options", "selection", "gate", "progress")
+        if path.stem
+        not in (
+            "plugin",
+            "hookspec",
+            "options",
+            "selection",
+            "gate",
+            "progress",
+            "stash",
+            "fixtures",
+        )
     ),
     ids=lambda path: path.relative_to(SOURCE).with_suffix("").as_posix(),
 )

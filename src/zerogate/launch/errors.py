@@ -9,14 +9,22 @@ LaunchFailed
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zerogate.record import RankRecord
+
 
 class LaunchFailedError(Exception):
     """A launch that brought back no measurement.
 
-    ``summary`` is one line; ``detail`` the failing rank's traceback or the log's end.
+    ``summary`` is one line; ``detail`` the failing rank's traceback or the log's end; ``record`` what
+    the failing rank wrote, if it did.
     """
 
     kind = "launch failed"
+
+    record: RankRecord | None = None
 
     def __init__(self, summary: str, *, detail: str = "", log: str = "", command: str = "") -> None:
         super().__init__(summary)

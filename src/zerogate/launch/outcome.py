@@ -85,7 +85,10 @@ def _failure(
     # A rank that could write no record took its peers' connections with it.
     bereaved = missing and all(_lost_its_peer(record) for _, record in failed)
     if failed and not bereaved:
-        return _of_record(cell, min(failed, key=lambda pair: pair[0])[1], ended.log)
+        _, first = min(failed, key=lambda pair: pair[0])
+        found = _of_record(cell, first, ended.log)
+        found.record = first
+        return found
     if ended.deadline_passed:
         who = (
             f"{_ranks(missing)} without a record"

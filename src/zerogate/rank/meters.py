@@ -8,6 +8,7 @@ and a budget whose crossing raises ``torch.OutOfMemoryError``.
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ class MemoryMeter(Protocol):
     def live_bytes(self) -> int: ...
     def peak_bytes(self) -> int: ...
     def reset_peak(self) -> None: ...
+    def set_budget(self, size_bytes: int) -> None: ...
+    def retries(self) -> int: ...
+    def capacity_bytes(self) -> int: ...
 
 
 class CpuMemoryMeter:
@@ -47,6 +51,16 @@ class CpuMemoryMeter:
     def reset_peak(self) -> None:
         self._allocator.reset_peak()
 
+    def set_budget(self, size_bytes: int) -> None:
+        """Have ``torch.OutOfMemoryError`` raised when live bytes would pass ``size_bytes``."""
+        self._allocator.set_budget(size_bytes)
+
+    def retries(self) -> int:
+        return 0  # Nothing is cached, so nothing can be given back.
+
+    def capacity_bytes(self) -> int:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
 
 class CudaMemoryMeter:
     """The CUDA caching allocator's own statistics for the current device."""
@@ -62,6 +76,21 @@ class CudaMemoryMeter:
     def reset_peak(self) -> None:
         torch.cuda.reset_peak_memory_stats()
 
+    def set_budget(self, size_bytes: int) -> None:
+        """Leave this process ``size_bytes`` of the card: for what it holds outside of the allocator
+        by now (CUDA's context, NCCL) and, with the rest, for the allocator.
+        """
+        free, total = torch.cuda.mem_get_info()
+        outside = max(0, total - free - torch.cuda.memory_reserved())
+        share = max(0.0, (size_bytes - outside) / total)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+
+    def retries(self) -> int:
+        return int(torch.cuda.memory_stats()["num_alloc_retries"])
+
+    def capacity_bytes(self) -> int:
+        return torch.cuda.mem_get_info()[1]
+
 
 class MemoryPhases:
     """Peak and live bytes by phase, above what was held when this was made.
@@ -75,7 +104,7 @@ class MemoryPhases:
         self.phases: dict[Phase, PhaseMemory] = {}
         gc.disable()
         self.settle(keep=True)
-        self._floor = meter.live_bytes() if meter else 0
+        self.floor_bytes = meter.live_bytes() if meter else 0
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -85,10 +114,10 @@ class MemoryPhases:
         self.settle(keep=True)
         self.meter.reset_peak()
         yield
-        peak = self.meter.peak_bytes() - self._floor
+        peak = self.meter.peak_bytes() - self.floor_bytes
         self.settle()
         self.phases[name] = PhaseMemory(
-            peak_allocated_bytes=peak, live_bytes=self.meter.live_bytes() - self._floor
+            peak_allocated_bytes=peak, live_bytes=self.meter.live_bytes() - self.floor_bytes
         )
 
     def settle(self, *, keep: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,7 @@ class Trainer:
         self.scheduler = scheduler
         self.phases = phases
         self.progress = Progress()
+        self.after_forward: Callable[[], None] = lambda: None
 
     @property
     def recipe(self) -> Recipe:
@@ -80,7 +81,7 @@ class Trainer:
         clock.mark()
         while limit is None or len(norms) < limit:
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            loss, norm, samples = self._step(batches)
+            loss, norm, samples = self.step(batches)
             if not samples:
                 break
             losses.append(loss)
@@ -94,7 +95,7 @@ class Trainer:
         self.progress.loss.extend(float(loss) for loss in losses)
         self.progress.gradient_norm.extend(map(_as_float, norms))
 
-    def _step(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, Any, int]:
+    def step(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, Any, int]:
         """One optimizer step: mean loss over its micro-batches, gradient norm before clipping, and
         samples seen; 0 of these when the data is used up.
 
@@ -107,6 +108,7 @@ class Trainer:
         for batch in batches:
             with self.accelerator.accumulate(self.model):
                 loss = self.workload.loss(self.model, batch)
+                self.after_forward()
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = self._clip()

@@ -33,23 +33,20 @@ def run(folder: Path) -> int:
     leave_with(job.controller_pid)
     findings = Findings(job, int(os.environ["RANK"]))
     try:
-        import torch
-
+        from zerogate.rank.oom import is_device_oom
+        from zerogate.rank.probe import probe_cell
         from zerogate.rank.training import train_cell
     except BaseException as error:
         findings.write("error", error)
         traceback.print_exc()
         return EXIT_ERROR
     try:
-        train_cell(job, findings, started)
-    except torch.OutOfMemoryError as error:
-        findings.write("oom", error)
-        traceback.print_exc()
-        return EXIT_OOM
+        {"training": train_cell, "probe": probe_cell}[job.purpose](job, findings, started)
     except BaseException as error:
-        findings.write("error", error)
+        oom = is_device_oom(error)
+        findings.write("oom" if oom else "error", error)
         traceback.print_exc()
-        return EXIT_ERROR
+        return EXIT_OOM if oom else EXIT_ERROR
     findings.write("ok")
     return 0
 

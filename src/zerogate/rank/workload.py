@@ -62,6 +62,9 @@ class Workload(ABC):
 
     quality: ClassVar[Mapping[str, Quality]]
 
+    evaluates_by_generating: ClassVar[bool] = False
+    """Whether evaluation generates, so that its batch size is limited by memory in its own way."""
+
     recipes: ClassVar[Mapping[Tier, Recipe]]
     """How each tier trains; every strategy shares it."""
 

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import math
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ def results(session: Session) -> dict[str, Any]:
         "failures": [
             {"cell": cell.id, "kind": error.kind, "summary": error.summary, "log": error.log}
             for cell, error in sorted(session.failures.items())
+        ],
+        "batch_sizes": [
+            {"cell": cell.id, **asdict(replace(found, record=None))}
+            for (cell, _), found in sorted(session.batch_sizes.items())
         ],
         "verdicts": [verdict.as_dict() for verdict in session.verdicts],
     }

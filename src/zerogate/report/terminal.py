@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from zerogate.batch_size import SIZE
 from zerogate.cell import Cell
-from zerogate.measurement import Measurement
+from zerogate.measurement import Measurement, speedup_at_max
+from zerogate.report.published import published
 from zerogate.report.words import MIB, sentence, word
-from zerogate.session import Session
+from zerogate.session import SPEEDUP_AT_MAX, Session
 from zerogate.verdict import GRAVITY, Verdict
 
 WIDTH = 80
@@ -58,16 +60,22 @@ def _table(session: Session, cells: list[Cell]) -> str:
     table.add_column("Strategy", no_wrap=True)
     for title in ("Batch", "Peak\nMiB", "Train\ns/epoch", "vs\nDDP", "Eval\ns"):
         table.add_column(title, justify="right", no_wrap=True)
+    for title, _ in _searched(session, cells):
+        table.add_column(title, justify="right", no_wrap=True)
     for name in quality:
         table.add_column(QUALITY_TITLES.get(name, name), justify="right", no_wrap=True)
     table.add_column("Verdict", no_wrap=True)
     for cell in cells:
-        table.add_row(*_row(session, cell, quality))
+        table.add_row(*_row(session, cell, quality, _searched(session, cells)))
     text = io.StringIO()
     Console(file=text, width=WIDTH, no_color=True, highlight=False).print(table)
     lines = [_title(first, known), *text.getvalue().splitlines()]
     if any(line.rstrip().endswith(UNJUDGED) for line in lines):
         lines.append(f"{UNJUDGED} but not everything could be judged; pytest's summary says why")
+    if _searched(session, cells):
+        folder = session.options.root / "baselines" / "published"
+        names = [cell.strategy for cell in cells]
+        lines += published(folder, first.workload, names, session.hardware(first))
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -79,10 +87,23 @@ def _title(cell: Cell, measurement: Measurement | None) -> str:
     return f"{title}, {millions:.1f}M parameters, {measurement.settings['data_origin']} data"
 
 
-def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
+def _searched(session: Session, cells: Iterable[Cell]) -> list[tuple[str, str]]:
+    """Title and metric of the columns on batch sizes, where any of ``cells`` was searched."""
+    kinds = {kind for cell, kind in session.batch_sizes if cell in cells}
+    found = []
+    if "train" in kinds:
+        found += [("Max\nbatch", SIZE["train"]), ("vs DDP\nat max", SPEEDUP_AT_MAX)]
+    if "eval" in kinds:
+        found += [("Max\neval", SIZE["eval"])]
+    return found
+
+
+def _row(
+    session: Session, cell: Cell, quality: Sequence[str], searched: Sequence[tuple[str, str]]
+) -> list[str]:
     measurement = session.measurements.get(cell)
     if measurement is None:
-        return [cell.strategy, *["-"] * (5 + len(list(quality))), "ERROR"]
+        return [cell.strategy, *["-"] * (5 + len(searched) + len(quality)), "ERROR"]
 
     def shown(name: str, form: Callable[[float], str]) -> str:
         value = measurement.value(name)
@@ -90,7 +111,7 @@ def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
 
     reference = session.measurements.get(cell.reference)
     speedup = "-"
-    if reference is not None and not cell.is_reference:
+    if not cell.is_reference and reference and reference.launches and measurement.launches:
         speedup = f"{session.speedups(cell):.2f}x"
     return [
         cell.strategy,
@@ -99,6 +120,7 @@ def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
         shown("epoch_seconds", lambda value: f"{value:.2f}"),
         speedup,
         shown("eval_seconds", lambda value: f"{value:.2f}"),
+        *(_batch(session, cell, name) for _, name in searched),
         *(shown(name, _quality) for name in quality),
         _worst(cell, (verdict for verdict in session.verdicts if verdict.cell == cell)),
     ]
@@ -106,6 +128,19 @@ def _row(session: Session, cell: Cell, quality: Iterable[str]) -> list[str]:
 
 def _quality(value: float) -> str:
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.4g}"
+
+
+def _batch(session: Session, cell: Cell, name: str) -> str:
+    """A batch size; a speedup at the largest; "OOM" where not even one sample fits."""
+    measurement, reference = (session.measurements.get(one) for one in (cell, cell.reference))
+    assert measurement is not None
+    if name == SPEEDUP_AT_MAX:
+        if cell.is_reference or reference is None:
+            return "-"
+        speedup = speedup_at_max(reference, measurement)
+        return "-" if speedup is None else f"{speedup:.2f}x"
+    size = measurement.searched.get(name)
+    return "-" if size is None else str(size) if size else "OOM at 1"
 
 
 def _worst(cell: Cell, verdicts: Iterable[Verdict]) -> str:

@@ -68,6 +68,8 @@ class ToyFaults(Workload):
             case "oom":
                 torch.empty(10**12, dtype=torch.int8, device="meta")
                 raise torch.OutOfMemoryError("CPU out of memory. Tried to allocate 5 bytes")
+            case "hoard":
+                self.hoarded = torch.empty(10**9, dtype=torch.int8)
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "leave":

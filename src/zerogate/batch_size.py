@@ -1,0 +1,161 @@
+"""The largest batch that fits a cell's memory budget: the search, carried out by probe launches."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zerogate.launch.errors import OutOfMemoryError
+from zerogate.measurement import Value
+from zerogate.record import BatchKind, Probed, ProbeRequest, RankRecord
+from zerogate.search import Probe, Search
+
+LARGEST = 4096
+"""No batch larger than this is tried: the article's largest is 200."""
+
+BUDGET = {"train": "batch_budget_bytes", "eval": "eval_batch_budget_bytes"}
+SIZE = {"train": "max_micro_batch_size", "eval": "max_eval_batch_size"}
+
+# What is found under a budget and can only be compared under the same.
+UNDER = {
+    "train": (
+        *("max_micro_batch_size", "batch_base_bytes", "batch_bytes_per_sample"),
+        *("samples_per_second_at_max", "speedup_over_ddp_at_max"),
+    ),
+    "eval": (
+        *("max_eval_batch_size", "eval_batch_base_bytes", "eval_batch_bytes_per_sample"),
+        "eval_samples_per_second_at_max",
+    ),
+}
+
+
+def of_batch_size(metric: str) -> bool:
+    """Whether the search for the largest batch finds it."""
+    return "batch" in metric or metric.endswith("_at_max")
+
+
+def budget_of(metric: str) -> str | None:
+    """The name under which the budget of ``metric`` is kept; None where it has none."""
+    return next((BUDGET[kind] for kind, names in UNDER.items() if metric in names), None)
+
+
+ProbeLaunch = Callable[[ProbeRequest, int], tuple[RankRecord, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSize:
+    """The largest batch that fits, certified: it fits in a launch of its own, one more does not.
+
+    ``size`` 0: not even 1 fits, and ``note`` says what was short. What is
+    held after the forward pass is ``base_bytes`` + ``bytes_per_sample`` x size (between the size and
+    the smallest one tried). ``headroom_bytes`` is what the
+    budget leaves at ``size``, ``samples_per_second`` are of one rank times ranks. ``record`` is the
+    first launch's, which says what was probed.
+    """
+
+    record: RankRecord | None
+    kind: BatchKind
+    size: int
+    budget_bytes: int
+    launches: int
+    base_bytes: int | None = None
+    bytes_per_sample: int | None = None
+    headroom_bytes: int | None = None
+    samples_per_second: float | None = None
+    allocator_retries: int = 0
+    note: str = ""
+
+    def notes(self) -> dict[str, str]:
+        """Why there is no value, by metric, where not even 1 fits."""
+        return {} if self.size else dict.fromkeys(UNDER[self.kind][1:], f"OOM at 1: {self.note}")
+
+    def values(self) -> dict[str, Value]:
+        """By the names of the metric table; what is not known is left out."""
+        prefix = "" if self.kind == "train" else "eval_"
+        found = {
+            SIZE[self.kind]: self.size,
+            BUDGET[self.kind]: self.budget_bytes,
+            f"{prefix}batch_base_bytes": self.base_bytes,
+            f"{prefix}batch_bytes_per_sample": self.bytes_per_sample,
+            f"{prefix}batch_headroom_bytes": self.headroom_bytes,
+            f"{prefix}samples_per_second_at_max": self.samples_per_second,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> BatchSize:
+    """Search from ``guess``, what a baseline says, or from nothing.
+
+    Raises the LaunchFailedError of a probe that did not end by running out of memory.
+    """
+    search = Search(limit=LARGEST, guess=guess)
+    fitted: dict[int, Probed] = {}
+    first: RankRecord | None = None
+    note = ""
+    while (probe := search.ask()) is not None:
+        record, failed, why = _run(launch, kind, probe, search.launches)
+        first = first or record
+        search.tell(probe, [one.size for one in record.probed], failed)
+        fitted |= {one.size: one for one in record.probed}
+        if failed is not None:
+            note = why
+    assert first is not None
+    assert search.answer is not None
+    return _found(kind, search, fitted, first, note)
+
+
+def _run(
+    launch: ProbeLaunch, kind: BatchKind, probe: Probe, index: int
+) -> tuple[RankRecord, int | None, str]:
+    """The record to go by, the size that ran out, and why."""
+    request = ProbeRequest(kind=kind, sizes=probe.sizes, stop=probe.stop)
+    try:
+        return launch(request, index)[0], None, ""
+    except OutOfMemoryError as error:
+        record = error.record
+        assert record is not None
+        assert record.failure is not None
+        # Before the first size: the model alone is too much, whatever the batch.
+        failed = record.probing or probe.sizes[0]
+        return record, failed, f"{record.failure.phase}: {record.failure.message.splitlines()[0]}"
+
+
+def _found(
+    kind: BatchKind,
+    search: Search,
+    fitted: Mapping[int, Probed],
+    record: RankRecord,
+    note: str,
+) -> BatchSize:
+    size = search.low
+    values: dict[str, Any] = {}
+    if size:
+        own, least = fitted[size], fitted[min(fitted)]
+        values = {
+            "headroom_bytes": record.budget_bytes - own.peak_allocated_bytes,
+            "samples_per_second": _speed(kind, own, record),
+            "allocator_retries": own.allocator_retries,
+        }
+        if least.size < size:
+            slope = round((own.forward_bytes - least.forward_bytes) / (size - least.size))
+            values["bytes_per_sample"] = slope
+            values["base_bytes"] = own.forward_bytes - slope * size
+    return BatchSize(
+        record=record,
+        kind=kind,
+        size=size,
+        budget_bytes=record.budget_bytes,
+        launches=search.launches,
+        note=note if size == 0 else "",
+        **values,
+    )
+
+
+def _speed(kind: BatchKind, own: Probed, record: RankRecord) -> float:
+    """Samples per second of all ranks; the first training step, which is cold, does not count."""
+    assert record.recipe is not None
+    steps = own.step_seconds[1:] or own.step_seconds
+    micro_batches = record.recipe.gradient_accumulation_steps if kind == "train" else 1
+    return own.size * micro_batches * record.world_size / statistics.median(steps)

@@ -1,0 +1,97 @@
+"""What the regression suite's tests ask for: measured cells, and the gate that judges them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zerogate.cell import Cell
+from zerogate.gate import Gate
+from zerogate.stash import SESSION
+
+if TYPE_CHECKING:
+    from zerogate.batch_size import BatchSize
+    from zerogate.measurement import Measurement
+    from zerogate.record import BatchKind
+    from zerogate.session import Session
+
+
+@pytest.fixture(scope="session")
+def zerogate_session(pytestconfig: pytest.Config) -> Session:
+    """The session that measures and judges; closed at the end whatever happens."""
+    return pytestconfig.stash[SESSION]
+
+
+@pytest.fixture
+def measurement(cell: Cell, zerogate_session: Session) -> Measurement:
+    """The cell's measurement: launched on first use, judged by many tests.
+
+    Skips where this machine cannot run the cell; a launch that fails is an ERROR.
+    """
+    return _measure(zerogate_session, cell)
+
+
+def _measure(session: Session, cell: Cell) -> Measurement:
+    from zerogate.launch.errors import LaunchFailedError
+
+    if reason := session.runner.unavailable(cell):
+        pytest.skip(reason)
+    known = cell in session.failures
+    try:
+        return session.measure(cell)
+    except LaunchFailedError as error:
+        # Its other tests refer to the first one's report.
+        report = f"{error.kind}: {error.summary}" if known else error.report()
+    # Outside of the handler: pytest would show both exceptions.
+    pytest.fail(report, pytrace=False)
+
+
+@pytest.fixture
+def other(
+    request: pytest.FixtureRequest, cell: Cell, measurement: Measurement, zerogate_session: Session
+) -> Measurement:
+    """This session's measurement of the same workload and world size under the strategy that
+    ``@pytest.mark.compared_with`` names.
+    """
+    marker = request.node.get_closest_marker("compared_with")
+    return _measure(zerogate_session, replace(cell, strategy=marker.args[0]))
+
+
+@pytest.fixture
+def batch_size(request: pytest.FixtureRequest, cell: Cell, zerogate_session: Session) -> BatchSize:
+    """The largest batch that fits, of the kind that ``@pytest.mark.batch_size`` names."""
+    kind = request.node.get_closest_marker("batch_size").args[0]
+    found = _search(zerogate_session, cell, "train")
+    if kind == "eval":
+        if not zerogate_session.measurements[cell].evaluates_by_generating:
+            pytest.skip("only what evaluates by generating has an eval batch size of its own")
+        found = _search(zerogate_session, cell, kind)
+    if request.node.get_closest_marker("compared_with"):
+        _search(zerogate_session, cell.reference, kind)
+    return found
+
+
+def _search(session: Session, cell: Cell, kind: BatchKind) -> BatchSize:
+    from zerogate.launch.errors import LaunchFailedError
+
+    if reason := session.runner.unavailable(cell):
+        pytest.skip(reason)
+    known = (cell, kind) in session.search_failures
+    try:
+        return session.batch_size(cell, kind)
+    except LaunchFailedError as error:
+        report = f"{error.kind}: {error.summary}" if known else error.report()
+    pytest.fail(report, pytrace=False)
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest, cell: Cell, zerogate_session: Session) -> Gate:
+    """``gate("loss")`` holds metrics of the cell to their baselines; see ``Gate`` for the rest.
+
+    The cell has trained, unless the test is on batch sizes, which are found without.
+    """
+    if not request.node.get_closest_marker("batch_size"):
+        request.getfixturevalue("measurement")
+    return Gate(request, zerogate_session, cell)

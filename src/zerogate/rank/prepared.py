@@ -1,0 +1,187 @@
+"""What every launch on a rank begins with: the job becomes a model that is ready to train."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, set_seed
+from torch.utils.data import DataLoader
+
+from zerogate.rank import meters, ops
+from zerogate.rank.accelerator import build_accelerator
+from zerogate.rank.allocator import AllocatorUnavailableError, CountingAllocator, build
+from zerogate.rank.applied import applied, check_applied, check_collectives
+from zerogate.rank.environment import export_accelerate_environment, software
+from zerogate.rank.gloo import wait_for_release
+from zerogate.rank.optimizer import build_optimizer
+from zerogate.rank.scale import scale_bytes
+from zerogate.rank.train import Trainer
+from zerogate.rank.weights import build_model
+from zerogate.rank.workload import Corpus, Workload, load_workload_class
+from zerogate.record import Job
+
+if TYPE_CHECKING:
+    from zerogate.rank.findings import Findings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A cell on one rank, checked and ready."""
+
+    workload: Workload
+    accelerator: Accelerator
+    phases: meters.MemoryPhases
+    trainer: Trainer
+    train_set: Any
+    train_loader: Any
+    eval_set: Any
+    eval_loader: Any
+    canary_seconds: float
+
+
+def prepare(job: Job, findings: Findings, started: float) -> Prepared:
+    """Build the cell of ``job``, and see that it is the one asked for.
+
+    ``started`` is the ``perf_counter`` at which this rank began. Raises NotAppliedError.
+    """
+    meter = _memory_meter(job, findings)
+    workload = _workload(job)
+    findings.add(
+        environment=software(),
+        accelerate_environment=export_accelerate_environment(
+            job.config_file, job.cell.world_size, "no" if job.cell.tier == "cpu" else None
+        ),
+        workload_version=workload.version,
+        data_origin=job.data_origin,
+        parameters=workload.parameters,
+        recipe=workload.recipe,
+        quality_better={name: quality.better for name, quality in workload.quality.items()},
+        quality_learned={name: quality.learned for name, quality in workload.quality.items()},
+        evaluates_by_generating=workload.evaluates_by_generating,
+    )
+    if job.cell.tier == "cpu" and meter is not None:
+        wait_for_release(meter.live_bytes)
+    ops.load(job.ops, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
+    accelerator = build_accelerator(job, workload)
+    check_collectives(accelerator.device)
+    train_set, eval_set = workload.datasets()
+    phases = meters.MemoryPhases(meter)
+    canary = meters.canary_seconds()
+    findings.add(canary_seconds=canary)
+    _set_budget(job, workload, phases, findings)
+    with phases.phase("init"):
+        trainer, train_loader, eval_loader = _prepare(
+            job, workload, accelerator, phases, train_set, eval_set
+        )
+    found = applied(accelerator, trainer.model, trainer.optimizer, workload.recipe)
+    findings.add(applied=found, setup_seconds=time.perf_counter() - started)
+    check_applied(
+        {
+            **job.requested,
+            "gradient_accumulation_steps": workload.recipe.gradient_accumulation_steps,
+            "micro_batch_size": workload.recipe.micro_batch_size,
+            "gradient_clipping": workload.recipe.max_gradient_norm,
+        },
+        found,
+    )
+    return Prepared(
+        workload=workload,
+        accelerator=accelerator,
+        phases=phases,
+        trainer=trainer,
+        train_set=train_set,
+        train_loader=train_loader,
+        eval_set=eval_set,
+        eval_loader=eval_loader,
+        canary_seconds=canary,
+    )
+
+
+def _set_budget(
+    job: Job, workload: Workload, phases: meters.MemoryPhases, findings: Findings
+) -> None:
+    """Limit the device memory of this rank, counted from what it holds before the model."""
+    if phases.meter is None or job.purpose != "probe":
+        return
+    if job.device_memory_bytes is None:
+        findings.add(budget_bytes=phases.meter.capacity_bytes())
+        return
+    budget = job.device_memory_bytes
+    if job.cell.tier == "cpu":
+        budget = scale_bytes(budget, ratio=workload.scale_parameters / workload.full_parameters)
+    findings.add(budget_bytes=budget)
+    phases.meter.set_budget(phases.floor_bytes + budget)
+
+
+def _prepare(
+    job: Job,
+    workload: Workload,
+    accelerator: Accelerator,
+    phases: meters.MemoryPhases,
+    train_set: Any,
+    eval_set: Any,
+) -> tuple[Trainer, Any, Any]:
+    recipe = workload.recipe
+    set_seed(job.seed)
+    model: Any = build_model(workload, accelerator, job.seed)
+    train_loader: Any = DataLoader(
+        train_set,
+        shuffle=True,
+        batch_size=recipe.micro_batch_size,
+        collate_fn=workload.collate,
+    )
+    eval_loader: Any = DataLoader(
+        eval_set, batch_size=recipe.eval_micro_batch_size, collate_fn=workload.collate
+    )
+    per_step = (
+        recipe.micro_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
+    )
+    total_steps = -(-len(train_set) // per_step) * recipe.epochs
+    optimizer, scheduler = build_optimizer(accelerator, model, recipe, total_steps)
+    model, optimizer, train_loader, scheduler = accelerator.prepare(
+        model, optimizer, train_loader, scheduler
+    )
+    # Apart from the others: DeepSpeed would take the smallest batch size it sees for its own.
+    eval_loader = accelerator.prepare_data_loader(eval_loader)
+    if accelerator.distributed_type == DistributedType.FSDP and hasattr(model, "generate"):
+        # FSDP2 gathers parameters around forward; generate must count as one.
+        torch.distributed.fsdp.register_fsdp_forward_method(model, "generate")
+    trainer = Trainer(accelerator, workload, model, optimizer, scheduler, phases)
+    return trainer, train_loader, eval_loader
+
+
+def _workload(job: Job) -> Workload:
+    workload_class = load_workload_class(Path(job.workload_file))
+    tier = job.cell.tier
+    changes: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("learning_rate", job.learning_rate),
+            ("micro_batch_size", job.micro_batch_size),
+        )
+        if value is not None
+    }
+    if changes:
+        recipe = dataclasses.replace(workload_class.recipes[tier], **changes)
+        workload_class.recipes = {**workload_class.recipes, tier: recipe}
+    corpus = Corpus(folder=Path(job.data_folder), origin=job.data_origin)
+    return workload_class(tier=tier, corpus=corpus)
+
+
+def _memory_meter(job: Job, findings: Findings) -> meters.MemoryMeter | None:
+    if job.cell.tier == "gpu":
+        findings.add(memory_source=meters.CudaMemoryMeter.source)
+        return meters.CudaMemoryMeter()
+    try:
+        allocator = CountingAllocator(build(Path(os.environ["ZEROGATE_NATIVE_DIR"])))
+    except AllocatorUnavailableError as error:
+        findings.add(memory_source=str(error))
+        return None
+    findings.add(memory_source=meters.CpuMemoryMeter.source)
+    return meters.CpuMemoryMeter(allocator)

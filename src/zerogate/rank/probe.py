@@ -1,0 +1,127 @@
+"""A probe launch on one rank: batch sizes tried until one runs out of memory.
+
+Each size trains for three optimizer steps: optimizer states exist from the second on, and the third
+sees what the second left. The samples are the longest there are, repeated if need be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from zerogate.rank.meters import Clock, MemoryMeter, MemoryPhases
+from zerogate.rank.prepared import Prepared, prepare
+from zerogate.rank.workload import Batch
+from zerogate.record import Job, Probed, ProbeRequest
+from zerogate.search import Tried, next_size
+
+if TYPE_CHECKING:
+    from zerogate.rank.findings import Findings
+
+STEPS = 3
+
+
+class NotMeasurableError(RuntimeError):
+    """There is no device memory meter here, so there is no budget to run out of."""
+
+
+def probe_cell(job: Job, findings: Findings, started: float) -> None:
+    """Try the sizes that ``job`` asks for; running out of memory ends the rank."""
+    request = job.probe
+    assert request is not None
+    cell = prepare(job, findings, started)
+    meter = cell.phases.meter
+    if meter is None:
+        raise NotMeasurableError("batch size: device memory cannot be counted here; install g++")
+    findings.phase = "probe"
+    budget_bytes: int = findings.value("budget_bytes")
+    sizes = list(request.sizes)
+    tried: list[Probed] = []
+    while sizes:
+        size = sizes.pop(0)
+        findings.add(probing=size)
+        tried.append(_try(cell, meter, request, size))
+        findings.add(probed=tuple(tried))
+        if not sizes and request.stop is not None:
+            following = next_size(
+                [Tried(one.size, one.peak_allocated_bytes, one.forward_bytes) for one in tried],
+                budget_bytes,
+                request.stop,
+            )
+            sizes += [following] if following is not None else []
+    if dist.is_initialized():
+        dist.barrier()
+
+
+class Peaks:
+    """The peak of a size, and what is held when its forward pass is done, in bytes."""
+
+    def __init__(self, phases: MemoryPhases, meter: MemoryMeter) -> None:
+        self._phases = phases
+        self._meter = meter
+        self.forward = 0
+        phases.settle(keep=True)
+        meter.reset_peak()
+
+    @property
+    def whole(self) -> int:
+        return self._meter.peak_bytes() - self._phases.floor_bytes
+
+    def after_forward(self) -> None:
+        self.forward = max(self.forward, self._meter.live_bytes() - self._phases.floor_bytes)
+
+
+def _try(cell: Prepared, meter: MemoryMeter, request: ProbeRequest, size: int) -> Probed:
+    retries = meter.retries()
+    peaks = Peaks(cell.phases, meter)
+    seconds = (_train if request.kind == "train" else _evaluate)(cell, size, peaks)
+    own = [peaks.whole, peaks.forward]
+    # Sizes are chosen by peaks, and every rank must choose the same.
+    worst = torch.tensor(own, device=cell.accelerator.device)
+    if dist.is_initialized():
+        dist.all_reduce(worst, op=dist.ReduceOp.MAX)
+    whole, forward = worst.tolist()
+    return Probed(
+        size=size,
+        peak_allocated_bytes=whole,
+        forward_bytes=forward,
+        step_seconds=tuple(seconds),
+        allocator_retries=meter.retries() - retries,
+    )
+
+
+def _train(cell: Prepared, size: int, peaks: Peaks) -> list[float]:
+    cell.trainer.model.train()
+    cell.trainer.after_forward = peaks.after_forward
+    clock = Clock(cell.accelerator.device)
+    clock.mark()
+    for _ in range(STEPS):
+        micro_batches = (
+            _batch(cell, cell.train_set, size)
+            for _ in range(cell.workload.recipe.gradient_accumulation_steps)
+        )
+        cell.trainer.step(micro_batches)
+        clock.mark()
+        cell.phases.settle()
+    return clock.laps()
+
+
+def _evaluate(cell: Prepared, size: int, peaks: Peaks) -> list[float]:
+    _, seconds = cell.trainer.evaluate([_batch(cell, cell.eval_set, size)])
+    peaks.forward = peaks.whole  # Generating holds its most in its last step.
+    return [seconds]
+
+
+def _batch(cell: Prepared, samples: Sequence[Any], size: int) -> Batch:
+    longest = sorted(samples, key=_length, reverse=True)
+    batch = cell.workload.collate([longest[index % len(longest)] for index in range(size)])
+    return {name: values.to(cell.accelerator.device) for name, values in batch.items()}
+
+
+def _length(sample: Any) -> int:
+    """Tokens of a sample, over all of its sequences."""
+    sequences = sample.values() if isinstance(sample, dict) else [sample]
+    return sum(len(sequence) for sequence in sequences if hasattr(sequence, "__len__"))

@@ -1,0 +1,55 @@
+"""The largest batch, found by launches: exact, and running out leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import pytest
+
+from tests.launch.conftest import TOY, available
+from zerogate.batch_size import find
+from zerogate.launch.errors import OutOfMemoryError
+from zerogate.record import ProbeRequest
+
+MEMORY = 2**33  # Of the full-size toy; a thousandth of it is for the scale model.
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "fsdp2"])
+def test_the_answer_fits_afresh_and_one_more_does_not(launches, strategy):
+    cell = dataclasses.replace(TOY, strategy=strategy)
+    session = launches.session(device_memory_bytes=MEMORY)
+    available(session, cell)
+    found = find(partial(session.runner.probe, cell), "train", None)
+    assert found.size > 1
+    assert found.budget_bytes == 8_589_935
+    assert found.headroom_bytes >= 0
+    for index in range(3):
+        fits = ProbeRequest(kind="train", sizes=(found.size,))
+        [one] = session.runner.probe(cell, fits, 10 + index)[0].probed
+        assert one.peak_allocated_bytes == found.budget_bytes - found.headroom_bytes
+        with pytest.raises(OutOfMemoryError) as error:
+            session.runner.probe(
+                cell, ProbeRequest(kind="train", sizes=(found.size + 1,)), 20 + index
+            )
+        assert error.value.record.probing == found.size + 1
+
+
+def test_a_budget_below_the_model_says_both_numbers(launches):
+    session = launches.session(device_memory_bytes=2**24)
+    available(session, TOY)
+    found = find(partial(session.runner.probe, TOY), "train", None)
+    assert (found.size, found.launches) == (0, 1)
+    assert "of a budget of 16777 bytes" in found.note
+
+
+def test_one_rank_that_runs_out_ten_times_leaves_nothing_behind(launches):
+    session = launches.session(device_memory_bytes=MEMORY)
+    available(session, TOY)
+    launches.fault("hoard")
+    for index in range(10):
+        with pytest.raises(OutOfMemoryError) as error:
+            session.runner.probe(TOY, ProbeRequest(kind="train", sizes=(1,)), index)
+        assert error.value.record.rank == 1
+    launches.fault("")
+    assert session.runner.probe(TOY, ProbeRequest(kind="train", sizes=(1,)), 10)

@@ -1,0 +1,91 @@
+"""The largest batch: searched without training, judged, shown, and kept apart by budget."""
+
+import json
+
+import pytest
+
+ONLY = ("-m", "cpu and batch_size")
+
+
+@pytest.fixture
+def searched(project):
+    """A project whose batch sizes are recorded: 5 on every strategy."""
+    assert project.run(*ONLY, "--update-baselines", "--reason", "first").ret == pytest.ExitCode.OK
+    (project.path / "launches.txt").unlink()
+    return project
+
+
+def test_what_is_unchanged_takes_the_two_certificates(searched):
+    assert searched.run(*ONLY).ret == pytest.ExitCode.OK
+    assert searched.launches == ["tiny_words-ddp-w2-cpu"] * 2 + ["tiny_words-zero2-w2-cpu"] * 2
+    [ddp, _] = searched.results()["batch_sizes"]
+    assert (ddp["size"], ddp["launches"]) == (5, 2)
+    assert (ddp["bytes_per_sample"], ddp["base_bytes"]) == (10, 50)
+
+
+def test_a_smaller_batch_is_a_regression_and_a_larger_one_an_improvement(searched):
+    searched.change({"ddp": {"fits": 6}, "zero2": {"fits": 4}})
+    result = searched.run(*ONLY)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "ddp *6 *IMPROVED",
+            "zero2 *4 *REGRESSED",
+            "*zero2-w2-cpu largest micro-batch: REGRESSED: 4 samples, baseline 5 samples (-20.0%*",
+        ]
+    )
+
+
+def test_where_not_even_one_sample_fits_that_is_the_result(searched):
+    searched.change({"zero2": {"fits": 0}})
+    searched.run(*ONLY).stdout.fnmatch_lines(
+        ["zero2 *OOM at 1*", "*largest micro-batch: REGRESSED: 0 samples, baseline 5 samples*"]
+    )
+
+
+def test_another_budget_is_not_comparable(searched):
+    result = searched.run(*ONLY, "--device-memory=12GiB")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*recorded with a budget of 25769803 bytes, this is 12884901*"])
+
+
+def test_training_and_searching_keep_each_others_baselines(searched):
+    assert searched.record().ret == pytest.ExitCode.OK
+    recorded = json.loads(searched.baselines.read_text())["cells"]["zero2-w2"]["metrics"]
+    names = {"max_micro_batch_size", "loss", "speedup_over_ddp", "speedup_over_ddp_at_max"}
+    assert names <= set(recorded)
+    assert searched.run("-m", "cpu").ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("size", ["24", "lots", "0GiB", "-1GiB", "24GiBs", ""])
+def test_a_size_that_is_none(project, size):
+    result = project.run(f"--device-memory={size}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --device-memory: *is not a size; expected a number*"])
+
+
+def test_published_values_stand_beside_and_are_not_comparable(searched):
+    folder = searched.path / "baselines" / "published"
+    folder.mkdir()
+    content = {
+        "hardware": "titan-x2",
+        "source": "an article",
+        "workloads": {
+            "tiny_words": {
+                "ddp": {"max_micro_batch_size": 0},
+                "zero2": {"max_micro_batch_size": 40, "epoch_seconds": 28.98},
+                "zero3": {"max_micro_batch_size": 50},
+            }
+        },
+    }
+    (folder / "titan-x2.json").write_text(json.dumps(content))
+    result = searched.run(*ONLY)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        [
+            "published for titan-x2; not comparable: this is *",
+            "  ddp: OOM at 1",
+            "  zero2: batch 40, s/epoch 28.98",
+        ]
+    )
+    assert "zero3" not in result.stdout.str()
