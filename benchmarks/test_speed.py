@@ -100,7 +100,7 @@ def test_the_whole_cpu_matrix(tmp_path):
         "-m",
         "pytest",
         "-m",
-        "cpu and not batch_size",
+        "cpu",
         "-q",
         f"--report-dir={tmp_path}",
     ]

@@ -93,6 +93,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.option.markexpr and not cuda_device_names():
         # Nobody named a tier: the cells that this machine can run.
         _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
+    if "batch_size" not in f"{config.option.markexpr} {config.option.keyword} {config.args}":
+        # A search takes as long as the training that everything else is judged by.
+        _deselect(config, items, lambda item: item.get_closest_marker("batch_size") is not None)
     if config.option.collectonly:
         return
     cells = _cells(items)

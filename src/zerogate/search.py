@@ -51,7 +51,9 @@ def next_size(tried: Sequence[Tried], budget_bytes: int, stop: int) -> int | Non
         forward = (last.forward_bytes - before.forward_bytes) / wider
         whole = (last.peak_bytes - before.peak_bytes) / wider
         if (steepest := max(forward, whole)) > 0:
-            step = int((budget_bytes - last.peak_bytes) / steepest * 7 / 8)
+            # A long step may span a kink, beyond which peaks rise more steeply than it shows.
+            share = 1 / 2 if wider > before.size else 7 / 8
+            step = int((budget_bytes - last.peak_bytes) / steepest * share)
             if whole < forward / 20:
                 step = max(step, int((budget_bytes - last.forward_bytes) / forward / 2))
         step = min(step, (GALLOP - 1) * last.size)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import select
-import signal
 import subprocess
 import sys
 
@@ -125,5 +124,7 @@ def test_ranks_leave_when_their_controller_is_killed(launches, launcher):
     controller.kill()
     controller.wait()
     _, left = psutil.wait_procs(ours, timeout=20)
-    psutil.Process(child).send_signal(signal.SIGKILL)
+    orphan = psutil.Process(child)
+    orphan.kill()
+    orphan.wait(timeout=20)
     assert not left, f"still there 20 s after their controller was killed: {left}"

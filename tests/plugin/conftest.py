@@ -117,10 +117,8 @@ class Project:
         (self.path / "change.json").write_text(json.dumps(by_strategy))
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        """The suite on the cpu tier, batch sizes aside unless ``-m`` asks for them."""
-        return self.pytester.runpytest_subprocess(
-            *("-m", "cpu and not batch_size", "-p", "no:cacheprovider"), *arguments
-        )
+        """The suite on the cpu tier, without batch sizes unless ``-m`` asks for them."""
+        return self.pytester.runpytest_subprocess("-m", "cpu", "-p", "no:cacheprovider", *arguments)
 
     def record(self, *arguments: str) -> pytest.RunResult:
         return self.run("--update-baselines", "--reason", "first", *arguments)

@@ -15,6 +15,11 @@ def searched(project):
     return project
 
 
+def test_nobody_searches_who_did_not_ask_for_it(searched):
+    searched.run("-k", "memory", "--missing-baseline", "skip")
+    assert searched.launches == ["tiny_words-ddp-w2-cpu", "tiny_words-zero2-w2-cpu"]
+
+
 def test_what_is_unchanged_takes_the_two_certificates(searched):
     assert searched.run(*ONLY).ret == pytest.ExitCode.OK
     assert searched.launches == ["tiny_words-ddp-w2-cpu"] * 2 + ["tiny_words-zero2-w2-cpu"] * 2
@@ -54,7 +59,7 @@ def test_training_and_searching_keep_each_others_baselines(searched):
     recorded = json.loads(searched.baselines.read_text())["cells"]["zero2-w2"]["metrics"]
     names = {"max_micro_batch_size", "loss", "speedup_over_ddp", "speedup_over_ddp_at_max"}
     assert names <= set(recorded)
-    assert searched.run("-m", "cpu").ret == pytest.ExitCode.OK
+    assert searched.run("-m", "cpu or batch_size").ret == pytest.ExitCode.OK
 
 
 @pytest.mark.parametrize("size", ["24", "lots", "0GiB", "-1GiB", "24GiBs", ""])

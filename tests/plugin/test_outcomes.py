@@ -214,7 +214,7 @@ def test_gpu_cells_skip_with_what_they_need(project):
 
 
 def test_without_a_tier_the_cells_that_can_run(recorded):
-    result = recorded.pytester.runpytest_subprocess("-k", "not batch")
+    result = recorded.pytester.runpytest_subprocess()
     assert result.ret == pytest.ExitCode.OK
     assert sorted(recorded.launches) == ["tiny_words-ddp-w2-cpu", CELL]
 

@@ -128,6 +128,18 @@ def test_where_the_optimizer_step_hides_the_line_three_launches_find_it(fits: in
     assert search.launches <= 3
 
 
+def test_beyond_a_kink_three_launches_find_it() -> None:
+    """As ZeRO-1 on BlenderBot: 3.7 MB a sample at first, 4.7 at the end."""
+    machine = Machine(
+        fits=40,
+        forward=lambda size: 32_043_652 + 3_199_424 * size,
+        peak=lambda size: max(70_589_252 + 1_537_728 * size, 32_043_620 + 4_736_960 * size),
+        budget=226_126_181,
+    )
+    search = solve(machine)
+    assert (search.answer, search.launches) == (40, 3)
+
+
 def test_where_not_even_one_fits_the_answer_is_zero() -> None:
     search = solve(affine(0))
     assert (search.answer, search.launches) == (0, 1)
