@@ -9,37 +9,14 @@ from typing import Any
 
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.measurement import Value
+from zerogate.metric import METRICS
 from zerogate.record import BatchKind, Probed, ProbeRequest, RankRecord
 from zerogate.search import Probe, Search
 
 LARGEST = 4096
 """No batch larger than this is tried: the article's largest is 200."""
 
-BUDGET = {"train": "batch_budget_bytes", "eval": "eval_batch_budget_bytes"}
 SIZE = {"train": "max_micro_batch_size", "eval": "max_eval_batch_size"}
-
-# What is found under a budget and can only be compared under the same.
-UNDER = {
-    "train": (
-        *("max_micro_batch_size", "batch_base_bytes", "batch_bytes_per_sample"),
-        *("samples_per_second_at_max", "speedup_over_ddp_at_max"),
-    ),
-    "eval": (
-        *("max_eval_batch_size", "eval_batch_base_bytes", "eval_batch_bytes_per_sample"),
-        "eval_samples_per_second_at_max",
-    ),
-}
-
-
-def of_batch_size(metric: str) -> bool:
-    """Whether the search for the largest batch finds it."""
-    return "batch" in metric or metric.endswith("_at_max")
-
-
-def budget_of(metric: str) -> str | None:
-    """The name under which the budget of ``metric`` is kept; None where it has none."""
-    return next((BUDGET[kind] for kind, names in UNDER.items() if metric in names), None)
-
 
 ProbeLaunch = Callable[[ProbeRequest, int], tuple[RankRecord, ...]]
 
@@ -48,14 +25,11 @@ ProbeLaunch = Callable[[ProbeRequest, int], tuple[RankRecord, ...]]
 class BatchSize:
     """The largest batch that fits, certified: it fits in a launch of its own, one more does not.
 
-    ``size`` 0: not even 1 fits, and ``note`` says what was short. What is
-    held after the forward pass is ``base_bytes`` + ``bytes_per_sample`` x size (between the size and
-    the smallest one tried). ``headroom_bytes`` is what the
-    budget leaves at ``size``, ``samples_per_second`` are of one rank times ranks. ``record`` is the
-    first launch's, which says what was probed.
+    ``size`` 0: not even 1 fits, and ``note`` says what was short. What is held after the forward pass
+    is ``base_bytes`` + ``bytes_per_sample`` x size (between the size and the smallest one tried).
+    ``headroom_bytes`` is what the budget leaves at ``size``; ``samples_per_second`` are of all ranks.
     """
 
-    record: RankRecord | None
     kind: BatchKind
     size: int
     budget_bytes: int
@@ -69,14 +43,20 @@ class BatchSize:
 
     def notes(self) -> dict[str, str]:
         """Why there is no value, by metric, where not even 1 fits."""
-        return {} if self.size else dict.fromkeys(UNDER[self.kind][1:], f"OOM at 1: {self.note}")
+        if self.size:
+            return {}
+        budget = METRICS[SIZE[self.kind]].budget
+        known = self.values()
+        names = (metric.name for metric in METRICS.values() if metric.budget == budget)
+        why = f"OOM at 1: {self.note}"
+        return {name: why for name in names if name not in known}
 
     def values(self) -> dict[str, Value]:
         """By the names of the metric table; what is not known is left out."""
         prefix = "" if self.kind == "train" else "eval_"
         found = {
             SIZE[self.kind]: self.size,
-            BUDGET[self.kind]: self.budget_bytes,
+            f"{prefix}batch_budget_bytes": self.budget_bytes,
             f"{prefix}batch_base_bytes": self.base_bytes,
             f"{prefix}batch_bytes_per_sample": self.bytes_per_sample,
             f"{prefix}batch_headroom_bytes": self.headroom_bytes,
@@ -85,8 +65,9 @@ class BatchSize:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> BatchSize:
-    """Search from ``guess``, what a baseline says, or from nothing.
+def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> tuple[BatchSize, RankRecord]:
+    """Search from ``guess``, what a baseline says, or from nothing; with what was found comes the
+    first launch's record, which says what was probed.
 
     Raises the LaunchFailedError of a probe that did not end by running out of memory.
     """
@@ -103,7 +84,7 @@ def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> BatchSize:
             note = why
     assert first is not None
     assert search.answer is not None
-    return _found(kind, search, fitted, first, note)
+    return _found(kind, search, fitted, first, note), first
 
 
 def _run(
@@ -143,7 +124,6 @@ def _found(
             values["bytes_per_sample"] = slope
             values["base_bytes"] = own.forward_bytes - slope * size
     return BatchSize(
-        record=record,
         kind=kind,
         size=size,
         budget_bytes=record.budget_bytes,

@@ -7,7 +7,7 @@ package releases; ``hardware`` metrics are seconds and what follows from them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Better = Literal["lower", "higher", "equal"]
 Scope = Literal["portable", "hardware"]
@@ -19,7 +19,9 @@ class Metric:
 
     A change worse than ``max(relative * |baseline|, absolute)`` is a regression; a baseline that
     saw a larger spread among its own launches widens that (``verdict``). ``better: equal`` means
-    that a change in either direction is one. ``series`` are compared step by step.
+    that a change in either direction is one. ``series`` are compared step by step. ``budget`` names
+    the metric that says under which memory budget this one was found, for what the search for the
+    largest batch finds; values under different budgets are not compared.
     """
 
     name: str
@@ -30,10 +32,12 @@ class Metric:
     relative: float = 0.0
     absolute: float = 0.0
     series: bool = False
+    budget: str | None = None
 
 
-def _bytes(name: str, title: str) -> Metric:
-    return Metric(name=name, unit="bytes", better="lower", scope="portable", title=title)
+def _bytes(name: str, title: str, **more: Any) -> Metric:
+    values = {"unit": "bytes", "better": "lower", "scope": "portable"} | more
+    return Metric(name=name, title=title, **values)
 
 
 def _seconds(name: str, title: str) -> Metric:
@@ -50,33 +54,42 @@ def _seconds(name: str, title: str) -> Metric:
     )
 
 
+def _rate(name: str, unit: str, title: str, *, budget: str | None = None) -> Metric:
+    """What follows from seconds, and is as coarse."""
+    return Metric(
+        name=name,
+        unit=unit,
+        better="higher",
+        scope="hardware",
+        title=title,
+        relative=0.4,
+        budget=budget,
+    )
+
+
 def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
     """What the search for the largest batch finds; the line that peaks follow moves before it."""
+    budget = f"{prefix}batch_budget_bytes"
     return (
-        Metric(name=f"max_{of}", unit="samples", better="higher", scope="portable", title=title),
-        _bytes(f"{prefix}batch_base_bytes", f"{title}: bytes without a sample"),
-        _bytes(f"{prefix}batch_bytes_per_sample", f"{title}: bytes per sample"),
         Metric(
-            name=f"{prefix}batch_budget_bytes",
-            unit="bytes",
-            better="equal",
-            scope="portable",
-            title=f"{title}: budget",
-        ),
-        Metric(
-            name=f"{prefix}batch_headroom_bytes",
-            unit="bytes",
+            name=f"max_{of}",
+            unit="samples",
             better="higher",
             scope="portable",
-            title=f"{title}: headroom",
+            title=title,
+            budget=budget,
         ),
-        Metric(
-            name=f"{prefix}samples_per_second_at_max",
-            unit="samples/s",
-            better="higher",
-            scope="hardware",
-            title=f"{title}: samples per second",
-            relative=0.4,
+        _bytes(budget, f"{title}: budget", better="equal", budget=budget),
+        _bytes(f"{prefix}batch_base_bytes", f"{title}: bytes without a sample", budget=budget),
+        _bytes(f"{prefix}batch_bytes_per_sample", f"{title}: bytes per sample", budget=budget),
+        _bytes(
+            f"{prefix}batch_headroom_bytes", f"{title}: headroom", better="higher", budget=budget
+        ),
+        _rate(
+            f"{prefix}samples_per_second_at_max",
+            "samples/s",
+            f"{title}: samples per second",
+            budget=budget,
         ),
     )
 
@@ -149,29 +162,13 @@ METRICS: dict[str, Metric] = {
         _seconds("step_seconds", "median step time"),
         _seconds("eval_seconds", "eval time"),
         _seconds("setup_seconds", "set-up time"),
-        Metric(
-            name="samples_per_second",
-            unit="samples/s",
-            better="higher",
-            scope="hardware",
-            title="samples per second",
-            relative=0.4,
-        ),
-        Metric(
-            name="speedup_over_ddp",
-            unit="x",
-            better="higher",
-            scope="hardware",
-            title="speedup over DDP",
-            relative=0.4,
-        ),
-        Metric(
-            name="speedup_over_ddp_at_max",
-            unit="x",
-            better="higher",
-            scope="hardware",
-            title="speedup over DDP, each at its largest micro-batch",
-            relative=0.4,
+        _rate("samples_per_second", "samples/s", "samples per second"),
+        _rate("speedup_over_ddp", "x", "speedup over DDP"),
+        _rate(
+            "speedup_over_ddp_at_max",
+            "x",
+            "speedup over DDP, each at its largest micro-batch",
+            budget="batch_budget_bytes",
         ),
         Metric(
             name="peak_host_bytes",

@@ -17,7 +17,6 @@ from zerogate.baseline import (
     with_speedup,
     write_baselines,
 )
-from zerogate.batch_size import of_batch_size
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement, speedup_at_max
 from zerogate.metric import metric_named
@@ -145,7 +144,8 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
 def _asked_for(name: str, measurement: Measurement) -> bool:
     if name in (SPEEDUP, SPEEDUP_AT_MAX):
         return False
-    return bool(measurement.searched if of_batch_size(name) else measurement.launches)
+    searched = metric_named(name, measurement.quality_better).budget is not None
+    return bool(measurement.searched if searched else measurement.launches)
 
 
 def _commit(root: Path) -> str:

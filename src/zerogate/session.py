@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zerogate import verdict as judging
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
-from zerogate.batch_size import SIZE, BatchSize, budget_of, find
+from zerogate.batch_size import SIZE, BatchSize, find
 from zerogate.cell import Cell
 from zerogate.devices.cards import cards_key
 from zerogate.devices.host import host_key
@@ -115,14 +115,13 @@ class Session:
             known = baseline.metrics.get(SIZE[kind]) if baseline else None
             guess = known.value if known is not None and isinstance(known.value, int) else None
             try:
-                found = find(partial(self.runner.probe, cell), kind, guess or None)
+                found, record = find(partial(self.runner.probe, cell), kind, guess or None)
             except LaunchFailedError as error:
                 self.search_failures[cell, kind] = error
                 self.notify(Step(error.summary, cell, "failed"))
                 raise
             self.batch_sizes[cell, kind] = found
-            assert found.record is not None
-            measured = self.measurements.get(cell) or described(cell, found.record)
+            measured = self.measurements.get(cell) or described(cell, record)
             self.measurements[cell] = replace(
                 measured,
                 searched=self._searched(cell),
@@ -148,7 +147,7 @@ class Session:
         """
         metric = metric_named(name, self._known(cell).quality_better)
         found = self._judge(cell, metric)
-        if found.status == "regressed" and metric.scope == "hardware" and not budget_of(name):
+        if found.status == "regressed" and metric.scope == "hardware" and not metric.budget:
             both = (cell.reference, cell) if metric.name == SPEEDUP else (cell,)
             self._measure_again(*both)
             found = self._judge(cell, metric)
@@ -205,7 +204,7 @@ class Session:
             theirs = baseline.settings.get("data_origin")
             chosen = theirs is not None and theirs != measurement.settings["data_origin"]
             return replace(found, status="not_comparable" if chosen else "no_baseline", note=why)
-        if why := _other_budget(measurement, baseline, metric.name):
+        if why := _other_budget(measurement, baseline, metric.budget):
             return replace(found, status="not_comparable", note=why)
         if metric.scope == "hardware":
             other = judging.same_speed(measurement, baseline, self.hardware(cell))
@@ -250,9 +249,9 @@ class Session:
         return self.baseline_file(self.baseline_path(cell)).cells.get(cell.key)
 
 
-def _other_budget(measurement: Measurement, baseline: CellBaseline, name: str) -> str:
+def _other_budget(measurement: Measurement, baseline: CellBaseline, budget: str | None) -> str:
     """Why a batch size is not comparable: it was searched under another budget."""
-    if (budget := budget_of(name)) is None or budget not in baseline.metrics:
+    if budget is None or budget not in baseline.metrics:
         return ""
     ours, theirs = measurement.value(budget), baseline.metrics[budget].value
     return f"recorded with a budget of {theirs} bytes, this is {ours}" if ours != theirs else ""

@@ -20,7 +20,7 @@ def test_the_answer_fits_afresh_and_one_more_does_not(launches, strategy):
     cell = dataclasses.replace(TOY, strategy=strategy)
     session = launches.session(device_memory_bytes=MEMORY)
     available(session, cell)
-    found = find(partial(session.runner.probe, cell), "train", None)
+    found, _ = find(partial(session.runner.probe, cell), "train", None)
     assert found.size > 1
     assert found.budget_bytes == 8_589_935
     assert found.headroom_bytes >= 0
@@ -38,7 +38,7 @@ def test_the_answer_fits_afresh_and_one_more_does_not(launches, strategy):
 def test_a_budget_below_the_model_says_both_numbers(launches):
     session = launches.session(device_memory_bytes=2**24)
     available(session, TOY)
-    found = find(partial(session.runner.probe, TOY), "train", None)
+    found, _ = find(partial(session.runner.probe, TOY), "train", None)
     assert (found.size, found.launches) == (0, 1)
     assert "of a budget of 16777 bytes" in found.note
 

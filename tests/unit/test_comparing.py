@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from records import RECIPE, a_cell, a_measurement
+from records import PROVENANCE, RECIPE, a_cell, a_measurement
 
-from zerogate.baseline import Provenance, of_measurement
+from zerogate.baseline import of_measurement
 from zerogate.measurement import Measurement
 from zerogate.metric import metric_named
 from zerogate.verdict import (
@@ -24,20 +24,11 @@ NAN = math.nan
 # Comparable at all
 
 
-def a_provenance(**changes: Any) -> Provenance:
-    values = {
-        "recorded": "2026-01-31",
-        "commit": "0123456789",
-        "reason": "first",
-        "hardware": "amd-epyc-2c",
-        "canary_seconds": 0.010,
-        "software": {"torch": "2.13.0"},
-    }
-    return Provenance(**(values | changes))
+RECORDED = replace(PROVENANCE, canary_seconds=0.010)
 
 
 def test_equal_settings_are_comparable() -> None:
-    assert comparable(a_measurement(), of_measurement(a_measurement(), a_provenance())) == ""
+    assert comparable(a_measurement(), of_measurement(a_measurement(), RECORDED)) == ""
 
 
 @pytest.mark.parametrize(
@@ -56,14 +47,14 @@ def test_equal_settings_are_comparable() -> None:
 def test_other_settings_are_not_comparable_and_are_named(
     changes: dict[str, Any], words: list[str]
 ) -> None:
-    why = comparable(a_measurement(**changes), of_measurement(a_measurement(), a_provenance()))
+    why = comparable(a_measurement(**changes), of_measurement(a_measurement(), RECORDED))
     assert all(word in why for word in words)
     assert why.count("->") == len(words)
 
 
 def test_other_software_is_comparable() -> None:
     newer = a_measurement(environment={"torch": "2.14.0"})
-    assert comparable(newer, of_measurement(a_measurement(), a_provenance())) == ""
+    assert comparable(newer, of_measurement(a_measurement(), RECORDED)) == ""
 
 
 @pytest.mark.parametrize(
@@ -79,7 +70,7 @@ def test_other_software_is_comparable() -> None:
 def test_seconds_are_only_compared_at_the_recorded_speed(
     canary_seconds: float, status: str | None
 ) -> None:
-    recorded = of_measurement(a_measurement(), a_provenance())
+    recorded = of_measurement(a_measurement(), RECORDED)
     found = same_speed(a_measurement(canary_seconds=canary_seconds), recorded, "amd-epyc-2c")
     assert (found and found.status) == status
     if found is not None:
@@ -88,7 +79,7 @@ def test_seconds_are_only_compared_at_the_recorded_speed(
 
 
 def test_seconds_of_another_machine_are_not_comparable_however_fast_it_is() -> None:
-    recorded = of_measurement(a_measurement(), a_provenance())
+    recorded = of_measurement(a_measurement(), RECORDED)
     found = same_speed(a_measurement(canary_seconds=1.0), recorded, "intel-xeon-8c")
     assert found is not None
     assert found.status == "not_comparable"

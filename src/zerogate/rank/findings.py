@@ -22,9 +22,6 @@ class Findings:
     def add(self, **values: Any) -> None:
         self._values.update(values)
 
-    def value(self, name: str) -> Any:
-        return self._values[name]
-
     def write(self, outcome: str, error: BaseException | None = None) -> None:
         failure = None
         if error is not None:

@@ -48,6 +48,7 @@ PRELOAD = (
     "sacrebleu",
     "sklearn.metrics",
     "tokenizers",
+    "zerogate.rank.probe",
     "zerogate.rank.training",
 )
 

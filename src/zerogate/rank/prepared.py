@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A cell on one rank, checked and ready."""
+    """A cell on one rank, checked and ready. ``budget_bytes`` is None where there is no budget."""
 
     workload: Workload
     accelerator: Accelerator
@@ -43,6 +43,7 @@ class Prepared:
     eval_set: Any
     eval_loader: Any
     canary_seconds: float
+    budget_bytes: int | None
 
 
 def prepare(job: Job, findings: Findings, started: float) -> Prepared:
@@ -73,8 +74,8 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
     train_set, eval_set = workload.datasets()
     phases = meters.MemoryPhases(meter)
     canary = meters.canary_seconds()
-    findings.add(canary_seconds=canary)
-    _set_budget(job, workload, phases, findings)
+    budget_bytes = _set_budget(job, workload, phases)
+    findings.add(canary_seconds=canary, budget_bytes=budget_bytes or 0)
     with phases.phase("init"):
         trainer, train_loader, eval_loader = _prepare(
             job, workload, accelerator, phases, train_set, eval_set
@@ -100,23 +101,23 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
         eval_set=eval_set,
         eval_loader=eval_loader,
         canary_seconds=canary,
+        budget_bytes=budget_bytes,
     )
 
 
-def _set_budget(
-    job: Job, workload: Workload, phases: meters.MemoryPhases, findings: Findings
-) -> None:
-    """Limit the device memory of this rank, counted from what it holds before the model."""
+def _set_budget(job: Job, workload: Workload, phases: meters.MemoryPhases) -> int | None:
+    """Limit the device memory of a rank that probes, counted from what it holds before the model;
+    the limit, in bytes.
+    """
     if phases.meter is None or job.purpose != "probe":
-        return
+        return None
     if job.device_memory_bytes is None:
-        findings.add(budget_bytes=phases.meter.capacity_bytes())
-        return
+        return phases.meter.capacity_bytes()
     budget = job.device_memory_bytes
     if job.cell.tier == "cpu":
         budget = scale_bytes(budget, ratio=workload.scale_parameters / workload.full_parameters)
-    findings.add(budget_bytes=budget)
     phases.meter.set_budget(phases.floor_bytes + budget)
+    return budget
 
 
 def _prepare(

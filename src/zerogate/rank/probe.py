@@ -15,7 +15,7 @@ import torch.distributed as dist
 from zerogate.rank.meters import Clock, MemoryMeter, MemoryPhases
 from zerogate.rank.prepared import Prepared, prepare
 from zerogate.rank.workload import Batch
-from zerogate.record import Job, Probed, ProbeRequest
+from zerogate.record import BatchKind, Job, Probed
 from zerogate.search import Tried, next_size
 
 if TYPE_CHECKING:
@@ -34,21 +34,24 @@ def probe_cell(job: Job, findings: Findings, started: float) -> None:
     assert request is not None
     cell = prepare(job, findings, started)
     meter = cell.phases.meter
-    if meter is None:
+    if meter is None or cell.budget_bytes is None:
         raise NotMeasurableError("batch size: device memory cannot be counted here; install g++")
     findings.phase = "probe"
-    budget_bytes: int = findings.value("budget_bytes")
+    # Sorted here, once: steps are timed.
+    samples = sorted(
+        cell.train_set if request.kind == "train" else cell.eval_set, key=_length, reverse=True
+    )
     sizes = list(request.sizes)
     tried: list[Probed] = []
     while sizes:
         size = sizes.pop(0)
         findings.add(probing=size)
-        tried.append(_try(cell, meter, request, size))
+        tried.append(_try(cell, meter, request.kind, samples, size))
         findings.add(probed=tuple(tried))
         if not sizes and request.stop is not None:
             following = next_size(
                 [Tried(one.size, one.peak_allocated_bytes, one.forward_bytes) for one in tried],
-                budget_bytes,
+                cell.budget_bytes,
                 request.stop,
             )
             sizes += [following] if following is not None else []
@@ -74,10 +77,12 @@ class Peaks:
         self.forward = max(self.forward, self._meter.live_bytes() - self._phases.floor_bytes)
 
 
-def _try(cell: Prepared, meter: MemoryMeter, request: ProbeRequest, size: int) -> Probed:
+def _try(
+    cell: Prepared, meter: MemoryMeter, kind: BatchKind, samples: Sequence[Any], size: int
+) -> Probed:
     retries = meter.retries()
     peaks = Peaks(cell.phases, meter)
-    seconds = (_train if request.kind == "train" else _evaluate)(cell, size, peaks)
+    seconds = (_train if kind == "train" else _evaluate)(cell, samples, size, peaks)
     own = [peaks.whole, peaks.forward]
     # Sizes are chosen by peaks, and every rank must choose the same.
     worst = torch.tensor(own, device=cell.accelerator.device)
@@ -93,14 +98,14 @@ def _try(cell: Prepared, meter: MemoryMeter, request: ProbeRequest, size: int) -
     )
 
 
-def _train(cell: Prepared, size: int, peaks: Peaks) -> list[float]:
+def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> list[float]:
     cell.trainer.model.train()
     cell.trainer.after_forward = peaks.after_forward
     clock = Clock(cell.accelerator.device)
     clock.mark()
     for _ in range(STEPS):
         micro_batches = (
-            _batch(cell, cell.train_set, size)
+            _batch(cell, samples, size)
             for _ in range(cell.workload.recipe.gradient_accumulation_steps)
         )
         cell.trainer.step(micro_batches)
@@ -109,15 +114,15 @@ def _train(cell: Prepared, size: int, peaks: Peaks) -> list[float]:
     return clock.laps()
 
 
-def _evaluate(cell: Prepared, size: int, peaks: Peaks) -> list[float]:
-    _, seconds = cell.trainer.evaluate([_batch(cell, cell.eval_set, size)])
+def _evaluate(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> list[float]:
+    _, seconds = cell.trainer.evaluate([_batch(cell, samples, size)])
     peaks.forward = peaks.whole  # Generating holds its most in its last step.
     return [seconds]
 
 
 def _batch(cell: Prepared, samples: Sequence[Any], size: int) -> Batch:
-    longest = sorted(samples, key=_length, reverse=True)
-    batch = cell.workload.collate([longest[index % len(longest)] for index in range(size)])
+    """The first ``size`` samples, again from the start where there are fewer."""
+    batch = cell.workload.collate([samples[index % len(samples)] for index in range(size)])
     return {name: values.to(cell.accelerator.device) for name, values in batch.items()}
 
 

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import math
 import platform
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def results(session: Session) -> dict[str, Any]:
             for cell, error in sorted(session.failures.items())
         ],
         "batch_sizes": [
-            {"cell": cell.id, **asdict(replace(found, record=None))}
+            {"cell": cell.id, **asdict(found)}
             for (cell, _), found in sorted(session.batch_sizes.items())
         ],
         "verdicts": [verdict.as_dict() for verdict in session.verdicts],
