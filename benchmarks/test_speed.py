@@ -5,19 +5,24 @@ tox run -e benchmarks
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import platformdirs
 import pytest
 
+from zerogate.batch_size import find
 from zerogate.cell import Cell
 from zerogate.launch.command import CommandLauncher
+from zerogate.launch.errors import OutOfMemoryError
 from zerogate.launch.forkserver import ForkserverLauncher
-from zerogate.runner import Options
+from zerogate.record import ProbeRequest
+from zerogate.runner import Options, Runner
 from zerogate.session import Session
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +85,53 @@ def _timed(running: Session, cell: Cell) -> tuple[float, float]:
     epochs = measurement.settings["epochs"]
     work = epochs * measurement.scalar("epoch_seconds") + measurement.scalar("eval_seconds")
     return whole - work, whole
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_the_search_against_doubling_and_bisecting(tmp_path, strategy):
+    """The largest batch from nothing, against what a person does with ``accelerate launch``: double
+    until it runs out, then bisect. The same three steps of each size, a launch for each.
+    """
+    cell = Cell(workload="deberta_mrpc", strategy=strategy, world_size=2, tier="cpu")
+    forked = session("forkserver", tmp_path / "forked")
+    if reason := forked.runner.unavailable(cell):
+        pytest.skip(reason)
+    try:
+        forked.runner.probe(cell, ProbeRequest(kind="train", sizes=(1,)), 0)  # Starts the server.
+        start = time.perf_counter()
+        found, _ = find(partial(forked.runner.probe, cell), "train", None)
+        ours = time.perf_counter() - start
+    finally:
+        forked.runner.close()
+    start = time.perf_counter()
+    size, launches = _doubled_and_bisected(session("accelerate", tmp_path / "command").runner, cell)
+    theirs = time.perf_counter() - start
+    assert size == found.size
+    print(f"\n{cell.id}: {size} samples fit")
+    print(f"  zerogate {ours:6.1f} s, {found.launches} launches")
+    print(
+        f"  doubling and bisecting {theirs:6.1f} s, {launches} launches; {theirs / ours:.1f} times"
+    )
+
+
+def _doubled_and_bisected(runner: Runner, cell: Cell) -> tuple[int, int]:
+    """The largest size that fits, and how many launches that took."""
+    launches = itertools.count()
+
+    def fits(size: int) -> bool:
+        try:
+            runner.probe(cell, ProbeRequest(kind="train", sizes=(size,)), next(launches))
+        except OutOfMemoryError:
+            return False
+        return True
+
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low, next(launches)
 
 
 def test_collecting():

@@ -26,7 +26,8 @@ class BatchSize:
     """The largest batch that fits, certified: it fits in a launch of its own, one more does not.
 
     ``size`` 0: not even 1 fits, and ``note`` says what was short. What is held after the forward pass
-    is ``base_bytes`` + ``bytes_per_sample`` x size (between the size and the smallest one tried).
+    is ``base_bytes`` + ``bytes_per_sample`` x size between half the size and the size itself, both
+    of the launch that certified it: however the search got there, the line is the same.
     ``headroom_bytes`` is what the budget leaves at ``size``; ``samples_per_second`` are of all ranks.
     """
 
@@ -72,19 +73,19 @@ def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> tuple[Batch
     Raises the LaunchFailedError of a probe that did not end by running out of memory.
     """
     search = Search(limit=LARGEST, guess=guess)
-    fitted: dict[int, Probed] = {}
+    certified: dict[int, dict[int, Probed]] = {}  # By the size that a fresh launch began with.
     first: RankRecord | None = None
     note = ""
     while (probe := search.ask()) is not None:
         record, failed, why = _run(launch, kind, probe, search.launches)
         first = first or record
         search.tell(probe, [one.size for one in record.probed], failed)
-        fitted |= {one.size: one for one in record.probed}
+        certified[probe.sizes[0]] = {one.size: one for one in record.probed}
         if failed is not None:
             note = why
     assert first is not None
     assert search.answer is not None
-    return _found(kind, search, fitted, first, note), first
+    return _found(kind, search, certified.get(search.low, {}), first, note), first
 
 
 def _run(
@@ -100,27 +101,28 @@ def _run(
         assert record.failure is not None
         # Before the first size: the model alone is too much, whatever the batch.
         failed = record.probing or probe.sizes[0]
-        return record, failed, f"{record.failure.phase}: {record.failure.message.splitlines()[0]}"
+        what = "" if record.probing else "the model does not fit without a batch: "
+        return record, failed, what + record.failure.message.splitlines()[0]
 
 
 def _found(
     kind: BatchKind,
     search: Search,
-    fitted: Mapping[int, Probed],
+    launch: Mapping[int, Probed],
     record: RankRecord,
     note: str,
 ) -> BatchSize:
     size = search.low
     values: dict[str, Any] = {}
     if size:
-        own, least = fitted[size], fitted[min(fitted)]
+        own, half = launch[size], launch.get(size // 2)
         values = {
             "headroom_bytes": record.budget_bytes - own.peak_allocated_bytes,
             "samples_per_second": _speed(kind, own, record),
             "allocator_retries": own.allocator_retries,
         }
-        if least.size < size:
-            slope = round((own.forward_bytes - least.forward_bytes) / (size - least.size))
+        if half is not None:
+            slope = round((own.forward_bytes - half.forward_bytes) / (size - half.size))
             values["bytes_per_sample"] = slope
             values["base_bytes"] = own.forward_bytes - slope * size
     return BatchSize(

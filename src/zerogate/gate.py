@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zerogate.judging import judge, judge_learned, judge_published, judge_same
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.verdict import GRAVITY, PARITY_LIMIT, Verdict
 
@@ -30,7 +31,7 @@ class Gate:
 
     def __call__(self, *names: str) -> None:
         try:
-            found = [self._session.judge(self._cell, name) for name in names]
+            found = [judge(self._session, self._cell, name) for name in names]
         except LaunchFailedError as error:  # Of a launch that was to confirm slowness.
             pytest.fail(error.report(), pytrace=False)
         self.verdicts(found)
@@ -38,7 +39,7 @@ class Gate:
     def same_as(self, other: Measurement, *names: str, limit: float = PARITY_LIMIT) -> None:
         """Hold per-step series to another cell's of this session; strict in recording too."""
         self.verdicts(
-            [self._session.judge_same(self._cell, other, name, limit=limit) for name in names],
+            [judge_same(self._session, self._cell, other, name, limit=limit) for name in names],
             strict=True,
         )
 
@@ -49,7 +50,14 @@ class Gate:
             pytest.skip("what must be learned is known for the cpu tier's generated data only")
         names = measurement.quality_learned
         self.verdicts(
-            [self._session.judge_learned(self._cell, name) for name in names], strict=True
+            [judge_learned(self._session, self._cell, name) for name in names], strict=True
+        )
+
+    def published(self, name: str) -> None:
+        """Hold a metric to what others published of the cell; strict in recording too."""
+        found = [one for one in self._session.published if name in one.values(self._cell)]
+        self.verdicts(
+            [judge_published(self._session, self._cell, name, one) for one in found], strict=True
         )
 
     def verdicts(self, verdicts: list[Verdict], *, strict: bool = False) -> None:

@@ -58,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "batch_size(kind): searches the largest batch, of kind train or eval"
     )
+    config.addinivalue_line(
+        "markers", "published(metric): only for cells that others published that metric of"
+    )
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
     if not is_project(config.rootpath):
         refuse_lost_root(config)
@@ -93,7 +96,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.option.markexpr and not cuda_device_names():
         # Nobody named a tier: the cells that this machine can run.
         _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
-    if "batch_size" not in f"{config.option.markexpr} {config.option.keyword} {config.args}":
+    named = f"{config.option.markexpr} {config.option.keyword} {config.args}"
+    if "batch_size" not in named and not config.getoption("zerogate_device_memory"):
         # A search takes as long as the training that everything else is judged by.
         _deselect(config, items, lambda item: item.get_closest_marker("batch_size") is not None)
     if config.option.collectonly:
@@ -112,8 +116,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for cell in cells | brought:
             session.runner.strategy(cell)
             session.baseline(cell)
+        _deselect(config, items, lambda item: _unpublished(session, item))
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _unpublished(session: Session, item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("published")
+    return marker is not None and not any(
+        marker.args[0] in found.values(cell)
+        for found in session.published
+        for cell in _cells([item])
+    )
 
 
 def _deselect(

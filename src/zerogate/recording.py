@@ -8,7 +8,6 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from zerogate import verdict as judging
 from zerogate.baseline import (
     BaselineFile,
     CellBaseline,
@@ -18,9 +17,11 @@ from zerogate.baseline import (
     write_baselines,
 )
 from zerogate.cell import Cell
+from zerogate.judging import SPEEDUP, SPEEDUP_AT_MAX
 from zerogate.measurement import Measurement, speedup_at_max
 from zerogate.metric import metric_named
-from zerogate.session import SPEEDUP, SPEEDUP_AT_MAX, Session
+from zerogate.session import Session
+from zerogate.verdict import comparable, judge, judge_same
 
 
 def record_baselines(session: Session, reason: str) -> list[Path]:
@@ -74,9 +75,7 @@ def _in_parity(session: Session, cell: Cell) -> bool:
     own, ddp = session.measurements[cell], session.measurements.get(cell.reference)
     if ddp is None or not (own.launches and ddp.launches):
         return True  # Batch sizes alone were asked for.
-    verdicts = [
-        judging.judge_same(metric_named(name), own, ddp) for name in ("loss", "gradient_norm")
-    ]
+    verdicts = [judge_same(metric_named(name), own, ddp) for name in ("loss", "gradient_norm")]
     return all(verdict.status == "ok" for verdict in verdicts)
 
 
@@ -110,7 +109,7 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
 
 def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline) -> CellBaseline:
     """``new``, but with every entry of ``old`` that it is no change from."""
-    if old is None or judging.comparable(measurement, old):
+    if old is None or comparable(measurement, old):
         return new
     if old.provenance.hardware != new.provenance.hardware:
         return new
@@ -123,7 +122,7 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         if name not in kept:
             continue
         metric = metric_named(name, measurement.quality_better)
-        if judging.judge(measurement.cell, metric, kept[name].value, entry).status == "ok":
+        if judge(measurement.cell, metric, kept[name].value, entry).status == "ok":
             kept[name] = entry
         elif metric.scope == "hardware":
             slower_or_faster = True

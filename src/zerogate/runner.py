@@ -116,7 +116,9 @@ class Runner:
     def _launch(self, cell: Cell, text: str, name: str, **asked: Any) -> tuple[RankRecord, ...]:
         missing = self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier)
         if missing.failed:
-            raise RankCrashedError(f"{cell.id}: {missing.failed}", command=self._reproduce(cell))
+            raise RankCrashedError(
+                f"{cell.id}: {missing.failed}", command=self._reproduce(cell, asked["purpose"])
+            )
         self.notify(Step(text, cell))
         self.launches += 1
         folder = self.options.report_folder / "launches" / cell.id / name
@@ -133,7 +135,7 @@ class Runner:
             environment = rank_environment(cell.tier, self._native.folder)
             deadline = self.options.deadline_seconds or DEADLINE_SECONDS[cell.tier]
             ended = launcher.launch(job, folder, environment, deadline)
-            return collect(job, folder, ended, self._reproduce(cell))
+            return collect(job, folder, ended, self._reproduce(cell, job.purpose))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -166,9 +168,10 @@ class Runner:
             self._launcher[name] = self._launchers[name]()
         return self._launcher[name]
 
-    def _reproduce(self, cell: Cell) -> str:
+    def _reproduce(self, cell: Cell, purpose: str = "training") -> str:
+        marks = cell.tier if purpose == "training" else f'"{cell.tier} and batch_size"'
         command = (
-            f"pytest -m {cell.tier} --workload {cell.workload} --strategy {cell.strategy} "
+            f"pytest -m {marks} --workload {cell.workload} --strategy {cell.strategy} "
             f"--world-size {cell.world_size} --launcher {self.options.launcher}"
         )
         if self.options.device_memory_bytes is not None:

@@ -41,12 +41,12 @@ def next_size(tried: Sequence[Tried], budget_bytes: int, stop: int) -> int | Non
     where the peak would meet the budget. What the forward pass leaves is a line from the first
     sample on; peaks rise as it does once activations outweigh what is needed anyway.
     """
-    last = tried[-1]
+    *_, before, last = [None, *sorted(tried)]
+    assert last is not None
     if last.size + 1 >= stop:
         return None
     step = last.size
-    if len(tried) > 1:
-        before = tried[-2]
+    if before is not None:
         wider = last.size - before.size
         forward = (last.forward_bytes - before.forward_bytes) / wider
         whole = (last.peak_bytes - before.peak_bytes) / wider
@@ -103,15 +103,17 @@ class Search:
     def _narrow(self, low: int, high: int) -> Probe:
         if not self._fits and not self._fails:
             return (
-                certificate(min(self.guess, self.limit)) if self.guess else Probe((1,), stop=high)
+                certificate(min(self.guess, self.limit))
+                if self.guess
+                else certificate(1, stop=high)
             )
         if self._misled:
-            return Probe(((low + high) // 2,))
+            return certificate((low + high) // 2)
         if not self._fails:
-            return Probe((low + 1,), stop=high)
+            return certificate(low + 1, stop=high)
         if self._fits.get(low) and not self._fails[high]:
             return Probe((high,))
-        return Probe(((low + high) // 2,), stop=high)
+        return certificate((low + high) // 2, stop=high)
 
     def tell(self, probe: Probe, fitted: Sequence[int], failed: int | None) -> None:
         """What came of a launch: the sizes that fit, and the one that ran out, if one did."""
@@ -143,6 +145,6 @@ class Search:
         self._fails = {size: fresh for size, fresh in self._fails.items() if size > self.low}
 
 
-def certificate(size: int) -> Probe:
+def certificate(size: int, stop: int | None = None) -> Probe:
     """``size`` in a fresh launch, and then half of it: two points of the line that peaks follow."""
-    return Probe((size, size // 2) if size > 1 else (size,))
+    return Probe((size, size // 2) if size > 1 else (size,), stop)

@@ -6,12 +6,12 @@ again, as the reference of another cell too, gets the same measurement or the sa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from zerogate import verdict as judging
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
 from zerogate.batch_size import SIZE, BatchSize, find
 from zerogate.cell import Cell
@@ -20,25 +20,19 @@ from zerogate.devices.host import host_key
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.launcher import Launcher
 from zerogate.measurement import (
-    AT_MAX,
     Measurement,
     Value,
     described,
     launch_values,
     measure,
-    speedup_at_max,
-    speedup_over,
 )
-from zerogate.metric import Metric, metric_named
+from zerogate.published import Published, read_published
 from zerogate.record import BatchKind
 from zerogate.runner import LaunchHook, Options, Runner, Step
 from zerogate.verdict import Verdict
 
 CONFIRMING_LAUNCHES = 3
 """A cell that seems slow is launched this many times in all, and judged by the median."""
-
-SPEEDUP = "speedup_over_ddp"
-SPEEDUP_AT_MAX = "speedup_over_ddp_at_max"
 
 CPU_BASELINES = "cpu-gloo"
 
@@ -87,7 +81,7 @@ class Session:
             self.notify(Step("measured", cell, "done"))
         return self.measurements[cell]
 
-    def _measure_again(self, *cells: Cell) -> None:
+    def measure_again(self, *cells: Cell) -> None:
         """Launch measured cells, in turn, until they have enough launches to be called slow.
 
         In turn, because a machine's speed drifts over minutes: what is compared is measured close
@@ -134,99 +128,16 @@ class Session:
         found = (one for (its, _), one in self.batch_sizes.items() if its == cell)
         return {name: value for one in found for name, value in one.values().items()}
 
-    def _known(self, cell: Cell) -> Measurement:
+    def known(self, cell: Cell) -> Measurement:
         """What is known of a cell: batch sizes do not need it to have trained."""
         return self.measurements.get(cell) or self.measure(cell)
 
-    # Judging
+    # What is held to
 
-    def judge(self, cell: Cell, name: str) -> Verdict:
-        """Hold one metric of a measured cell to its baseline. Measures the cell if need be.
-
-        Seconds that would regress are measured again first: one slow launch proves nothing.
-        """
-        metric = metric_named(name, self._known(cell).quality_better)
-        found = self._judge(cell, metric)
-        if found.status == "regressed" and metric.scope == "hardware" and not metric.budget:
-            both = (cell.reference, cell) if metric.name == SPEEDUP else (cell,)
-            self._measure_again(*both)
-            found = self._judge(cell, metric)
-        return self._keep(found)
-
-    def judge_same(self, cell: Cell, other: Measurement, name: str, *, limit: float) -> Verdict:
-        """Hold a per-step series of a cell to another cell's of this session."""
-        return self._keep(
-            judging.judge_same(metric_named(name), self.measure(cell), other, limit=limit)
-        )
-
-    def judge_learned(self, cell: Cell, name: str) -> Verdict:
-        """Hold a quality metric to what the workload says a model that learned reaches."""
-        measurement = self.measure(cell)
-        return self._keep(
-            judging.judge_learned(measurement, metric_named(name, measurement.quality_better))
-        )
-
-    def _keep(self, verdict: Verdict) -> Verdict:
-        self.verdicts.append(verdict)
-        return verdict
-
-    def speedups(self, cell: Cell) -> float:
-        """Speedup over the session's DDP at equal micro-batch size."""
-        return speedup_over(self.measure(cell.reference), self.measure(cell))
-
-    def _value(self, measurement: Measurement, metric: Metric) -> Value | None:
-        if metric.name == SPEEDUP:
-            return self.speedups(measurement.cell)
-        if metric.name == SPEEDUP_AT_MAX:
-            return speedup_at_max(self._known(measurement.cell.reference), measurement)
-        return measurement.value(metric.name)
-
-    def _judge(self, cell: Cell, metric: Metric) -> Verdict:
-        measurement = self._known(cell)
-        value = self._value(measurement, metric)
-        baseline = self.baseline(cell)
-        if value is None:
-            note = measurement.notes.get(metric.name, "not measured here")
-            if metric.name == SPEEDUP_AT_MAX and AT_MAX in measurement.searched:
-                note = "DDP does not fit even one sample: there is nothing to be faster than"
-            return Verdict(
-                cell=cell, metric=metric.name, status="not_comparable", unit=metric.unit, note=note
-            )
-        found = judging.judge(
-            cell, metric, value, baseline.metrics.get(metric.name) if baseline else None
-        )
-        if note := self._both_numbers(cell, metric):
-            found = replace(found, note=note)
-        if baseline is None or found.status == "no_baseline":
-            return found
-        if why := judging.comparable(measurement, baseline):
-            # Other data is the user's choice; any other difference leaves the cell without one.
-            theirs = baseline.settings.get("data_origin")
-            chosen = theirs is not None and theirs != measurement.settings["data_origin"]
-            return replace(found, status="not_comparable" if chosen else "no_baseline", note=why)
-        if why := _other_budget(measurement, baseline, metric.budget):
-            return replace(found, status="not_comparable", note=why)
-        if metric.scope == "hardware":
-            other = judging.same_speed(measurement, baseline, self.hardware(cell))
-            if other is not None:
-                return replace(found, status=other.status, note=other.note)
-        return found
-
-    def _both_numbers(self, cell: Cell, metric: Metric) -> str:
-        """What a speedup is made of, so that a slower DDP does not read as a faster strategy."""
-        ddp, own = self.measurements.get(cell.reference), self._known(cell)
-        if ddp is not None and metric.name == SPEEDUP:
-            name = "epoch_seconds"
-            return f"DDP {ddp.scalar(name):.2f} s an epoch, this {own.scalar(name):.2f} s"
-        if ddp is not None and metric.name == SPEEDUP_AT_MAX:
-            theirs, ours = (
-                f"{one.scalar(AT_MAX):.1f} samples/s at {one.value('max_micro_batch_size')}"
-                for one in (ddp, own)
-            )
-            return f"DDP {theirs}, this {ours}"
-        return ""
-
-    # Baselines
+    @functools.cached_property
+    def published(self) -> list[Published]:
+        """What others published. Raises ConfigError."""
+        return read_published(self.options.root)
 
     def baseline_path(self, cell: Cell) -> Path:
         """The file that ``cell`` is held to: all CPUs share one folder, each kind of card has its
@@ -247,11 +158,3 @@ class Session:
 
     def baseline(self, cell: Cell) -> CellBaseline | None:
         return self.baseline_file(self.baseline_path(cell)).cells.get(cell.key)
-
-
-def _other_budget(measurement: Measurement, baseline: CellBaseline, budget: str | None) -> str:
-    """Why a batch size is not comparable: it was searched under another budget."""
-    if budget is None or budget not in baseline.metrics:
-        return ""
-    ours, theirs = measurement.value(budget), baseline.metrics[budget].value
-    return f"recorded with a budget of {theirs} bytes, this is {ours}" if ours != theirs else ""

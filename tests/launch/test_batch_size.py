@@ -9,7 +9,7 @@ import pytest
 
 from tests.launch.conftest import TOY, available
 from zerogate.batch_size import find
-from zerogate.launch.errors import OutOfMemoryError
+from zerogate.launch.errors import ConfigurationWrongError, OutOfMemoryError
 from zerogate.record import ProbeRequest
 
 MEMORY = 2**33  # Of the full-size toy; a thousandth of it is for the scale model.
@@ -53,3 +53,21 @@ def test_one_rank_that_runs_out_ten_times_leaves_nothing_behind(launches):
         assert error.value.record.rank == 1
     launches.fault("")
     assert session.runner.probe(TOY, ProbeRequest(kind="train", sizes=(1,)), 10)
+
+
+def test_a_budget_above_the_card_says_both_numbers(launches):
+    session = launches.session(device_memory_bytes=10**18)
+    available(session, TOY)
+    with pytest.raises(
+        ConfigurationWrongError, match=r"--device-memory: 10{15} bytes .*has \d+ for"
+    ):
+        find(partial(session.runner.probe, TOY), "train", None)
+
+
+def test_data_smaller_than_one_global_batch_says_what_a_step_takes(launches):
+    session = launches.session(micro_batch_size=13)
+    available(session, TOY)
+    with pytest.raises(ConfigurationWrongError) as error:
+        session.measure(TOY)
+    assert "48 samples to train on; one optimizer step takes 52" in error.value.summary
+    assert "(micro-batch 13 x accumulation 2 x 2 ranks)" in error.value.summary

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from tests.launch.conftest import ROOT, TOY, available
+from zerogate.judging import judge, judge_learned, judge_same
 from zerogate.metric import METRICS
 
 PORTABLE = [name for name, metric in METRICS.items() if metric.scope == "portable"]
@@ -54,7 +55,7 @@ def test_every_strategy_trains_as_ddp_does(launches):
         cell = dataclasses.replace(TOY, strategy=strategy)
         available(session, cell)
         for name in ("loss", "gradient_norm", "learning_rate"):
-            verdict = session.judge_same(cell, session.measure(TOY), name, limit=1e-3)
+            verdict = judge_same(session, cell, session.measure(TOY), name, limit=1e-3)
             assert verdict.status == "ok", verdict
 
 
@@ -82,8 +83,8 @@ def test_without_learning_the_quality_fails(launches):
     cell = dataclasses.replace(TOY, workload="deberta_mrpc")
     session = launches.session(root=ROOT, learning_rate=0.0)
     available(session, cell)
-    assert session.judge_learned(cell, "accuracy").status == "regressed"
-    assert session.judge_learned(cell, "f1").status == "regressed"
+    assert judge_learned(session, cell, "accuracy").status == "regressed"
+    assert judge_learned(session, cell, "f1").status == "regressed"
 
 
 def test_real_data_is_said_to_be_real(launches, tmp_path):
@@ -102,4 +103,4 @@ def test_real_data_is_said_to_be_real(launches, tmp_path):
     assert measurement.value("samples_per_epoch") == 32
     # Real and generated data have baselines apart.
     assert session.baseline_path(cell).parent.name == "cpu-gloo-real-data"
-    assert session.judge(cell, "accuracy").status == "no_baseline"
+    assert judge(session, cell, "accuracy").status == "no_baseline"

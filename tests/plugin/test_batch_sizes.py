@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from zerogate.devices.host import host_key
+
 ONLY = ("-m", "cpu and batch_size")
 
 
@@ -44,7 +46,11 @@ def test_a_smaller_batch_is_a_regression_and_a_larger_one_an_improvement(searche
 def test_where_not_even_one_sample_fits_that_is_the_result(searched):
     searched.change({"zero2": {"fits": 0}})
     searched.run(*ONLY).stdout.fnmatch_lines(
-        ["zero2 *OOM at 1*", "*largest micro-batch: REGRESSED: 0 samples, baseline 5 samples*"]
+        [
+            "zero2 *OOM *",
+            "zero2: OOM at 1: *",
+            "*largest micro-batch: REGRESSED: 0 samples, baseline 5 samples*",
+        ]
     )
 
 
@@ -94,3 +100,40 @@ def test_published_values_stand_beside_and_are_not_comparable(searched):
         ]
     )
     assert "zero3" not in result.stdout.str()
+
+
+def test_published_values_are_judged_on_their_own_hardware(searched):
+    folder = searched.path / "baselines" / "published"
+    folder.mkdir()
+    workloads = {
+        "tiny_words": {"ddp": {"max_micro_batch_size": 4}, "zero2": {"max_micro_batch_size": 40}}
+    }
+    content = {"hardware": host_key(), "source": "an article", "workloads": workloads}
+    (folder / "here.json").write_text(json.dumps(content))
+    result = searched.run(*ONLY)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["*zero2-w2-cpu *published: REGRESSED: 5 samples, published 40 samples (-87.5%*"]
+    )
+    assert "ddp-w2-cpu max micro batch size published: REGRESSED" not in result.stdout.str()
+    status = {
+        (one["strategy"], one["metric"]): one["status"] for one in searched.results()["verdicts"]
+    }
+    assert status["ddp", "max_micro_batch_size_published"] == "improved"
+
+
+def test_a_published_file_that_is_none(searched):
+    folder = searched.path / "baselines" / "published"
+    folder.mkdir()
+    (folder / "junk.json").write_text('{"hardware": 3}')
+    result = searched.run(*ONLY)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *junk.json: *expected hardware, source and workloads"])
+
+
+def test_a_budget_asks_for_batch_sizes_beside_training(searched):
+    result = searched.run("--device-memory=24GiB", "--missing-baseline", "skip")
+    assert result.ret == pytest.ExitCode.OK
+    assert "tiny_words-ddp-w2-cpu" in searched.launches
+    assert {one["size"] for one in searched.results()["batch_sizes"]} == {5}
+    assert searched.results()["measurements"][0]["values"]["loss"]

@@ -35,3 +35,15 @@ def test_max_eval_batch_size(gate, batch_size, metric):
 @pytest.mark.compared_with("ddp")
 def test_speedup_at_max(gate, batch_size):
     gate("speedup_over_ddp_at_max")
+
+
+@pytest.mark.batch_size("train")
+@pytest.mark.published("max_micro_batch_size")
+def test_published_micro_batch_size(gate, batch_size):
+    gate.published("max_micro_batch_size")
+
+
+@pytest.mark.batch_size("eval")
+@pytest.mark.published("max_eval_batch_size")
+def test_published_eval_batch_size(gate, batch_size):
+    gate.published("max_eval_batch_size")

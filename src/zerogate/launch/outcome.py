@@ -127,7 +127,7 @@ def _of_record(cell: str, record: RankRecord, log: Path) -> LaunchFailedError:
     path = _log(log, record.rank)
     if record.outcome == "oom":
         return OutOfMemoryError(summary, detail=detail, log=path)
-    if failure.type == "NotAppliedError":
+    if failure.type in ("NotAppliedError", "NotPossibleError"):
         return ConfigurationWrongError(f"{cell}: rank {record.rank}: {first_line}", log=path)
     return RankCrashedError(summary, detail=detail, log=path)
 

@@ -20,6 +20,10 @@ class NotAppliedError(RuntimeError):
     """The engine runs something other than what was asked for."""
 
 
+class NotPossibleError(RuntimeError):
+    """What was asked for cannot be had with this data or on this device."""
+
+
 def check_collectives(device: torch.device) -> None:
     """Known values through the collectives that sharding relies on.
 

@@ -16,7 +16,12 @@ from torch.utils.data import DataLoader
 from zerogate.rank import meters, ops
 from zerogate.rank.accelerator import build_accelerator
 from zerogate.rank.allocator import AllocatorUnavailableError, CountingAllocator, build
-from zerogate.rank.applied import applied, check_applied, check_collectives
+from zerogate.rank.applied import (
+    NotPossibleError,
+    applied,
+    check_applied,
+    check_collectives,
+)
 from zerogate.rank.environment import export_accelerate_environment, software
 from zerogate.rank.gloo import wait_for_release
 from zerogate.rank.optimizer import build_optimizer
@@ -107,15 +112,22 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
 
 def _set_budget(job: Job, workload: Workload, phases: meters.MemoryPhases) -> int | None:
     """Limit the device memory of a rank that probes, counted from what it holds before the model;
-    the limit, in bytes.
+    the limit, in bytes. Raises NotPossibleError where the device has less.
     """
     if phases.meter is None or job.purpose != "probe":
         return None
+    capacity = phases.meter.capacity_bytes()
     if job.device_memory_bytes is None:
-        return phases.meter.capacity_bytes()
+        return capacity
     budget = job.device_memory_bytes
     if job.cell.tier == "cpu":
         budget = scale_bytes(budget, ratio=workload.scale_parameters / workload.full_parameters)
+        capacity //= job.cell.world_size  # The ranks share what the host has.
+    if budget > capacity:
+        raise NotPossibleError(
+            f"--device-memory: {budget} bytes for each rank; this device has {capacity} for each; "
+            "choose less"
+        )
     phases.meter.set_budget(phases.floor_bytes + budget)
     return budget
 
@@ -143,6 +155,13 @@ def _prepare(
     per_step = (
         recipe.micro_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
     )
+    if len(train_set) < per_step:
+        raise NotPossibleError(
+            f"{job.data_folder}: {len(train_set)} samples to train on; one optimizer step takes "
+            f"{per_step} (micro-batch {recipe.micro_batch_size} x accumulation "
+            f"{recipe.gradient_accumulation_steps} x {accelerator.num_processes} ranks); give more "
+            "data or fewer ranks"
+        )
     total_steps = -(-len(train_set) // per_step) * recipe.epochs
     optimizer, scheduler = build_optimizer(accelerator, model, recipe, total_steps)
     model, optimizer, train_loader, scheduler = accelerator.prepare(

@@ -1,11 +1,11 @@
-"""Values that others published, shown beside what was measured; never judged against it."""
+"""Published values beside what was measured."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+
+from zerogate.cell import Cell
+from zerogate.published import Published
 
 TITLES = {
     "max_micro_batch_size": "batch",
@@ -17,24 +17,18 @@ TITLES = {
 }
 
 
-def published(folder: Path, workload: str, strategies: Iterable[str], hardware: str) -> list[str]:
-    """Lines on what ``folder``'s files say of ``workload`` under ``strategies``, the source first.
-
-    They hold on their own hardware alone, and say so where this is another.
-    """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        content: dict[str, Any] = json.loads(path.read_text())
-        values = content["workloads"].get(workload, {})
-        rows = [f"  {name}: {_values(values[name])}" for name in strategies if name in values]
-        if rows:
-            where = content["hardware"]
-            note = "" if where == hardware else f"; not comparable: this is {hardware}"
-            found += [f"published for {where}{note}", *rows]
-    return found
+def published_lines(found: Published, cells: Iterable[Cell], hardware: str) -> list[str]:
+    """A line for each of ``cells`` that ``found`` has values for, under where they hold."""
+    rows = [
+        f"  {cell.strategy}: {_values(values)}" for cell in cells if (values := found.values(cell))
+    ]
+    if not rows:
+        return []
+    note = "" if found.hardware == hardware else f"; not comparable: this is {hardware}"
+    return [f"published for {found.hardware}{note}", *rows]
 
 
-def _values(values: dict[str, float]) -> str:
+def _values(values: dict[str, int | float]) -> str:
     if values.get("max_micro_batch_size") == 0:
         return "OOM at 1"
     return ", ".join(

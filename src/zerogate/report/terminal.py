@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from zerogate.batch_size import SIZE
 from zerogate.cell import Cell
+from zerogate.judging import SPEEDUP_AT_MAX, speedups
 from zerogate.measurement import Measurement, speedup_at_max
-from zerogate.report.published import published
+from zerogate.report.published import published_lines
 from zerogate.report.words import MIB, sentence, word
-from zerogate.session import SPEEDUP_AT_MAX, Session
+from zerogate.session import Session
 from zerogate.verdict import GRAVITY, Verdict
 
 WIDTH = 80
@@ -73,9 +74,13 @@ def _table(session: Session, cells: list[Cell]) -> str:
     if any(line.rstrip().endswith(UNJUDGED) for line in lines):
         lines.append(f"{UNJUDGED} but not everything could be judged; pytest's summary says why")
     if _searched(session, cells):
-        folder = session.options.root / "baselines" / "published"
-        names = [cell.strategy for cell in cells]
-        lines += published(folder, first.workload, names, session.hardware(first))
+        lines += [
+            f"{cell.strategy}: OOM at 1: {found.note}"
+            for (cell, _), found in session.batch_sizes.items()
+            if cell in cells and not found.size
+        ]
+        for published in session.published:
+            lines += published_lines(published, cells, session.hardware(first))
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -112,7 +117,7 @@ def _row(
     reference = session.measurements.get(cell.reference)
     speedup = "-"
     if not cell.is_reference and reference and reference.launches and measurement.launches:
-        speedup = f"{session.speedups(cell):.2f}x"
+        speedup = f"{speedups(session, cell):.2f}x"
     return [
         cell.strategy,
         str(measurement.settings["micro_batch_size"]),
@@ -132,15 +137,17 @@ def _quality(value: float) -> str:
 
 def _batch(session: Session, cell: Cell, name: str) -> str:
     """A batch size; a speedup at the largest; "OOM" where not even one sample fits."""
-    measurement, reference = (session.measurements.get(one) for one in (cell, cell.reference))
-    assert measurement is not None
     if name == SPEEDUP_AT_MAX:
+        reference = session.measurements.get(cell.reference)
         if cell.is_reference or reference is None:
             return "-"
-        speedup = speedup_at_max(reference, measurement)
+        speedup = speedup_at_max(reference, session.measurements[cell])
         return "-" if speedup is None else f"{speedup:.2f}x"
-    size = measurement.searched.get(name)
-    return "-" if size is None else str(size) if size else "OOM at 1"
+    for (its, kind), found in session.batch_sizes.items():
+        if its == cell and SIZE[kind] == name:
+            # "r": it fits only because the allocator gave back what it had cached.
+            return f"{found.size}{'r' * bool(found.allocator_retries)}" if found.size else "OOM"
+    return "-"
 
 
 def _worst(cell: Cell, verdicts: Iterable[Verdict]) -> str:

@@ -1,0 +1,138 @@
+"""A session's measurements held to baselines, to each other, and to what others published.
+
+What is compared with what, and whether it may be; the comparison itself is ``verdict``'s. Every
+verdict is kept with the session.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from zerogate import verdict as verdicts
+from zerogate.baseline import CellBaseline, MetricBaseline
+from zerogate.cell import Cell
+from zerogate.measurement import AT_MAX, Measurement, Value, speedup_at_max, speedup_over
+from zerogate.metric import Metric, metric_named
+from zerogate.published import Published
+from zerogate.session import Session
+from zerogate.verdict import Verdict
+
+SPEEDUP = "speedup_over_ddp"
+SPEEDUP_AT_MAX = "speedup_over_ddp_at_max"
+
+
+def judge(session: Session, cell: Cell, name: str) -> Verdict:
+    """Hold one metric of a cell to its baseline. Measures the cell if need be.
+
+    Seconds that would regress are measured again first: one slow launch proves nothing.
+    """
+    metric = metric_named(name, session.known(cell).quality_better)
+    found = _judge(session, cell, metric)
+    if found.status == "regressed" and metric.scope == "hardware" and not metric.budget:
+        both = (cell.reference, cell) if metric.name == SPEEDUP else (cell,)
+        session.measure_again(*both)
+        found = _judge(session, cell, metric)
+    return _keep(session, found)
+
+
+def judge_same(
+    session: Session, cell: Cell, other: Measurement, name: str, *, limit: float
+) -> Verdict:
+    """Hold a per-step series of a cell to another cell's of this session."""
+    own = session.measure(cell)
+    return _keep(session, verdicts.judge_same(metric_named(name), own, other, limit=limit))
+
+
+def judge_learned(session: Session, cell: Cell, name: str) -> Verdict:
+    """Hold a quality metric to what the workload says a model that learned reaches."""
+    own = session.measure(cell)
+    return _keep(session, verdicts.judge_learned(own, metric_named(name, own.quality_better)))
+
+
+def judge_published(session: Session, cell: Cell, name: str, published: Published) -> Verdict:
+    """Hold a metric to what was published of the cell, which holds on that hardware alone."""
+    metric = metric_named(name)
+    value = published.values(cell)[name]
+    found = verdicts.judge(
+        cell,
+        metric,
+        session.known(cell).value(name),
+        MetricBaseline(value=value, spread=0.0, launches=(value,)),
+    )
+    if published.hardware != (here := session.hardware(cell)):
+        why = f"published for {published.hardware}, this is {here}"
+        found = replace(found, status="not_comparable", note=why)
+    return _keep(session, replace(found, metric=f"{name}_published", against="published"))
+
+
+def speedups(session: Session, cell: Cell) -> float:
+    """Speedup over the session's DDP at equal micro-batch size."""
+    return speedup_over(session.measure(cell.reference), session.measure(cell))
+
+
+def _keep(session: Session, verdict: Verdict) -> Verdict:
+    session.verdicts.append(verdict)
+    return verdict
+
+
+def _judge(session: Session, cell: Cell, metric: Metric) -> Verdict:
+    measurement = session.known(cell)
+    value = _value(session, measurement, metric)
+    baseline = session.baseline(cell)
+    if value is None:
+        note = measurement.notes.get(metric.name, "not measured here")
+        if metric.name == SPEEDUP_AT_MAX and AT_MAX in measurement.searched:
+            note = "DDP does not fit even one sample: there is nothing to be faster than"
+        return Verdict(
+            cell=cell, metric=metric.name, status="not_comparable", unit=metric.unit, note=note
+        )
+    found = verdicts.judge(
+        cell, metric, value, baseline.metrics.get(metric.name) if baseline else None
+    )
+    if note := _both_numbers(session, cell, metric):
+        found = replace(found, note=note)
+    if baseline is None or found.status == "no_baseline":
+        return found
+    if why := verdicts.comparable(measurement, baseline):
+        # Other data is the user's choice; any other difference leaves the cell without one.
+        theirs = baseline.settings.get("data_origin")
+        chosen = theirs is not None and theirs != measurement.settings["data_origin"]
+        return replace(found, status="not_comparable" if chosen else "no_baseline", note=why)
+    if why := _other_budget(measurement, baseline, metric.budget):
+        return replace(found, status="not_comparable", note=why)
+    if metric.scope == "hardware":
+        other = verdicts.same_speed(measurement, baseline, session.hardware(cell))
+        if other is not None:
+            return replace(found, status=other.status, note=other.note)
+    return found
+
+
+def _value(session: Session, measurement: Measurement, metric: Metric) -> Value | None:
+    if metric.name == SPEEDUP:
+        return speedups(session, measurement.cell)
+    if metric.name == SPEEDUP_AT_MAX:
+        return speedup_at_max(session.known(measurement.cell.reference), measurement)
+    return measurement.value(metric.name)
+
+
+def _both_numbers(session: Session, cell: Cell, metric: Metric) -> str:
+    """What a speedup is made of, so that a slower DDP does not read as a faster strategy."""
+    ddp, own = session.measurements.get(cell.reference), session.known(cell)
+    if ddp is not None and metric.name == SPEEDUP:
+        name = "epoch_seconds"
+        return f"DDP {ddp.scalar(name):.2f} s an epoch, this {own.scalar(name):.2f} s"
+    if ddp is not None and metric.name == SPEEDUP_AT_MAX:
+        theirs, ours = (
+            f"{one.scalar(AT_MAX):.1f} samples/s at {one.value('max_micro_batch_size')}"
+            for one in (ddp, own)
+        )
+        return f"DDP {theirs}, this {ours}"
+    return ""
+
+
+def _other_budget(measurement: Measurement, baseline: CellBaseline, budget: str | None) -> str:
+    """Why a batch size is not comparable: it was searched under another budget."""
+    if budget is None or budget not in baseline.metrics:
+        return ""
+    ours, theirs = measurement.value(budget), baseline.metrics[budget].value
+    return f"recorded with a budget of {theirs} bytes, this is {ours}" if ours != theirs else ""

@@ -1,0 +1,52 @@
+"""What others published about cells (``baselines/published/``): it holds on their hardware alone."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from zerogate.cell import Cell
+from zerogate.config_file import ConfigError
+from zerogate.record import STRICT, Strict
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Values by workload, strategy and metric. ``source`` is where they were printed.
+
+    ``max_micro_batch_size`` 0 is "OOM at 1". Seconds were taken at the largest batch.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    hardware: str
+    source: str
+    workloads: dict[str, dict[str, dict[str, int | float]]]
+
+    def values(self, cell: Cell) -> dict[str, int | float]:
+        """By metric; nothing for a cell that nobody wrote about."""
+        return self.workloads.get(cell.workload, {}).get(cell.strategy, {})
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Published]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Published)
+
+
+def read_published(root: Path) -> list[Published]:
+    """All files of the project in ``root``, by name. Raises ConfigError."""
+    found = []
+    for path in sorted((root / "baselines" / "published").glob("*.json")):
+        try:
+            found.append(_adapter().validate_json(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            first = str(error).replace("\n", " ")
+            raise ConfigError(f"{path}: {first}; expected hardware, source and workloads") from None
+    return found
