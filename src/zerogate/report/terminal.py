@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
 from zerogate.batch_size import SIZE
@@ -74,11 +75,10 @@ def _table(session: Session, cells: list[Cell]) -> str:
     if any(line.rstrip().endswith(UNJUDGED) for line in lines):
         lines.append(f"{UNJUDGED} but not everything could be judged; pytest's summary says why")
     if _searched(session, cells):
-        lines += [
-            f"{cell.strategy}: OOM at 1: {found.note}"
-            for (cell, _), found in session.batch_sizes.items()
-            if cell in cells and not found.size
-        ]
+        for (cell, _), found in session.batch_sizes.items():
+            if cell in cells and not found.size:
+                why = f"{cell.strategy}: OOM at 1: {found.note}"
+                lines += textwrap.wrap(why, WIDTH, subsequent_indent="    ")
         for published in session.published:
             lines += published_lines(published, cells, session.hardware(first))
     return "\n".join(line.rstrip() for line in lines) + "\n"
