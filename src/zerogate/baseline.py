@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from zerogate.aggregation import Value
 from zerogate.config_file import ConfigError
-from zerogate.measurement import Measurement, Value, median
+from zerogate.measurement import Measurement, median
 from zerogate.record import Strict, write_text
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def spread(value: Value, launches: Sequence[Value]) -> float:
         )
     numbers = [one for one in launches if not isinstance(one, tuple)]
     worst = max(abs(number - value) for number in numbers)
-    return worst / abs(value) if value else worst
+    return worst / abs(value) if value else float(worst)
 
 
 def of_measurement(measurement: Measurement, provenance: Provenance) -> CellBaseline:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from zerogate.aggregation import Value
 from zerogate.launch.errors import OutOfMemoryError
-from zerogate.measurement import Value
 from zerogate.metric import METRICS
 from zerogate.record import BatchKind, Probed, ProbeRequest, RankRecord
-from zerogate.search import Probe, Search
+from zerogate.search import Probe, Search, certificate
 
 LARGEST = 4096
 """No batch larger than this is tried: the article's largest is 200."""
+
+CONFIRMING_LAUNCHES = 3
+"""What seems slow is launched this many times in all, and judged by the median."""
 
 SIZE = {"train": "max_micro_batch_size", "eval": "max_eval_batch_size"}
 
@@ -86,6 +89,18 @@ def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> tuple[Batch
     assert first is not None
     assert search.answer is not None
     return _found(kind, search, certified.get(search.low, {}), first, note), first
+
+
+def confirm(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
+    """``found`` with the median speed of as many launches as tell a slow one from a slow machine."""
+    speeds = [found.samples_per_second]
+    for index in range(1, CONFIRMING_LAUNCHES):
+        probe = certificate(found.size)
+        record, failed, why = _run(launch, found.kind, probe, found.launches + index - 1)
+        if failed is not None:
+            raise RuntimeError(f"{found.size} samples fit, and then did not: {why}")
+        speeds.append(_speed(found.kind, record.probed[0], record))
+    return replace(found, samples_per_second=statistics.median(filter(None, speeds)))
 
 
 def _run(

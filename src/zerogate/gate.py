@@ -6,9 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from zerogate.judging import judge, judge_learned, judge_published, judge_same
+from zerogate.invariant import (
+    PARITY_LIMIT,
+    judge_below,
+    judge_falls,
+    judge_learned,
+    judge_moves,
+    judge_needed,
+    judge_same,
+    judge_schedule,
+)
+from zerogate.judging import judge, judge_published, keep
 from zerogate.launch.errors import LaunchFailedError
-from zerogate.verdict import GRAVITY, PARITY_LIMIT, Verdict
+from zerogate.metric import metric_named
+from zerogate.verdict import GRAVITY, Verdict
 
 if TYPE_CHECKING:
     from zerogate.cell import Cell
@@ -37,21 +48,46 @@ class Gate:
         self.verdicts(found)
 
     def same_as(self, other: Measurement, *names: str, limit: float = PARITY_LIMIT) -> None:
-        """Hold per-step series to another cell's of this session; strict in recording too."""
-        self.verdicts(
-            [judge_same(self._session, self._cell, other, name, limit=limit) for name in names],
-            strict=True,
+        """Hold per-step series to another cell's of this session."""
+        self._hold(
+            [judge_same(metric_named(name), self._own, other, limit=limit) for name in names]
         )
+
+    def below(self, other: Measurement, name: str) -> None:
+        """Hold bytes to being fewer than those of a strategy that shards or offloads less."""
+        self._hold([judge_below(self._own, other, metric_named(name))])
+
+    def needs(self, *names: str) -> None:
+        """Hold counts to 0, the one number that is right."""
+        self._hold([judge_needed(self._own, metric_named(name)) for name in names])
+
+    def moves(self, *names: str) -> None:
+        """Hold counts to being more than 0."""
+        self._hold([judge_moves(self._own, metric_named(name)) for name in names])
+
+    def falls(self, name: str) -> None:
+        """Hold a per-step series to being finite, and lower in the end."""
+        self._hold([judge_falls(self._own, metric_named(name))])
+
+    def follows_schedule(self) -> None:
+        """Hold every step's learning rate to the recipe's schedule."""
+        self._hold([judge_schedule(self._own)])
 
     def learned(self) -> None:
         """Hold every quality metric to what a model that learned reaches on generated data."""
-        measurement = self._session.measure(self._cell)
-        if self._cell.tier != "cpu" or measurement.settings["data_origin"] != "generated":
+        own = self._own
+        if self._cell.tier != "cpu" or own.settings["data_origin"] != "generated":
             pytest.skip("what must be learned is known for the cpu tier's generated data only")
-        names = measurement.quality_learned
-        self.verdicts(
-            [judge_learned(self._session, self._cell, name) for name in names], strict=True
-        )
+        named = (metric_named(name, own.quality_better) for name in own.quality_learned)
+        self._hold([judge_learned(own, metric) for metric in named])
+
+    @property
+    def _own(self) -> Measurement:
+        return self._session.measure(self._cell)
+
+    def _hold(self, verdicts: list[Verdict]) -> None:
+        """What needs no baseline is strict in recording too."""
+        self.verdicts([keep(self._session, verdict) for verdict in verdicts], strict=True)
 
     def published(self, name: str) -> None:
         """Hold a metric to what others published of the cell; strict in recording too."""

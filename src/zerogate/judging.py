@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zerogate import verdict as verdicts
+from zerogate.aggregation import Value
 from zerogate.baseline import CellBaseline, MetricBaseline
 from zerogate.cell import Cell
-from zerogate.measurement import AT_MAX, Measurement, Value, speedup_at_max, speedup_over
+from zerogate.measurement import AT_MAX, Measurement, speedup_at_max, speedup_over
 from zerogate.metric import Metric, metric_named
 from zerogate.published import Published
+from zerogate.record import BatchKind
 from zerogate.session import Session
 from zerogate.verdict import Verdict
 
@@ -28,25 +30,16 @@ def judge(session: Session, cell: Cell, name: str) -> Verdict:
     """
     metric = metric_named(name, session.known(cell).quality_better)
     found = _judge(session, cell, metric)
-    if found.status == "regressed" and metric.scope == "hardware" and not metric.budget:
-        both = (cell.reference, cell) if metric.name == SPEEDUP else (cell,)
-        session.measure_again(*both)
+    if found.status == "regressed" and metric.scope == "hardware":
+        with_ddp = metric.name in (SPEEDUP, SPEEDUP_AT_MAX)
+        cells = (cell.reference, cell) if with_ddp else (cell,)
+        if metric.budget is None:
+            session.measure_again(*cells)
+        else:
+            kind: BatchKind = "eval" if metric.budget.startswith("eval_") else "train"
+            session.probe_again(kind, *cells)
         found = _judge(session, cell, metric)
-    return _keep(session, found)
-
-
-def judge_same(
-    session: Session, cell: Cell, other: Measurement, name: str, *, limit: float
-) -> Verdict:
-    """Hold a per-step series of a cell to another cell's of this session."""
-    own = session.measure(cell)
-    return _keep(session, verdicts.judge_same(metric_named(name), own, other, limit=limit))
-
-
-def judge_learned(session: Session, cell: Cell, name: str) -> Verdict:
-    """Hold a quality metric to what the workload says a model that learned reaches."""
-    own = session.measure(cell)
-    return _keep(session, verdicts.judge_learned(own, metric_named(name, own.quality_better)))
+    return keep(session, found)
 
 
 def judge_published(session: Session, cell: Cell, name: str, published: Published) -> Verdict:
@@ -62,7 +55,7 @@ def judge_published(session: Session, cell: Cell, name: str, published: Publishe
     if published.hardware != (here := session.hardware(cell)):
         why = f"published for {published.hardware}, this is {here}"
         found = replace(found, status="not_comparable", note=why)
-    return _keep(session, replace(found, metric=f"{name}_published", against="published"))
+    return keep(session, replace(found, metric=f"{name}_published", against="published"))
 
 
 def speedups(session: Session, cell: Cell) -> float:
@@ -70,7 +63,8 @@ def speedups(session: Session, cell: Cell) -> float:
     return speedup_over(session.measure(cell.reference), session.measure(cell))
 
 
-def _keep(session: Session, verdict: Verdict) -> Verdict:
+def keep(session: Session, verdict: Verdict) -> Verdict:
+    """The verdict, which is now the session's."""
     session.verdicts.append(verdict)
     return verdict
 

@@ -1,4 +1,4 @@
-"""A cell's measurement: the records of its launches, aggregated. The only place that aggregates."""
+"""A cell's measurement: what its launches measured, and the settings that make it comparable."""
 
 from __future__ import annotations
 
@@ -7,29 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from zerogate.aggregation import DEVICE_MEMORY, LaunchValues, Value, launch_values
 from zerogate.cell import Cell
-from zerogate.record import Phase, RankRecord
-
-Value = float | int | tuple[float, ...]
-
-WARMUP_STEPS = 3
-"""Steps that are not steady yet: the two at learning rate 0, and optimizer states coming to life."""
-
-PEAKS: dict[str, Phase] = {
-    "peak_allocated_bytes": "steady",
-    "peak_init_bytes": "init",
-    "peak_first_step_bytes": "first_step",
-    "peak_eval_bytes": "eval",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchValues:
-    """The metrics of one launch, and per rank those that are taken from the worst rank."""
-
-    values: dict[str, Value]
-    per_rank: dict[str, tuple[float, ...]]
-    canary_seconds: float
+from zerogate.record import RankRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +82,7 @@ def measure(cell: Cell, launches: Sequence[Sequence[RankRecord]]) -> Measurement
     first = launches[0][0]
     notes = {}
     if not first.memory:
-        notes = dict.fromkeys([*PEAKS, "live_bytes"], first.memory_source)
+        notes = dict.fromkeys(DEVICE_MEMORY, first.memory_source)
     return replace(
         described(cell, first),
         launches=tuple(launch_values(records) for records in launches),
@@ -130,49 +110,6 @@ def described(cell: Cell, first: RankRecord) -> Measurement:
         evaluates_by_generating=first.evaluates_by_generating,
         probe_canary_seconds=first.canary_seconds,
     )
-
-
-def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
-    """One launch: memory from the worst rank, time from the slowest, samples summed, losses averaged.
-
-    Gradient norm, learning rate and quality are global already; they are rank 0's.
-    """
-    first = records[0]
-    values: dict[str, Value] = {}
-    per_rank: dict[str, tuple[float, ...]] = {}
-
-    def worst(name: str, numbers: Sequence[float]) -> None:
-        per_rank[name] = tuple(numbers)
-        values[name] = max(numbers)
-
-    if first.memory:
-        for name, phase in PEAKS.items():
-            worst(name, [record.memory[phase].peak_allocated_bytes for record in records])
-        worst("live_bytes", [record.memory["steady"].live_bytes for record in records])
-    values["loss"] = _by_step(statistics.fmean, [record.loss for record in records])
-    values["gradient_norm"] = first.gradient_norm
-    values["learning_rate"] = first.learning_rate
-    epochs = len(first.train_seconds)
-    samples = sum(sum(record.step_samples) for record in records)
-    values["samples_per_epoch"] = samples / epochs if samples % epochs else samples // epochs
-    values.update(first.quality)
-    epoch_seconds = statistics.median(_by_step(max, [record.train_seconds for record in records]))
-    steps = _by_step(max, [record.step_seconds for record in records])
-    values["epoch_seconds"] = epoch_seconds
-    values["step_seconds"] = statistics.median(steps[WARMUP_STEPS:] or steps)
-    worst("eval_seconds", [record.eval_seconds for record in records])
-    worst("setup_seconds", [record.setup_seconds for record in records])
-    values["samples_per_second"] = samples / epochs / epoch_seconds
-    worst("peak_host_bytes", [record.peak_host_bytes for record in records])
-    return LaunchValues(
-        values=values,
-        per_rank=per_rank,
-        canary_seconds=max(record.canary_seconds for record in records),
-    )
-
-
-def _by_step(combine: Any, rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(combine(column) for column in zip(*rows, strict=True))
 
 
 def speedup_over(reference: Measurement, own: Measurement) -> float:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from zerogate.record import COLLECTIVES
+
 Better = Literal["lower", "higher", "equal"]
 Scope = Literal["portable", "hardware"]
 
@@ -94,6 +96,20 @@ def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
     )
 
 
+def _count(name: str, title: str, unit: str, better: Better = "lower") -> Metric:
+    """Something exact: one more of it is a change."""
+    return Metric(name=name, unit=unit, better=better, scope="portable", title=title)
+
+
+def _collective(kind: str) -> tuple[Metric, Metric]:
+    """Of the optimizer step that is traced; of the rank that has most."""
+    title = kind.replace("_", "-") + "s"
+    return (
+        _count(f"{kind}_calls", f"{title} a step", "calls"),
+        _bytes(f"{kind}_payload_bytes", f"{title}: payload a step"),
+    )
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -102,6 +118,14 @@ METRICS: dict[str, Metric] = {
         _bytes("peak_first_step_bytes", "peak allocated, first step"),
         _bytes("peak_eval_bytes", "peak allocated, eval"),
         _bytes("live_bytes", "live after a step"),
+        _bytes("model_state_bytes", "model states"),
+        _bytes("leak_bytes_per_step", "memory slope a step"),
+        *(metric for kind in COLLECTIVES for metric in _collective(kind)),
+        _count("operators", "operators a step", "operators"),
+        # Fewer are no improvement: something was left out.
+        _count("flops", "floating point operations a step", "flops", "equal"),
+        _bytes("disk_read_bytes", "read from disk a step"),
+        _bytes("disk_written_bytes", "written to disk a step"),
         Metric(
             name="loss",
             unit="nats",
@@ -131,13 +155,10 @@ METRICS: dict[str, Metric] = {
             absolute=1e-12,
             series=True,
         ),
-        Metric(
-            name="samples_per_epoch",
-            unit="samples",
-            better="equal",
-            scope="portable",
-            title="samples per epoch",
-        ),
+        _count("samples_per_epoch", "samples per epoch", "samples", "equal"),
+        _count("samples_missed", "samples that no rank drew", "samples"),
+        _count("samples_repeated", "samples drawn again", "samples"),
+        _count("eval_samples_miscounted", "samples scored too often or not at all", "samples"),
         Metric(name="f1", unit="", better="higher", scope="portable", title="F1", absolute=0.04),
         Metric(
             name="accuracy",

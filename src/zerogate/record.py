@@ -22,6 +22,9 @@ STRICT: Strict = {"extra": "forbid", "strict": True}
 Outcome = Literal["ok", "oom", "error"]
 Purpose = Literal["training", "probe"]
 BatchKind = Literal["train", "eval"]
+OTHER_COLLECTIVE = "other_collective"
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", OTHER_COLLECTIVE)
+"""The kinds that are counted apart."""
 Phase = Literal["init", "first_step", "steady", "eval"]
 
 
@@ -75,13 +78,45 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """Calls of one kind of collective, and the bytes that this rank handed to them."""
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    calls: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """What one rank did in one optimizer step, counted after the timed ones.
+
+    ``operators`` are torch's, nested ones too; ``flops`` those of matrix products, convolutions,
+    additions and multiplications (``torch.profiler`` with flops). ``model_state_bytes`` is what is
+    held between backward pass and optimizer step: parameters, gradients, optimizer states (ZeRO,
+    arXiv 1910.02054, section 3.1) and whatever buffers shard them.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    collectives: dict[str, Collective]
+    operators: int
+    flops: int
+    model_state_bytes: int
+    disk_read_bytes: int
+    disk_written_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What the controller asks of a launch; every rank reads the same file.
 
     Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled DeepSpeed
-    ops that they will load. ``learning_rate`` and ``micro_batch_size`` replace the recipe's when given.
-    ``device_memory_bytes`` is what a full-size cell may use on each rank's device; a scale model gets
-    its share of it.
+    ops that they will load. ``learning_rate``, ``micro_batch_size`` and
+    ``gradient_accumulation_steps`` replace the recipe's when given; with ``steps`` training stops
+    after so many and nothing is evaluated. ``preload`` are Python files that a rank runs first: the
+    faults that the project's own tests plant. ``device_memory_bytes`` is what a full-size cell may
+    use on each rank's device; a scale model gets its share of it.
     """
 
     launch_id: str
@@ -100,6 +135,9 @@ class Job:
     seed: int = 25
     learning_rate: float | None = None
     micro_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    steps: int | None = None
+    preload: tuple[str, ...] = ()
     probe: ProbeRequest | None = None
     device_memory_bytes: int | None = None
     schema_version: int = SCHEMA_VERSION
@@ -137,9 +175,11 @@ class RankRecord:
     """What one rank measured, written atomically whatever happens to it.
 
     Per-step tuples have one entry per optimizer step; ``loss`` is this rank's mean over the step's
-    micro-batches, ``gradient_norm`` the global norm before clipping. Per-epoch tuples have one
-    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports it runs. A probe
-    has ``probed``, the sizes that fit, and ``probing``, the one it tried last (0: none yet).
+    micro-batches, ``gradient_norm`` the global norm before clipping, ``step_live_bytes`` what is
+    held when it is done. Per-epoch tuples have one entry per epoch. ``quality`` is rank 0's.
+    ``applied`` is what the engine reports it runs. Samples that no rank drew in an epoch are missed;
+    those drawn again, beyond what fills the last global batch, repeated. A probe has ``probed``, the
+    sizes that fit, and ``probing``, the one it tried last (0: none yet).
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -174,6 +214,11 @@ class RankRecord:
     peak_host_bytes: int = 0
     quality: dict[str, float] = field(default_factory=dict)
     evaluates_by_generating: bool = False
+    step_live_bytes: tuple[int, ...] = ()
+    traced: Traced | None = None
+    samples_missed: int = 0
+    samples_repeated: int = 0
+    eval_samples_miscounted: int = 0
     budget_bytes: int = 0
     probed: tuple[Probed, ...] = ()
     probing: int = 0
@@ -191,7 +236,7 @@ def read_job(path: Path) -> Job:
     """The job as the controller wrote it; both sides are the same release, so it is not validated."""
     values = json.loads(path.read_text())
     values["cell"] = Cell(**values["cell"])
-    values["ops"] = tuple(values["ops"])
+    values["ops"], values["preload"] = tuple(values["ops"]), tuple(values["preload"])
     if values["probe"] is not None:
         values["probe"] = ProbeRequest(**values["probe"])
     return Job(**values)

@@ -17,11 +17,12 @@ from zerogate.baseline import (
     write_baselines,
 )
 from zerogate.cell import Cell
+from zerogate.invariant import judge_same
 from zerogate.judging import SPEEDUP, SPEEDUP_AT_MAX
 from zerogate.measurement import Measurement, speedup_at_max
 from zerogate.metric import metric_named
 from zerogate.session import Session
-from zerogate.verdict import comparable, judge, judge_same
+from zerogate.verdict import comparable, judge
 
 
 def record_baselines(session: Session, reason: str) -> list[Path]:

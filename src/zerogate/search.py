@@ -7,6 +7,7 @@ fragmented cache), so both sides of the answer are certified in launches of thei
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -72,7 +73,7 @@ class Search:
     launches: int = 0
     _fits: dict[int, bool] = field(default_factory=dict)  # size -> in a fresh launch
     _fails: dict[int, bool] = field(default_factory=dict)
-    _misled: bool = False  # late sizes ran out that fit afresh: only fresh launches count
+    _misled: bool = False  # late sizes ran out that fit afresh, or it takes long: fresh ones count
 
     @property
     def low(self) -> int:
@@ -135,6 +136,10 @@ class Search:
             self._fits = {
                 size: fresh for size, fresh in self._fits.items() if fresh or size < first
             }
+        # From here on bisecting alone, which takes log2 launches more, and the certificates.
+        self._misled |= self.launches >= math.log2(self.limit) - 3
+        if self._misled:
+            self._fails = {size: fresh for size, fresh in self._fails.items() if fresh}
         self._settle()
 
     def _settle(self) -> None:

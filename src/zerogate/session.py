@@ -12,27 +12,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from zerogate.aggregation import Value, launch_values
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
-from zerogate.batch_size import SIZE, BatchSize, find
+from zerogate.batch_size import CONFIRMING_LAUNCHES, SIZE, BatchSize, confirm, find
 from zerogate.cell import Cell
 from zerogate.devices.cards import cards_key
 from zerogate.devices.host import host_key
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.launcher import Launcher
-from zerogate.measurement import (
-    Measurement,
-    Value,
-    described,
-    launch_values,
-    measure,
-)
+from zerogate.measurement import Measurement, described, measure
 from zerogate.published import Published, read_published
 from zerogate.record import BatchKind
 from zerogate.runner import LaunchHook, Options, Runner, Step
 from zerogate.verdict import Verdict
-
-CONFIRMING_LAUNCHES = 3
-"""A cell that seems slow is launched this many times in all, and judged by the median."""
 
 CPU_BASELINES = "cpu-gloo"
 
@@ -123,6 +115,16 @@ class Session:
             )
             self.notify(Step("searched", cell, "done"))
         return self.batch_sizes[cell, kind]
+
+    def probe_again(self, kind: BatchKind, *cells: Cell) -> None:
+        """Launch the largest batch of cells until there are enough launches to call it slow."""
+        for cell in cells:
+            self.batch_sizes[cell, kind] = confirm(
+                partial(self.runner.probe, cell), self.batch_sizes[cell, kind]
+            )
+            self.measurements[cell] = replace(
+                self.measurements[cell], searched=self._searched(cell)
+            )
 
     def _searched(self, cell: Cell) -> dict[str, Value]:
         found = (one for (its, _), one in self.batch_sizes.items() if its == cell)

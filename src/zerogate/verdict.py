@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from zerogate.aggregation import Value
 from zerogate.baseline import CellBaseline, MetricBaseline
 from zerogate.cell import Cell
-from zerogate.measurement import Measurement, Value, differing_settings
+from zerogate.measurement import Measurement, differing_settings
 from zerogate.metric import Metric
 
 Status = Literal["ok", "improved", "regressed", "no_baseline", "not_comparable", "invalid"]
@@ -31,9 +32,6 @@ JITTER = 1e-3
 
 CANARY_LIMIT = 0.2
 """A core this much slower or faster than at recording cannot be held to the recorded seconds."""
-
-PARITY_LIMIT = 1e-3
-"""Relative difference from DDP that a step's loss or gradient norm may have in fp32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +79,14 @@ def judge(
     if baseline.spread > 0:
         allowed = max(allowed, SPREADS_ALLOWED * baseline.spread, JITTER)
     if isinstance(measured, tuple) or isinstance(baseline.value, tuple):
-        return _judge_series(cell, metric, _series(measured), _series(baseline.value), allowed)
+        return judge_series(cell, metric, _series(measured), _series(baseline.value), allowed)
     expected = baseline.value
-    tolerance = _tolerance(expected, allowed, metric.absolute)
-    change = _change(measured, expected)
+    # Of 0 a spread is absolute (``baseline.spread``).
+    absolute = (
+        metric.absolute if expected else max(metric.absolute, SPREADS_ALLOWED * baseline.spread)
+    )
+    tolerance = _tolerance(expected, allowed, absolute)
+    change = change_of(measured, expected)
     return verdict(
         _status(metric, measured - expected, tolerance * abs(expected) if expected else tolerance),
         measured=measured,
@@ -94,7 +96,7 @@ def judge(
     )
 
 
-def _judge_series(
+def judge_series(
     cell: Cell,
     metric: Metric,
     measured: tuple[float, ...],
@@ -109,7 +111,7 @@ def _judge_series(
             unit="steps",
             measured=len(measured),
             expected=len(expected),
-            change=_change(len(measured), len(expected)),
+            change=change_of(len(measured), len(expected)),
             tolerance=0.0,
             note="another number of optimizer steps",
         )
@@ -136,7 +138,7 @@ def worst_step(
     Differences up to ``absolute`` are none. A NaN is worse than any number.
     """
     changes = [
-        0.0 if abs(own - other) <= absolute else _change(own, other)
+        0.0 if abs(own - other) <= absolute else change_of(own, other)
         for own, other in zip(measured, expected, strict=True)
     ]
     for step, change in enumerate(changes):
@@ -144,35 +146,6 @@ def worst_step(
             return step, change
     step = max(range(len(changes)), key=lambda index: abs(changes[index]))
     return step, changes[step]
-
-
-def judge_same(
-    metric: Metric, own: Measurement, other: Measurement, *, limit: float = PARITY_LIMIT
-) -> Verdict:
-    """Hold a per-step series of ``own`` to that of another cell of the same session."""
-    found = _judge_series(
-        own.cell, metric, own.series(metric.name), other.series(metric.name), limit
-    )
-    return replace(found, metric=f"{metric.name}_parity", against=other.cell.strategy)
-
-
-def judge_learned(measurement: Measurement, metric: Metric) -> Verdict:
-    """Hold a quality metric to what a model that learned must reach; needs no baseline."""
-    floor = measurement.quality_learned[metric.name]
-    value = measurement.scalar(metric.name)
-    reached = value >= floor if metric.better == "higher" else value <= floor
-    return Verdict(
-        cell=measurement.cell,
-        metric=f"{metric.name}_learned",
-        status="ok" if reached else "regressed",
-        unit=metric.unit,
-        measured=value,
-        expected=floor,
-        change=_change(value, floor),
-        tolerance=0.0,
-        against="needed",
-        note="" if reached else "the model did not learn",
-    )
 
 
 def comparable(measurement: Measurement, baseline: CellBaseline) -> str:
@@ -195,7 +168,7 @@ def same_speed(measurement: Measurement, baseline: CellBaseline, hardware: str) 
             unit="",
             note=f"recorded on {recorded.hardware}, this is {hardware}",
         )
-    change = _change(measurement.canary_seconds, recorded.canary_seconds)
+    change = change_of(measurement.canary_seconds, recorded.canary_seconds)
     if abs(change) <= CANARY_LIMIT:
         return None
     return Verdict(
@@ -234,7 +207,8 @@ def _tolerance(expected: float, relative: float, absolute: float) -> float:
     return max(relative, absolute / abs(expected)) if expected else absolute
 
 
-def _change(measured: float, expected: float) -> float:
+def change_of(measured: float, expected: float) -> float:
+    """Relative to ``expected``; infinite where that is 0."""
     if measured == expected:
         return 0.0
     return (measured - expected) / abs(expected) if expected else float("inf")

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from tests.launch.conftest import ROOT, TOY, available
-from zerogate.judging import judge, judge_learned, judge_same
-from zerogate.metric import METRICS
+from zerogate.invariant import judge_learned, judge_same
+from zerogate.judging import judge
+from zerogate.metric import METRICS, metric_named
 
 PORTABLE = [name for name, metric in METRICS.items() if metric.scope == "portable"]
 
@@ -55,7 +56,7 @@ def test_every_strategy_trains_as_ddp_does(launches):
         cell = dataclasses.replace(TOY, strategy=strategy)
         available(session, cell)
         for name in ("loss", "gradient_norm", "learning_rate"):
-            verdict = judge_same(session, cell, session.measure(TOY), name, limit=1e-3)
+            verdict = judge_same(metric_named(name), session.measure(cell), session.measure(TOY))
             assert verdict.status == "ok", verdict
 
 
@@ -83,8 +84,8 @@ def test_without_learning_the_quality_fails(launches):
     cell = dataclasses.replace(TOY, workload="deberta_mrpc")
     session = launches.session(root=ROOT, learning_rate=0.0)
     available(session, cell)
-    assert judge_learned(session, cell, "accuracy").status == "regressed"
-    assert judge_learned(session, cell, "f1").status == "regressed"
+    assert judge_learned(session.measure(cell), metric_named("accuracy")).status == "regressed"
+    assert judge_learned(session.measure(cell), metric_named("f1")).status == "regressed"
 
 
 def test_real_data_is_said_to_be_real(launches, tmp_path):

@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
-from zerogate.record import Failure, PhaseMemory, Probed, RankRecord, Recipe
+from zerogate.record import (
+    COLLECTIVES, Collective, Failure, PhaseMemory, Probed, RankRecord, Recipe, Traced
+)
 
 HERE = Path(__file__).parent
 
@@ -79,10 +81,15 @@ def pytest_zerogate_launch(job, folder):
             quality_better={"accuracy": "higher"}, quality_learned={"accuracy": 0.8},
             loss=tuple(change.get("loss", (3.0, 2.0, 1.0, 0.5))),
             gradient_norm=tuple(change.get("norm", (4.0, 3.0, 2.0, 1.0))),
-            learning_rate=(0.0, 0.0, 0.1, 0.05), step_seconds=(0.1,) * 4, step_samples=(4,) * 4,
+            learning_rate=(0.0, 0.0, 0.05, 0.1), step_seconds=(0.1,) * 4, step_samples=(4,) * 4,
             train_seconds=(seconds,), eval_seconds=0.5, eval_samples=8,
             setup_seconds=1.0, canary_seconds=0.004,
             memory={name: memory for name in ("init", "first_step", "steady", "eval")},
+            traced=Traced(
+                collectives=dict.fromkeys(COLLECTIVES, Collective(calls=1, payload_bytes=40)),
+                operators=100, flops=5000, disk_read_bytes=0, disk_written_bytes=0,
+                model_state_bytes={"ddp": 500}.get(job.cell.strategy, 400),
+            ),
             memory_source="cpu_allocator", peak_host_bytes=10**9,
             quality={"accuracy": change.get("accuracy", 0.9)},
         )

@@ -11,6 +11,8 @@ import pytest
         "peak_first_step_bytes",
         "peak_eval_bytes",
         "live_bytes",
+        "model_state_bytes",
+        "leak_bytes_per_step",
     ],
 )
 def test_memory(gate, metric):

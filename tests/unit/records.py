@@ -9,7 +9,18 @@ from typing import Any
 from zerogate.baseline import Provenance
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement, measure
-from zerogate.record import SCHEMA_VERSION, Failure, Job, Phase, PhaseMemory, RankRecord, Recipe
+from zerogate.record import (
+    COLLECTIVES,
+    SCHEMA_VERSION,
+    Collective,
+    Failure,
+    Job,
+    Phase,
+    PhaseMemory,
+    RankRecord,
+    Recipe,
+    Traced,
+)
 
 RECIPE = Recipe(
     micro_batch_size=8, eval_micro_batch_size=16, epochs=2, learning_rate=2e-5, warmup_steps=2
@@ -32,6 +43,21 @@ def a_memory(peak: int = 1000, **peaks: int) -> dict[Phase, PhaseMemory]:
         )
         for phase in PHASES
     }
+
+
+def a_trace(**changes: Any) -> Traced:
+    """What one rank did in a step of two all-reduces and nothing else."""
+    nothing = Collective(calls=0, payload_bytes=0)
+    values = {
+        "collectives": dict.fromkeys(COLLECTIVES, nothing)
+        | {"all_reduce": Collective(calls=2, payload_bytes=400)},
+        "operators": 100,
+        "flops": 5000,
+        "model_state_bytes": 900,
+        "disk_read_bytes": 0,
+        "disk_written_bytes": 0,
+    }
+    return Traced(**(values | changes))
 
 
 def a_record(rank: int = 0, **changes: Any) -> RankRecord:
@@ -63,6 +89,8 @@ def a_record(rank: int = 0, **changes: Any) -> RankRecord:
         "memory": a_memory(),
         "memory_source": "allocator",
         "peak_host_bytes": 5000,
+        "step_live_bytes": (500,) * 6,
+        "traced": a_trace(),
         "quality": {"f1": 0.8},
     }
     return RankRecord(**(values | changes))

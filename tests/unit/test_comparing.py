@@ -10,14 +10,10 @@ import pytest
 from records import PROVENANCE, RECIPE, a_cell, a_measurement
 
 from zerogate.baseline import of_measurement
+from zerogate.invariant import judge_learned, judge_same
 from zerogate.measurement import Measurement
 from zerogate.metric import metric_named
-from zerogate.verdict import (
-    comparable,
-    judge_learned,
-    judge_same,
-    same_speed,
-)
+from zerogate.verdict import comparable, same_speed
 
 NAN = math.nan
 

@@ -62,7 +62,14 @@ def test_a_session_can_be_opened_without_the_stack() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["zerogate.rank.worker", "zerogate.rank.scale", "zerogate.record", "zerogate.search"]
+    "module",
+    [
+        "zerogate.rank.worker",
+        "zerogate.rank.scale",
+        "zerogate.record",
+        "zerogate.schedule",
+        "zerogate.search",
+    ],
 )
 def test_what_ranks_share_loads_the_standard_library_only(module: str) -> None:
     assert not loaded(module) & (STACK | SLOW | {"pytest", "yaml", "psutil"})
@@ -75,6 +82,7 @@ def test_ranks_import_nothing_of_the_controllers(path: Path) -> None:
     assert {name for name in ours if not name.startswith("zerogate.rank")} <= {
         "zerogate.cell",
         "zerogate.record",
+        "zerogate.schedule",
         "zerogate.search",
     }
 

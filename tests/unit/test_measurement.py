@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from records import a_cell, a_measurement, a_memory, a_record, measured
+from records import a_cell, a_measurement, a_memory, a_record, a_trace, measured
 
+from zerogate.aggregation import slope
 from zerogate.measurement import differing_settings, median, speedup_over
 
 PEAKS = [
@@ -103,7 +104,8 @@ def test_a_rank_whose_series_is_shorter_is_not_cut_to_fit() -> None:
 
 def test_without_memory_there_is_none_and_the_reason_is_noted() -> None:
     found = a_measurement(memory={}, memory_source="no compiler")
-    names = {"live_bytes", *(param.values[0] for param in PEAKS)}
+    names = {"live_bytes", "model_state_bytes", "leak_bytes_per_step"}
+    names |= {param.values[0] for param in PEAKS}
     assert found.notes == dict.fromkeys(names, "no compiler")
     assert not names & set(found.names)
     assert {found.value(name) for name in names} == {None}
@@ -174,3 +176,34 @@ def test_settings_that_differ_are_named(
     ours: dict[str, int], theirs: dict[str, int], expected: list[str]
 ) -> None:
     assert differing_settings(ours, theirs) == expected
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        pytest.param([], 0, id="none"),
+        pytest.param([5], 0, id="one"),
+        pytest.param([7] * 9, 0, id="level"),
+        pytest.param([7, 7, 7, 7, 900, 7, 7, 7], 0, id="one step that differs"),
+        pytest.param([7] * 8 + [3], 0, id="the last step differs"),
+        pytest.param([4 * step for step in range(9)], 4, id="a leak each step"),
+        pytest.param([8 * (step // 2) for step in range(12)], 4, id="a leak every other step"),
+        pytest.param([4 * step for step in range(5000)], 4, id="many steps"),
+    ],
+)
+def test_a_slope_is_that_of_a_leak_and_of_nothing_else(series: list[int], expected: int) -> None:
+    assert slope(series) == expected
+
+
+def test_what_a_step_does_is_of_the_rank_that_does_most() -> None:
+    found = measured(
+        [a_record(0, traced=a_trace(operators=5)), a_record(1, traced=a_trace(operators=7))]
+    )
+    assert found.value("operators") == 7
+    assert found.value("all_reduce_calls") == 2
+    assert found.value("all_reduce_payload_bytes") == 400
+    assert found.value("broadcast_calls") == 0
+
+
+def test_without_a_trace_there_are_no_counts() -> None:
+    assert "operators" not in a_measurement(traced=None).names

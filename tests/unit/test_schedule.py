@@ -41,7 +41,7 @@ def of_deepspeed(warmup_steps: int, total_steps: int) -> list[float]:
 
 
 def ours(warmup_steps: int, total_steps: int) -> list[float]:
-    from zerogate.rank.optimizer import schedule
+    from zerogate.schedule import schedule
 
     return [
         schedule(step, warmup_steps=warmup_steps, total_steps=total_steps)
@@ -68,6 +68,6 @@ def test_it_rises_to_the_whole_rate_and_falls_to_nearly_none(warmup_steps: int) 
 
 
 def test_it_stays_at_none_once_all_steps_are_done() -> None:
-    from zerogate.rank.optimizer import schedule
+    from zerogate.schedule import schedule
 
     assert [schedule(step, warmup_steps=2, total_steps=10) for step in (11, 12, 50)] == [0, 0, 0]

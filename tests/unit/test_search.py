@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zerogate.search import Probe, Search, Tried, next_size
@@ -78,6 +78,7 @@ def test_from_a_right_guess_the_two_certificates_are_all(fits: int) -> None:
     curve=st.sampled_from(["affine", "flat", "steps", "square", "root", "falling", "kinked"]),
     noise=st.lists(st.floats(0.5, 1.5), min_size=1, max_size=7),
 )
+@example(fits=952, guess=None, late=485, curve="affine", noise=[1.5, 0.625])
 def test_whatever_the_curve_it_is_exact_and_certified(
     fits: int, guess: int | None, late: int | None, curve: str, noise: list[float]
 ) -> None:

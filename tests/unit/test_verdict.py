@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from records import a_cell
 
+from zerogate.aggregation import Value
 from zerogate.baseline import MetricBaseline
-from zerogate.measurement import Value
 from zerogate.metric import Metric
 from zerogate.verdict import (
     Verdict,

@@ -106,6 +106,11 @@ class MemoryPhases:
         self.settle(keep=True)
         self.floor_bytes = meter.live_bytes() if meter else 0
 
+    @property
+    def live_bytes(self) -> int:
+        """What is held just now; 0 where memory cannot be counted."""
+        return self.meter.live_bytes() - self.floor_bytes if self.meter else 0
+
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
         if self.meter is None:

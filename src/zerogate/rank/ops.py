@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zerogate.rank import allocator
+from zerogate.rank.disk import count_swapped_bytes
 from zerogate.rank.lifeline import leave_with
 
 ALLOCATOR = "cpu_allocator"
@@ -68,7 +69,9 @@ def load(names: Sequence[str], folder: Path) -> None:
     if names:
         load_what_is_built(folder)
     for name in names:
-        op_builder(name).load(verbose=False)
+        module = op_builder(name).load(verbose=False)
+        if name == "async_io":
+            count_swapped_bytes(module)
 
 
 def load_what_is_built(folder: Path) -> None:

@@ -25,6 +25,7 @@ from zerogate.rank.applied import (
 from zerogate.rank.environment import export_accelerate_environment, software
 from zerogate.rank.gloo import wait_for_release
 from zerogate.rank.optimizer import build_optimizer
+from zerogate.rank.sampling import CountedSamples
 from zerogate.rank.scale import scale_bytes
 from zerogate.rank.train import Trainer
 from zerogate.rank.weights import build_model
@@ -43,7 +44,7 @@ class Prepared:
     accelerator: Accelerator
     phases: meters.MemoryPhases
     trainer: Trainer
-    train_set: Any
+    train_set: CountedSamples
     train_loader: Any
     eval_set: Any
     eval_loader: Any
@@ -76,7 +77,8 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
     ops.load(job.ops, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     accelerator = build_accelerator(job, workload)
     check_collectives(accelerator.device)
-    train_set, eval_set = workload.datasets()
+    samples, eval_set = workload.datasets()
+    train_set = CountedSamples(samples)
     phases = meters.MemoryPhases(meter)
     canary = meters.canary_seconds()
     budget_bytes = _set_budget(job, workload, phases)
@@ -184,6 +186,7 @@ def _workload(job: Job) -> Workload:
         for name, value in (
             ("learning_rate", job.learning_rate),
             ("micro_batch_size", job.micro_batch_size),
+            ("gradient_accumulation_steps", job.gradient_accumulation_steps),
         )
         if value is not None
     }

@@ -39,7 +39,9 @@ def probe_cell(job: Job, findings: Findings, started: float) -> None:
     findings.phase = "probe"
     # Sorted here, once: steps are timed.
     samples = sorted(
-        cell.train_set if request.kind == "train" else cell.eval_set, key=_length, reverse=True
+        cell.train_set.samples if request.kind == "train" else cell.eval_set,
+        key=_length,
+        reverse=True,
     )
     sizes = list(request.sizes)
     tried: list[Probed] = []

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from zerogate.rank.meters import Clock, MemoryPhases, wall_clock
+from zerogate.rank.sampling import CountedSamples, counted_gathering
 from zerogate.rank.workload import Batch, Workload
 from zerogate.record import Recipe
 
@@ -25,6 +26,7 @@ class Progress:
     learning_rate: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
     step_samples: list[int] = field(default_factory=list)
+    step_live_bytes: list[int] = field(default_factory=list)
     train_seconds: list[float] = field(default_factory=list)
 
 
@@ -47,14 +49,15 @@ class Trainer:
         self.scheduler = scheduler
         self.phases = phases
         self.progress = Progress()
+        self.gathered_samples = 0
         self.after_forward: Callable[[], None] = lambda: None
 
     @property
     def recipe(self) -> Recipe:
         return self.workload.recipe
 
-    def train(self, loader: Any) -> Progress:
-        """Train for the recipe's epochs; the first step is a phase of its own.
+    def train(self, loader: Any, samples: CountedSamples, steps: int | None = None) -> Progress:
+        """Train for the recipe's epochs, or for ``steps``; the first step is a phase of its own.
 
         Optimizer states come to life in the first step, so it peaks unlike the steady ones.
         """
@@ -62,6 +65,7 @@ class Trainer:
         with ExitStack() as steady:
             for epoch in range(self.recipe.epochs):
                 loader.set_epoch(epoch)
+                samples.begin_epoch()
                 batches = iter(loader)
                 self.accelerator.wait_for_everyone()
                 start = wall_clock(self.accelerator.device)
@@ -69,14 +73,14 @@ class Trainer:
                     with self.phases.phase("first_step"):
                         self._steps(batches, limit=1)
                     steady.enter_context(self.phases.phase("steady"))
-                self._steps(batches)
+                self._steps(batches, limit=steps and steps - len(self.progress.loss))
                 self.progress.train_seconds.append(wall_clock(self.accelerator.device) - start)
         return self.progress
 
     def _steps(self, batches: Iterator[Batch], limit: int | None = None) -> None:
         """Optimizer steps until the epoch's data or ``limit`` is reached."""
         clock = Clock(self.accelerator.device)
-        losses: list[torch.Tensor] = []
+        losses: list[Any] = []
         norms: list[Any] = []
         clock.mark()
         while limit is None or len(norms) < limit:
@@ -84,12 +88,15 @@ class Trainer:
             loss, norm, samples = self.step(batches)
             if not samples:
                 break
-            losses.append(loss)
-            norms.append(norm)
+            # On a CPU at once: nobody waits for that, and a tensor kept of each step is a leak.
+            at_once = self.accelerator.device.type == "cpu"
+            losses.append(float(loss) if at_once else loss)
+            norms.append(_as_float(norm) if at_once else norm)
             self.progress.learning_rate.append(learning_rate)
             self.progress.step_samples.append(samples)
             clock.mark()
             self.phases.settle()
+            self.progress.step_live_bytes.append(self.phases.live_bytes)
         self.progress.step_seconds.extend(clock.laps())
         # Read only here: reading a value makes the host wait for the device.
         self.progress.loss.extend(float(loss) for loss in losses)
@@ -132,13 +139,22 @@ class Trainer:
         )
 
     def evaluate(self, loader: Any) -> tuple[dict[str, float], float]:
-        """Quality on the evaluation set and the seconds that took. Collective."""
+        """Quality on the evaluation set and the seconds that took. Collective.
+
+        ``gathered_samples`` are then those that the workload gathered from all ranks to score.
+        """
         self.model.eval()
         self.accelerator.wait_for_everyone()
         start = wall_clock(self.accelerator.device)
-        with torch.no_grad(), self.phases.phase("eval"):
+        with (
+            torch.no_grad(),
+            self.phases.phase("eval"),
+            counted_gathering(self.accelerator) as gathered,
+        ):
             quality = self.workload.evaluate(self.model, loader, self.accelerator)
-        return quality, wall_clock(self.accelerator.device) - start
+        seconds = wall_clock(self.accelerator.device) - start
+        self.gathered_samples = sum(gathered)
+        return quality, seconds
 
 
 def _samples(batch: Batch) -> int:

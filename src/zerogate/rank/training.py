@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from zerogate.rank import meters
-from zerogate.rank.prepared import prepare
+from zerogate.rank.prepared import Prepared, prepare
+from zerogate.rank.tracing import trace_step
 from zerogate.record import Job
 
 if TYPE_CHECKING:
@@ -24,20 +25,36 @@ def train_cell(job: Job, findings: Findings, started: float) -> None:
     meters.reset_peak_host_bytes()
 
     findings.phase = "train"
-    progress = cell.trainer.train(cell.train_loader)
+    progress = cell.trainer.train(cell.train_loader, cell.train_set, job.steps)
     findings.add(
         **{name: tuple(values) for name, values in dataclasses.asdict(progress).items()},
         memory=cell.phases.phases,
     )
+    if job.steps is None:
+        _evaluate(cell, findings)
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _evaluate(cell: Prepared, findings: Findings) -> None:
     findings.phase = "eval"
     quality, eval_seconds = cell.trainer.evaluate(cell.eval_loader)
+    recipe = cell.workload.recipe
+    global_micro_batch = recipe.micro_batch_size * cell.accelerator.num_processes
+    missed, repeated = cell.train_set.miscounts(
+        padding=-len(cell.train_set) % global_micro_batch, device=cell.accelerator.device
+    )
     findings.add(
         quality=quality,
         eval_seconds=eval_seconds,
         eval_samples=len(cell.eval_set),
+        eval_samples_miscounted=abs(cell.trainer.gathered_samples - len(cell.eval_set)),
+        samples_missed=missed,
+        samples_repeated=repeated,
         memory=cell.phases.phases,
         peak_host_bytes=meters.peak_host_bytes(),
         canary_seconds=(cell.canary_seconds + meters.canary_seconds()) / 2,
     )
-    if dist.is_initialized():
-        dist.barrier()
+    findings.phase = "trace"
+    # Last: it is one more step of training.
+    findings.add(traced=trace_step(cell, iter(cell.train_loader)))

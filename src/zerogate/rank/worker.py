@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 import time
 import traceback
@@ -36,6 +37,9 @@ def run(folder: Path) -> int:
         from zerogate.rank.oom import is_device_oom
         from zerogate.rank.probe import probe_cell
         from zerogate.rank.training import train_cell
+
+        for path in job.preload:
+            runpy.run_path(path)
     except BaseException as error:
         findings.write("error", error)
         traceback.print_exc()

@@ -1,0 +1,130 @@
+"""The records of one launch's ranks, aggregated. The only place that aggregates."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from zerogate.record import COLLECTIVES, Phase, RankRecord
+
+Value = float | int | tuple[float, ...]
+
+WARMUP_STEPS = 3
+"""Steps that are not steady yet: the two at learning rate 0, and optimizer states coming to life."""
+
+PEAKS: dict[str, Phase] = {
+    "peak_allocated_bytes": "steady",
+    "peak_init_bytes": "init",
+    "peak_first_step_bytes": "first_step",
+    "peak_eval_bytes": "eval",
+}
+
+DEVICE_MEMORY = (*PEAKS, "live_bytes", "model_state_bytes", "leak_bytes_per_step")
+"""What is not measured where device memory cannot be counted."""
+
+SLOPE_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchValues:
+    """The metrics of one launch, and per rank those that are taken from the worst rank."""
+
+    values: dict[str, Value]
+    per_rank: dict[str, tuple[float, ...]]
+    canary_seconds: float
+
+
+def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
+    """One launch: memory and what is counted from the worst rank, time from the slowest, samples
+    summed, losses averaged.
+
+    Gradient norm, learning rate and quality are global already; they are rank 0's.
+    """
+    first = records[0]
+    worst = {
+        name: tuple(of_rank(record) for record in records)
+        for name, of_rank in {**_memory(first), **_traced(first), **SECONDS_AND_SAMPLES}.items()
+    }
+    steps = _by_step(max, [record.step_seconds for record in records])
+    epochs = len(first.train_seconds)
+    epoch_seconds = statistics.median(_by_step(max, [record.train_seconds for record in records]))
+    samples = sum(sum(record.step_samples) for record in records)
+    values: dict[str, Value] = {
+        **{name: max(numbers) for name, numbers in worst.items()},
+        "loss": _by_step(statistics.fmean, [record.loss for record in records]),
+        "gradient_norm": first.gradient_norm,
+        "learning_rate": first.learning_rate,
+        "samples_per_epoch": samples / epochs if samples % epochs else samples // epochs,
+        **first.quality,
+        "epoch_seconds": epoch_seconds,
+        "step_seconds": statistics.median(steps[WARMUP_STEPS:] or steps),
+        "samples_per_second": samples / epochs / epoch_seconds,
+    }
+    return LaunchValues(
+        values=values,
+        per_rank=worst,
+        canary_seconds=max(record.canary_seconds for record in records),
+    )
+
+
+OfRank = Callable[[RankRecord], float]
+
+SECONDS_AND_SAMPLES: dict[str, OfRank] = {
+    "eval_seconds": lambda record: record.eval_seconds,
+    "setup_seconds": lambda record: record.setup_seconds,
+    "peak_host_bytes": lambda record: record.peak_host_bytes,
+    "samples_missed": lambda record: record.samples_missed,
+    "samples_repeated": lambda record: record.samples_repeated,
+    "eval_samples_miscounted": lambda record: record.eval_samples_miscounted,
+}
+
+
+def _memory(first: RankRecord) -> dict[str, OfRank]:
+    if not first.memory:
+        return {}
+
+    def peak(phase: Phase) -> OfRank:
+        return lambda record: record.memory[phase].peak_allocated_bytes
+
+    return {
+        **{name: peak(phase) for name, phase in PEAKS.items()},
+        "live_bytes": lambda record: record.memory["steady"].live_bytes,
+        "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
+    }
+
+
+def _traced(first: RankRecord) -> dict[str, OfRank]:
+    """What the traced step counted; its names are the record's, or follow from them."""
+    if first.traced is None:
+        return {}
+
+    def counted(name: str) -> OfRank:
+        return lambda record: getattr(record.traced, name)
+
+    def collective(kind: str, name: str) -> OfRank:
+        return lambda record: getattr(record.traced and record.traced.collectives[kind], name)
+
+    names = ["operators", "flops", "disk_read_bytes", "disk_written_bytes"]
+    names += ["model_state_bytes"] if first.memory else []
+    return {name: counted(name) for name in names} | {
+        f"{kind}_{name}": collective(kind, name)
+        for kind in COLLECTIVES
+        for name in ("calls", "payload_bytes")
+    }
+
+
+def slope(values: Sequence[int]) -> int:
+    """Rise from one value to the next: the median over all pairs (Theil and Sen), to which a single
+    step that differs is nothing and a leak of a tensor a step is that tensor. Rounded to bytes.
+    """
+    thinned = list(enumerate(values))[:: max(1, len(values) // SLOPE_POINTS)]
+    rises = [(b - a) / (j - i) for (i, a), (j, b) in combinations(thinned, 2)]
+    return round(statistics.median(rises)) if rises else 0
+
+
+def _by_step(
+    combine: Callable[[Iterable[float]], float], rows: Sequence[tuple[float, ...]]
+) -> tuple[float, ...]:
+    return tuple(combine(column) for column in zip(*rows, strict=True))

@@ -1,0 +1,131 @@
+"""What must hold on any machine, from the first day: judged without a baseline. Pure.
+
+A cell is held to what its workload needs, to arithmetic, or to another cell of the same session.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+
+from zerogate.measurement import Measurement
+from zerogate.metric import Metric, metric_named
+from zerogate.schedule import schedule
+from zerogate.verdict import Status, Verdict, change_of, judge_series
+
+PARITY_LIMIT = 1e-3
+"""Relative difference from DDP that a step's loss or gradient norm may have in fp32."""
+
+SCHEDULE_LIMIT = 1e-6
+
+
+def judge_same(
+    metric: Metric, own: Measurement, other: Measurement, *, limit: float = PARITY_LIMIT
+) -> Verdict:
+    """Hold a per-step series of ``own`` to that of another cell of the same session."""
+    found = judge_series(
+        own.cell, metric, own.series(metric.name), other.series(metric.name), limit
+    )
+    return replace(found, metric=f"{metric.name}_parity", against=other.cell.strategy)
+
+
+def judge_learned(own: Measurement, metric: Metric) -> Verdict:
+    """Hold a quality metric to what a model that learned must reach."""
+    floor = own.quality_learned[metric.name]
+    value = own.scalar(metric.name)
+    reached = value >= floor if metric.better == "higher" else value <= floor
+    note = "" if reached else "the model did not learn"
+    return _verdict(own, metric, "learned", reached, value, floor, "needed", note)
+
+
+def judge_below(own: Measurement, other: Measurement, metric: Metric) -> Verdict:
+    """Hold bytes of ``own`` to those of a strategy that shards or offloads less: it needs fewer."""
+    if own.cell.world_size == 1 and not _offloads_more(own, other):
+        return _no_verdict(own, metric, "below", "a single rank has nobody to shard with")
+    values = own.value(metric.name), other.value(metric.name)
+    if not all(isinstance(value, int) for value in values):
+        return _no_verdict(own, metric, "below", own.notes.get(metric.name, "not measured here"))
+    mine, theirs = own.scalar(metric.name), other.scalar(metric.name)
+    less = mine < theirs
+    note = "" if less else f"as much as {other.cell.strategy}, or more"
+    return _verdict(own, metric, "below", less, mine, theirs, other.cell.strategy, note)
+
+
+def _offloads_more(own: Measurement, other: Measurement) -> bool:
+    return own.cell.strategy.startswith(f"{other.cell.strategy}_")
+
+
+def judge_needed(own: Measurement, metric: Metric, needed: float = 0) -> Verdict:
+    """Hold a count to the one number that is right."""
+    value = own.value(metric.name)
+    if value is None:
+        return _no_verdict(own, metric, "needed", own.notes.get(metric.name, "not measured here"))
+    number = own.scalar(metric.name)
+    return _verdict(own, metric, "needed", number == needed, number, needed, "needed")
+
+
+def judge_moves(own: Measurement, metric: Metric) -> Verdict:
+    """Hold a count to being more than 0: what is offloaded moves."""
+    value = own.value(metric.name)
+    if value is None:
+        return _no_verdict(own, metric, "moves", own.notes.get(metric.name, "not measured here"))
+    number = own.scalar(metric.name)
+    note = "" if number > 0 else "nothing was offloaded"
+    return _verdict(own, metric, "moves", number > 0, number, 1, "needed", note)
+
+
+def judge_falls(own: Measurement, metric: Metric) -> Verdict:
+    """Hold a series to being finite, and lower in its last quarter than in its first."""
+    values = own.series(metric.name)
+    for step, value in enumerate(values):
+        if not math.isfinite(value):
+            found = _verdict(own, metric, "falls", False, value, values[0], "at first")
+            return replace(found, step=step)
+    quarter = max(1, len(values) // 4)
+    first, last = statistics.fmean(values[:quarter]), statistics.fmean(values[-quarter:])
+    return _verdict(own, metric, "falls", last < first, last, first, "at first")
+
+
+def judge_schedule(own: Measurement) -> Verdict:
+    """Hold every step's learning rate to the recipe's schedule, the last one's included."""
+    metric = metric_named("learning_rate")
+    measured = own.series(metric.name)
+    expected = tuple(
+        own.settings["learning_rate"]
+        * schedule(step, warmup_steps=own.settings["warmup_steps"], total_steps=len(measured))
+        for step in range(len(measured))
+    )
+    found = judge_series(own.cell, metric, measured, expected, SCHEDULE_LIMIT)
+    return replace(found, metric=f"{metric.name}_schedule", against="the schedule")
+
+
+def _verdict(
+    own: Measurement,
+    metric: Metric,
+    suffix: str,
+    holds: bool,
+    measured: float,
+    expected: float,
+    against: str,
+    note: str = "",
+) -> Verdict:
+    return Verdict(
+        cell=own.cell,
+        metric=f"{metric.name}_{suffix}",
+        status="ok" if holds else "regressed",
+        unit=metric.unit,
+        measured=measured,
+        expected=expected,
+        change=change_of(measured, expected),
+        tolerance=0.0,
+        against=against,
+        note=note,
+    )
+
+
+def _no_verdict(own: Measurement, metric: Metric, suffix: str, why: str) -> Verdict:
+    status: Status = "not_comparable"
+    return Verdict(
+        cell=own.cell, metric=f"{metric.name}_{suffix}", status=status, unit=metric.unit, note=why
+    )

@@ -1,0 +1,72 @@
+"""Which samples training drew: every one once an epoch, or a rank's loader is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+
+
+class CountedSamples:
+    """The training set, counting how often each of its samples is drawn in each epoch."""
+
+    def __init__(self, samples: Sequence[Any]) -> None:
+        self.samples = samples
+        # Not tensors: those would count as memory of the model's.
+        self._drawn: list[Counter[int]] = [Counter()]
+
+    def begin_epoch(self) -> None:
+        self._drawn.append(Counter())
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        self._drawn[-1][index] += 1
+        return self.samples[index]
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """A micro-batch at once, as ``DataLoader`` asks; a ``datasets.Dataset`` is quicker at that."""
+        self._drawn[-1].update(indices)
+        if hasattr(self.samples, "__getitems__"):
+            found: list[Any] = self.samples.__getitems__(indices)
+            return found
+        return [self.samples[index] for index in indices]
+
+    def miscounts(self, padding: int, device: torch.device) -> tuple[int, int]:
+        """Samples missed, and samples drawn again beyond ``padding`` (what fills an epoch's last
+        global batch), over all ranks, in the worst epoch. Collective.
+        """
+        drawn = torch.tensor(
+            [[epoch[index] for index in range(len(self))] for epoch in self._drawn if epoch],
+            device=device,
+        )
+        if dist.is_initialized():
+            dist.all_reduce(drawn)
+        missed = (drawn == 0).sum(dim=1)
+        again = (drawn - 1).clamp(min=0).sum(dim=1) - padding
+        return int(missed.max()), max(0, int(again.max()))
+
+
+@contextmanager
+def counted_gathering(accelerator: Accelerator) -> Iterator[list[int]]:
+    """Rows of each ``gather_for_metrics`` while this lasts: the samples that are scored."""
+    gather = accelerator.gather_for_metrics
+    rows: list[int] = []
+
+    def counting(data: Any, *arguments: Any, **options: Any) -> Any:
+        found = gather(data, *arguments, **options)
+        first = found
+        while not isinstance(first, torch.Tensor):
+            first = next(iter(first.values() if isinstance(first, dict) else first))
+        rows.append(len(first))
+        return found
+
+    with mock.patch.object(accelerator, "gather_for_metrics", counting):
+        yield rows

@@ -1,0 +1,46 @@
+"""Invariants: what must hold on any machine, and so needs no baseline."""
+
+import pytest
+
+
+@pytest.mark.strategies("zero1", "zero2", "zero2_config_file", "fsdp2")
+@pytest.mark.compared_with("ddp")
+def test_sharding_needs_less_than_ddp(gate, other):
+    gate.below(other, "model_state_bytes")
+
+
+@pytest.mark.strategies("zero3")
+@pytest.mark.compared_with("zero2")
+def test_sharding_parameters_needs_less_than_zero2(gate, other):
+    gate.below(other, "model_state_bytes")
+
+
+@pytest.mark.strategies("zero3_nvme")
+@pytest.mark.compared_with("zero3")
+def test_offload_to_disk_needs_less_than_zero3(gate, other):
+    gate.below(other, "model_state_bytes")
+
+
+@pytest.mark.strategies("zero3_nvme")
+def test_what_is_offloaded_moves(gate):
+    gate.moves("disk_read_bytes", "disk_written_bytes")
+
+
+def test_every_sample_is_trained_on_once_an_epoch(gate):
+    gate.needs("samples_missed", "samples_repeated")
+
+
+def test_every_sample_is_scored_once(gate):
+    gate.needs("eval_samples_miscounted")
+
+
+def test_memory_does_not_grow(gate):
+    gate.needs("leak_bytes_per_step")
+
+
+def test_the_learning_rate_follows_its_schedule(gate):
+    gate.follows_schedule()
+
+
+def test_loss_is_finite_and_falls(gate):
+    gate.falls("loss")

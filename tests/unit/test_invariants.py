@@ -1,0 +1,112 @@
+"""What holds without a baseline: between cells, against arithmetic, against what is needed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from records import RECIPE, a_cell, a_measurement, a_trace
+
+from zerogate.invariant import (
+    judge_below,
+    judge_falls,
+    judge_moves,
+    judge_needed,
+    judge_schedule,
+)
+from zerogate.metric import metric_named
+from zerogate.schedule import schedule
+
+STATES = metric_named("model_state_bytes")
+LOSS = metric_named("loss")
+
+
+def states(strategy: str, size: int, **cell: Any) -> Any:
+    return a_measurement(a_cell(strategy, **cell), traced=a_trace(model_state_bytes=size))
+
+
+def course(total: int = 6) -> tuple[float, ...]:
+    return tuple(
+        RECIPE.learning_rate * schedule(step, warmup_steps=RECIPE.warmup_steps, total_steps=total)
+        for step in range(total)
+    )
+
+
+@pytest.mark.parametrize(("size", "status"), [(99, "ok"), (100, "regressed"), (101, "regressed")])
+def test_sharding_more_needs_less(size: int, status: str) -> None:
+    found = judge_below(states("zero1", size), states("ddp", 100), STATES)
+    assert (found.status, found.measured, found.expected, found.against) == (
+        status,
+        size,
+        100,
+        "ddp",
+    )
+    assert found.metric == "model_state_bytes_below"
+
+
+def test_one_rank_has_nobody_to_shard_with_but_can_offload() -> None:
+    alone = {"world_size": 1}
+    found = judge_below(states("zero1", 100, **alone), states("ddp", 100, **alone), STATES)
+    assert (found.status, found.note) == (
+        "not_comparable",
+        "a single rank has nobody to shard with",
+    )
+    offloaded = judge_below(
+        states("zero3_nvme", 100, **alone), states("zero3", 100, **alone), STATES
+    )
+    assert offloaded.status == "regressed"
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    blind = a_measurement(traced=None)
+    assert judge_below(blind, states("ddp", 100), STATES).status == "not_comparable"
+    assert judge_moves(blind, metric_named("disk_read_bytes")).status == "not_comparable"
+    assert judge_needed(blind, metric_named("operators")).status == "not_comparable"
+
+
+@pytest.mark.parametrize(("count", "status"), [(0, "ok"), (1, "regressed")])
+def test_the_one_number_that_is_right(count: int, status: str) -> None:
+    found = judge_needed(a_measurement(samples_missed=count), metric_named("samples_missed"))
+    assert (found.status, found.measured, found.expected) == (status, count, 0)
+
+
+@pytest.mark.parametrize(("count", "status"), [(0, "regressed"), (1, "ok")])
+def test_what_is_offloaded_moves(count: int, status: str) -> None:
+    own = a_measurement(traced=a_trace(disk_read_bytes=count))
+    assert judge_moves(own, metric_named("disk_read_bytes")).status == status
+
+
+@pytest.mark.parametrize(
+    ("loss", "status"),
+    [
+        pytest.param((3.0, 2.0, 1.0, 0.5), "ok", id="falls"),
+        pytest.param((0.5, 9.0, 9.0, 0.4), "ok", id="rises between"),
+        pytest.param((1.0, 1.0, 1.0, 1.0), "regressed", id="stays"),
+        pytest.param((1.0, 0.5, 0.5, 1.1), "regressed", id="rises"),
+        pytest.param((1.0, math.nan, 0.5, 0.4), "regressed", id="nan"),
+        pytest.param((1.0, 0.5, 0.5, math.inf), "regressed", id="inf"),
+    ],
+)
+def test_loss_is_finite_and_falls(loss: tuple[float, ...], status: str) -> None:
+    found = judge_falls(a_measurement(loss=loss), LOSS)
+    assert found.status == status
+    if not all(map(math.isfinite, loss)):
+        assert found.step == next(i for i, value in enumerate(loss) if not math.isfinite(value))
+
+
+def test_the_schedule_is_followed_to_its_end() -> None:
+    assert judge_schedule(a_measurement(learning_rate=course())).status == "ok"
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_any_step_off_schedule_is_found(step: int) -> None:
+    rates = list(course())
+    rates[step] = rates[step] * 1.01 + 1e-8
+    found = judge_schedule(a_measurement(learning_rate=tuple(rates)))
+    assert (found.status, found.step) == ("regressed", step)
+
+
+def test_a_schedule_stepped_too_often_ends_early() -> None:
+    rates = course(12)[::2]
+    assert judge_schedule(a_measurement(learning_rate=rates)).status == "regressed"
