@@ -77,6 +77,7 @@ class BlenderbotMudoconv(Workload):
     scale_parameters = 3_201_088
     layer_classes = ("BlenderbotEncoderLayer", "BlenderbotDecoderLayer")
     quality: ClassVar = {"bleu": Quality(better="higher", chance=0.0, learned=40.0)}
+    averages_samples = False
     evaluates_by_generating = True
     recipes: ClassVar = {
         "cpu": Recipe(

@@ -89,7 +89,7 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
         return lambda record: record.memory[phase].peak_allocated_bytes
 
     return {
-        **{name: peak(phase) for name, phase in PEAKS.items()},
+        **{name: peak(phase) for name, phase in PEAKS.items() if phase in first.memory},
         "live_bytes": lambda record: record.memory["steady"].live_bytes,
         "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
     }

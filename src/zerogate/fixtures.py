@@ -60,6 +60,44 @@ def other(
 
 
 @pytest.fixture
+def other_accumulation(
+    cell: Cell, measurement: Measurement, zerogate_session: Session
+) -> Measurement:
+    """The cell with the same global batch, but all of a step's micro-batches in one; where there is
+    one already, in two halves.
+    """
+    size: int = measurement.settings["micro_batch_size"]
+    steps: int = measurement.settings["gradient_accumulation_steps"]
+    if steps == 1 and size % 2:
+        pytest.skip(f"a micro-batch of {size} cannot be halved")
+    size, steps = (size * steps, 1) if steps > 1 else (size // 2, 2)
+    return _variant(
+        zerogate_session, cell, micro_batch_size=size, gradient_accumulation_steps=steps
+    )
+
+
+@pytest.fixture
+def one_rank(cell: Cell, measurement: Measurement, zerogate_session: Session) -> Measurement:
+    """The cell with the same global batch on a single rank."""
+    if cell.world_size == 1:
+        pytest.skip("this is a single rank")
+    alone = replace(cell, world_size=1)
+    size = measurement.settings["micro_batch_size"] * cell.world_size
+    return _variant(zerogate_session, alone, micro_batch_size=size)
+
+
+def _variant(session: Session, cell: Cell, **asked: int) -> Measurement:
+    from zerogate.launch.errors import LaunchFailedError
+
+    name = "-".join(f"{value}-{key}" for key, value in asked.items()).replace("_", "-")
+    try:
+        return session.variant(cell, name, **asked)
+    except LaunchFailedError as error:
+        report = error.report()
+    pytest.fail(report, pytrace=False)
+
+
+@pytest.fixture
 def batch_size(request: pytest.FixtureRequest, cell: Cell, zerogate_session: Session) -> BatchSize:
     """The largest batch that fits, of the kind that ``@pytest.mark.batch_size`` names."""
     kind = request.node.get_closest_marker("batch_size").args[0]

@@ -8,8 +8,11 @@ import pytest
 
 from zerogate.invariant import (
     PARITY_LIMIT,
+    judge_above,
     judge_below,
+    judge_equivalent,
     judge_falls,
+    judge_grows,
     judge_learned,
     judge_moves,
     judge_needed,
@@ -57,9 +60,17 @@ class Gate:
         """Hold bytes to being fewer than those of a strategy that shards or offloads less."""
         self._hold([judge_below(self._own, other, metric_named(name))])
 
+    def above(self, other: Measurement, name: str) -> None:
+        """Hold bytes to being more than those of a strategy that offloads less."""
+        self._hold([judge_above(self._own, other, metric_named(name))])
+
     def needs(self, *names: str) -> None:
         """Hold counts to 0, the one number that is right."""
         self._hold([judge_needed(self._own, metric_named(name)) for name in names])
+
+    def does_not_grow(self) -> None:
+        """Hold memory to what it was a step ago."""
+        self._hold([judge_grows(self._own)])
 
     def moves(self, *names: str) -> None:
         """Hold counts to being more than 0."""
@@ -72,6 +83,11 @@ class Gate:
     def follows_schedule(self) -> None:
         """Hold every step's learning rate to the recipe's schedule."""
         self._hold([judge_schedule(self._own)])
+
+    def equivalent(self, way: str, other: Measurement) -> None:
+        """Hold losses and norms to those of another way to train on the same global batches."""
+        metrics = map(metric_named, ("loss", "gradient_norm", "learning_rate"))
+        self._hold([judge_equivalent(metric, self._own, other, way) for metric in metrics])
 
     def learned(self) -> None:
         """Hold every quality metric to what a model that learned reaches on generated data."""

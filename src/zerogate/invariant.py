@@ -19,6 +19,8 @@ PARITY_LIMIT = 1e-3
 
 SCHEDULE_LIMIT = 1e-6
 
+CARD_NOISE_BYTES = 4096
+
 
 def judge_same(
     metric: Metric, own: Measurement, other: Measurement, *, limit: float = PARITY_LIMIT
@@ -28,6 +30,17 @@ def judge_same(
         own.cell, metric, own.series(metric.name), other.series(metric.name), limit
     )
     return replace(found, metric=f"{metric.name}_parity", against=other.cell.strategy)
+
+
+def judge_equivalent(metric: Metric, own: Measurement, other: Measurement, way: str) -> Verdict:
+    """Hold the first steps of ``own`` to those of another way to train on the same global batches."""
+    theirs = other.series(metric.name)
+    if not own.averages_samples:
+        why = "the loss averages tokens, so it depends on how samples are grouped"
+        return _no_verdict(own, metric, way, why)
+    mine = own.series(metric.name)[: len(theirs)]
+    found = judge_series(own.cell, metric, mine, theirs, PARITY_LIMIT)
+    return replace(found, metric=f"{metric.name}_{way}", against=way.replace("_", " "))
 
 
 def judge_learned(own: Measurement, metric: Metric) -> Verdict:
@@ -43,13 +56,22 @@ def judge_below(own: Measurement, other: Measurement, metric: Metric) -> Verdict
     """Hold bytes of ``own`` to those of a strategy that shards or offloads less: it needs fewer."""
     if own.cell.world_size == 1 and not _offloads_more(own, other):
         return _no_verdict(own, metric, "below", "a single rank has nobody to shard with")
+    return _compared(own, other, metric, "below")
+
+
+def judge_above(own: Measurement, other: Measurement, metric: Metric) -> Verdict:
+    """Hold bytes of ``own`` to those of a strategy that offloads less: it needs more elsewhere."""
+    return _compared(own, other, metric, "above")
+
+
+def _compared(own: Measurement, other: Measurement, metric: Metric, side: str) -> Verdict:
     values = own.value(metric.name), other.value(metric.name)
     if not all(isinstance(value, int) for value in values):
-        return _no_verdict(own, metric, "below", own.notes.get(metric.name, "not measured here"))
+        return _no_verdict(own, metric, side, own.notes.get(metric.name, "not measured here"))
     mine, theirs = own.scalar(metric.name), other.scalar(metric.name)
-    less = mine < theirs
-    note = "" if less else f"as much as {other.cell.strategy}, or more"
-    return _verdict(own, metric, "below", less, mine, theirs, other.cell.strategy, note)
+    holds = mine < theirs if side == "below" else mine > theirs
+    note = "" if holds else f"not {side} {other.cell.strategy}"
+    return _verdict(own, metric, side, holds, mine, theirs, other.cell.strategy, note)
 
 
 def _offloads_more(own: Measurement, other: Measurement) -> bool:
@@ -63,6 +85,18 @@ def judge_needed(own: Measurement, metric: Metric, needed: float = 0) -> Verdict
         return _no_verdict(own, metric, "needed", own.notes.get(metric.name, "not measured here"))
     number = own.scalar(metric.name)
     return _verdict(own, metric, "needed", number == needed, number, needed, "needed")
+
+
+def judge_grows(own: Measurement) -> Verdict:
+    """Hold memory to what it was a step ago. On a card the allocator rounds, and batches differ."""
+    metric = metric_named("leak_bytes_per_step")
+    value = own.value(metric.name)
+    if value is None:
+        return _no_verdict(own, metric, "grows", own.notes.get(metric.name, "not measured here"))
+    limit = 0 if own.cell.tier == "cpu" else CARD_NOISE_BYTES
+    leak = own.scalar(metric.name)
+    note = "" if leak <= limit else "memory grows with every step"
+    return _verdict(own, metric, "grows", leak <= limit, leak, limit, "at most", note)
 
 
 def judge_moves(own: Measurement, metric: Metric) -> Verdict:

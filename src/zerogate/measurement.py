@@ -29,6 +29,7 @@ class Measurement:
     quality_learned: dict[str, float]
     notes: dict[str, str]
     evaluates_by_generating: bool = False
+    averages_samples: bool = True
     searched: dict[str, Value] = field(default_factory=dict)
     probe_canary_seconds: float = 0.0
 
@@ -90,8 +91,11 @@ def measure(cell: Cell, launches: Sequence[Sequence[RankRecord]]) -> Measurement
     )
 
 
-def described(cell: Cell, first: RankRecord) -> Measurement:
-    """A measurement without a launch that trained: what ``first`` says of the cell."""
+def described(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
+    """A measurement without a launch that trained: what ``first`` says of the cell.
+
+    ``dtype`` is the one asked for: a rank that ran out while it was set up does not know its own.
+    """
     assert first.recipe is not None
     return Measurement(
         cell=cell,
@@ -100,7 +104,7 @@ def described(cell: Cell, first: RankRecord) -> Measurement:
             "workload_version": first.workload_version,
             "data_origin": first.data_origin,
             "parameters": first.parameters,
-            "dtype": first.applied["dtype"],
+            "dtype": first.applied.get("dtype", dtype),
             **asdict(first.recipe),
         },
         software=first.environment,
@@ -108,6 +112,7 @@ def described(cell: Cell, first: RankRecord) -> Measurement:
         quality_learned=first.quality_learned,
         notes={},
         evaluates_by_generating=first.evaluates_by_generating,
+        averages_samples=first.averages_samples,
         probe_canary_seconds=first.canary_seconds,
     )
 

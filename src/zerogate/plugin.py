@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["zerogate.fixtures"]
 
+ON_REQUEST = ("batch_size", "equivalence")
+"""Tests of these markers run where they are named: they take launches of their own."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
@@ -59,8 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "batch_size(kind): searches the largest batch, of kind train or eval"
     )
     config.addinivalue_line(
+        "markers", "equivalence: trains in another way that must give the same numbers"
+    )
+    config.addinivalue_line(
         "markers", "published(metric): only for cells that others published that metric of"
     )
+    config.addinivalue_line("markers", "tiers(*names): only for cells of these tiers")
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
     if not is_project(config.rootpath):
         refuse_lost_root(config)
@@ -78,6 +86,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cells = metafunc.config.stash[SELECTION].cells(TIERS)
     for marker in metafunc.definition.iter_markers("compared_with"):
         cells = [cell for cell in cells if cell.strategy not in marker.args]
+    for marker in metafunc.definition.iter_markers("tiers"):
+        cells = [cell for cell in cells if cell.tier in marker.args]
     for marker in metafunc.definition.iter_markers("strategies"):
         cells = [cell for cell in cells if cell.strategy in marker.args]
     metafunc.parametrize(
@@ -97,9 +107,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Nobody named a tier: the cells that this machine can run.
         _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
     named = f"{config.option.markexpr} {config.option.keyword} {config.args}"
-    if "batch_size" not in named and not config.getoption("zerogate_device_memory"):
-        # A search takes as long as the training that everything else is judged by.
-        _deselect(config, items, lambda item: item.get_closest_marker("batch_size") is not None)
+    if config.getoption("zerogate_device_memory"):
+        named += " batch_size"
+    for name in ON_REQUEST:
+        if name not in named:
+            _deselect(config, items, partial(_has, name))
     if config.option.collectonly:
         return
     cells = _cells(items)
@@ -137,6 +149,10 @@ def _deselect(
     if gone:
         items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=gone)
+
+
+def _has(marker: str, item: pytest.Item) -> bool:
+    return item.get_closest_marker(marker) is not None
 
 
 def _params(item: pytest.Item) -> dict[str, object]:

@@ -114,9 +114,9 @@ class Job:
     Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled DeepSpeed
     ops that they will load. ``learning_rate``, ``micro_batch_size`` and
     ``gradient_accumulation_steps`` replace the recipe's when given; with ``steps`` training stops
-    after so many and nothing is evaluated. ``preload`` are Python files that a rank runs first: the
-    faults that the project's own tests plant. ``device_memory_bytes`` is what a full-size cell may
-    use on each rank's device; a scale model gets its share of it.
+    after so many and nothing is evaluated. ``preload`` are functions that a rank calls first,
+    ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is what
+    a full-size cell may use on each rank's device; a scale model gets its share of it.
     """
 
     launch_id: str
@@ -176,10 +176,10 @@ class RankRecord:
 
     Per-step tuples have one entry per optimizer step; ``loss`` is this rank's mean over the step's
     micro-batches, ``gradient_norm`` the global norm before clipping, ``step_live_bytes`` what is
-    held when it is done. Per-epoch tuples have one entry per epoch. ``quality`` is rank 0's.
-    ``applied`` is what the engine reports it runs. Samples that no rank drew in an epoch are missed;
-    those drawn again, beyond what fills the last global batch, repeated. A probe has ``probed``, the
-    sizes that fit, and ``probing``, the one it tried last (0: none yet).
+    held when it is done, without data. Per-epoch tuples have one entry per epoch. ``quality`` is
+    rank 0's. ``applied`` is what the engine reports it runs. Samples that no rank drew in an epoch
+    are missed; those drawn again, beyond what fills the last global batch, repeated. A probe has
+    ``probed``, the sizes that fit, and ``probing``, the one it tried last (0: none yet).
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -214,6 +214,7 @@ class RankRecord:
     peak_host_bytes: int = 0
     quality: dict[str, float] = field(default_factory=dict)
     evaluates_by_generating: bool = False
+    averages_samples: bool = True
     step_live_bytes: tuple[int, ...] = ()
     traced: Traced | None = None
     samples_missed: int = 0

@@ -95,6 +95,13 @@ class Runner:
             cell, f"training launch {index + 1}/{of}", str(index), purpose="training"
         )
 
+    def vary(self, cell: Cell, name: str, **asked: Any) -> tuple[RankRecord, ...]:
+        """Launch ``cell`` for training in another way: ``asked`` are fields of its job.
+
+        Raises the LaunchFailedError it ended with.
+        """
+        return self._launch(cell, name.replace("-", " "), name, purpose="training", **asked)
+
     def probe(self, cell: Cell, request: ProbeRequest, index: int) -> tuple[RankRecord, ...]:
         """Launch ``cell`` to try batch sizes; the records of its ranks, all ok.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from zerogate.aggregation import Value, launch_values
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
@@ -25,6 +26,9 @@ from zerogate.published import Published, read_published
 from zerogate.record import BatchKind
 from zerogate.runner import LaunchHook, Options, Runner, Step
 from zerogate.verdict import Verdict
+
+VARIANT_STEPS = 6
+"""The first two train at learning rate 0; the others compare what the optimizer made of them."""
 
 CPU_BASELINES = "cpu-gloo"
 
@@ -48,6 +52,7 @@ class Session:
         self.search_failures: dict[tuple[Cell, BatchKind], LaunchFailedError] = {}
         self.verdicts: list[Verdict] = []
         self.notify = notify
+        self._variants: dict[tuple[Cell, str], Measurement] = {}
         self._baselines: dict[Path, BaselineFile] = {}
 
     def hardware(self, cell: Cell) -> str:
@@ -72,6 +77,16 @@ class Session:
             self.measurements[cell] = replace(measure(cell, records), searched=searched)
             self.notify(Step("measured", cell, "done"))
         return self.measurements[cell]
+
+    def variant(self, cell: Cell, name: str, **asked: Any) -> Measurement:
+        """``cell`` trained for a few steps in another way, once: ``asked`` are fields of its job.
+
+        Raises the LaunchFailedError that its launch ended with.
+        """
+        if (cell, name) not in self._variants:
+            records = self.runner.vary(cell, name, steps=VARIANT_STEPS, **asked)
+            self._variants[cell, name] = measure(cell, [records])
+        return self._variants[cell, name]
 
     def measure_again(self, *cells: Cell) -> None:
         """Launch measured cells, in turn, until they have enough launches to be called slow.
@@ -107,7 +122,8 @@ class Session:
                 self.notify(Step(error.summary, cell, "failed"))
                 raise
             self.batch_sizes[cell, kind] = found
-            measured = self.measurements.get(cell) or described(cell, record)
+            dtype = self.runner.strategy(cell).requested(cell)["dtype"]
+            measured = self.measurements.get(cell) or described(cell, record, dtype=dtype)
             self.measurements[cell] = replace(
                 measured,
                 searched=self._searched(cell),

@@ -9,6 +9,7 @@ import pytest
 
 from tests.launch.conftest import TOY, available
 from zerogate.batch_size import find
+from zerogate.judging import judge
 from zerogate.launch.errors import ConfigurationWrongError, OutOfMemoryError
 from zerogate.record import ProbeRequest
 
@@ -38,8 +39,9 @@ def test_the_answer_fits_afresh_and_one_more_does_not(launches, strategy):
 def test_a_budget_below_the_model_says_both_numbers(launches):
     session = launches.session(device_memory_bytes=2**24)
     available(session, TOY)
-    found, _ = find(partial(session.runner.probe, TOY), "train", None)
+    found = session.batch_size(TOY, "train")
     assert (found.size, found.launches) == (0, 1)
+    assert judge(session, TOY, "max_micro_batch_size").status == "no_baseline"
     assert "of a budget of 16777 bytes" in found.note
 
 

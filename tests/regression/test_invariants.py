@@ -3,15 +3,11 @@
 import pytest
 
 
-@pytest.mark.strategies("zero1", "zero2", "zero2_config_file", "fsdp2")
+# Not zero3 against zero2: DeepSpeed keeps gathered what is used again within its maximum reuse
+# distance, a billion parameters by default, which is all of a smaller model.
+@pytest.mark.strategies("zero1", "zero2", "zero2_config_file", "zero3", "fsdp2")
 @pytest.mark.compared_with("ddp")
 def test_sharding_needs_less_than_ddp(gate, other):
-    gate.below(other, "model_state_bytes")
-
-
-@pytest.mark.strategies("zero3")
-@pytest.mark.compared_with("zero2")
-def test_sharding_parameters_needs_less_than_zero2(gate, other):
     gate.below(other, "model_state_bytes")
 
 
@@ -19,6 +15,22 @@ def test_sharding_parameters_needs_less_than_zero2(gate, other):
 @pytest.mark.compared_with("zero3")
 def test_offload_to_disk_needs_less_than_zero3(gate, other):
     gate.below(other, "model_state_bytes")
+
+
+@pytest.mark.tiers("gpu")  # On a CPU host memory is device memory.
+@pytest.mark.strategies("zero2_offload")
+@pytest.mark.compared_with("zero2")
+def test_optimizer_offload_moves_bytes_to_the_host(gate, other):
+    gate.below(other, "model_state_bytes")
+    gate.above(other, "peak_host_bytes")
+
+
+@pytest.mark.tiers("gpu")
+@pytest.mark.strategies("zero3_offload")
+@pytest.mark.compared_with("zero3")
+def test_parameter_offload_moves_bytes_to_the_host(gate, other):
+    gate.below(other, "model_state_bytes")
+    gate.above(other, "peak_host_bytes")
 
 
 @pytest.mark.strategies("zero3_nvme")
@@ -35,7 +47,7 @@ def test_every_sample_is_scored_once(gate):
 
 
 def test_memory_does_not_grow(gate):
-    gate.needs("leak_bytes_per_step")
+    gate.does_not_grow()
 
 
 def test_the_learning_rate_follows_its_schedule(gate):
@@ -44,3 +56,13 @@ def test_the_learning_rate_follows_its_schedule(gate):
 
 def test_loss_is_finite_and_falls(gate):
     gate.falls("loss")
+
+
+@pytest.mark.equivalence
+def test_accumulation_changes_nothing(gate, other_accumulation):
+    gate.equivalent("accumulation", other_accumulation)
+
+
+@pytest.mark.equivalence
+def test_the_number_of_ranks_changes_nothing(gate, one_rank):
+    gate.equivalent("one_rank", one_rank)

@@ -9,8 +9,11 @@ import pytest
 from records import RECIPE, a_cell, a_measurement, a_trace
 
 from zerogate.invariant import (
+    judge_above,
     judge_below,
+    judge_equivalent,
     judge_falls,
+    judge_grows,
     judge_moves,
     judge_needed,
     judge_schedule,
@@ -43,6 +46,13 @@ def test_sharding_more_needs_less(size: int, status: str) -> None:
         "ddp",
     )
     assert found.metric == "model_state_bytes_below"
+
+
+@pytest.mark.parametrize(("size", "status"), [(99, "regressed"), (100, "regressed"), (101, "ok")])
+def test_what_is_offloaded_is_held_elsewhere(size: int, status: str) -> None:
+    own = a_measurement(a_cell("zero2_offload"), peak_host_bytes=size)
+    found = judge_above(own, a_measurement(peak_host_bytes=100), metric_named("peak_host_bytes"))
+    assert (found.status, found.metric) == (status, "peak_host_bytes_above")
 
 
 def test_one_rank_has_nobody_to_shard_with_but_can_offload() -> None:
@@ -110,3 +120,31 @@ def test_any_step_off_schedule_is_found(step: int) -> None:
 def test_a_schedule_stepped_too_often_ends_early() -> None:
     rates = course(12)[::2]
     assert judge_schedule(a_measurement(learning_rate=rates)).status == "regressed"
+
+
+@pytest.mark.parametrize(
+    ("step_bytes", "tier", "status"),
+    [
+        (0, "cpu", "ok"),
+        (1, "cpu", "regressed"),
+        (-1, "cpu", "ok"),
+        (512, "gpu", "ok"),
+        (8192, "gpu", "regressed"),
+    ],
+)
+def test_memory_does_not_grow(step_bytes: int, tier: str, status: str) -> None:
+    live = tuple(10**6 + step_bytes * step for step in range(6))
+    found = judge_grows(a_measurement(a_cell(tier=tier), step_live_bytes=live))
+    assert (found.status, found.measured) == (status, step_bytes)
+
+
+def test_another_way_to_train_is_compared_as_far_as_it_went() -> None:
+    own = a_measurement(loss=(4.0, 3.0, 2.0, 1.0))
+    assert judge_equivalent(LOSS, own, a_measurement(loss=(4.0, 3.0)), "one_rank").status == "ok"
+    found = judge_equivalent(LOSS, own, a_measurement(loss=(4.0, 3.5)), "one_rank")
+    assert (found.status, found.metric, found.step) == ("regressed", "loss_one_rank", 1)
+
+
+def test_a_loss_of_tokens_depends_on_grouping_and_is_not_compared() -> None:
+    own = a_measurement(averages_samples=False)
+    assert judge_equivalent(LOSS, own, own, "accumulation").status == "not_comparable"

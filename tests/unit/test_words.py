@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from records import a_cell
 
+from zerogate.report.sensitivity import smallest_visible
 from zerogate.report.words import number, percent, sentence
 from zerogate.verdict import Verdict
 
@@ -144,3 +145,16 @@ def test_without_a_comparison_the_reason_stands_in_its_place(status: str, word: 
 def test_a_note_follows_the_numbers() -> None:
     text = sentence(a_verdict(1, 2, note="this machine is slower"))
     assert text.endswith("; this machine is slower")
+
+
+def test_the_smallest_visible_change_is_one_where_the_limit_is_none() -> None:
+    verdicts = [
+        a_verdict(5, 5, metric="live_bytes", unit="bytes", tolerance=0.0),
+        a_verdict(5, 5, metric="all_reduce_calls", unit="calls", tolerance=0.0),
+        a_verdict(5, 5, metric="loss", unit="nats", tolerance=0.001),
+        a_verdict(5, 5, metric="loss", unit="nats", tolerance=0.003),
+        a_verdict(5, 5, metric="loss_parity", unit="nats", tolerance=0.5, against="ddp"),
+        a_verdict(5, None, metric="f1", unit="", tolerance=None),
+    ]
+    assert smallest_visible(verdicts) == "one byte or call, loss by step 0.3%"
+    assert smallest_visible([]) == ""

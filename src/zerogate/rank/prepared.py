@@ -71,6 +71,7 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
         quality_better={name: quality.better for name, quality in workload.quality.items()},
         quality_learned={name: quality.learned for name, quality in workload.quality.items()},
         evaluates_by_generating=workload.evaluates_by_generating,
+        averages_samples=workload.averages_samples,
     )
     if job.cell.tier == "cpu" and meter is not None:
         wait_for_release(meter.live_bytes)
@@ -78,7 +79,7 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
     accelerator = build_accelerator(job, workload)
     check_collectives(accelerator.device)
     samples, eval_set = workload.datasets()
-    train_set = CountedSamples(samples)
+    train_set = CountedSamples(samples, workload.collate)
     phases = meters.MemoryPhases(meter)
     canary = meters.canary_seconds()
     budget_bytes = _set_budget(job, workload, phases)
@@ -127,8 +128,8 @@ def _set_budget(job: Job, workload: Workload, phases: meters.MemoryPhases) -> in
         capacity //= job.cell.world_size  # The ranks share what the host has.
     if budget > capacity:
         raise NotPossibleError(
-            f"--device-memory: {budget} bytes for each rank; this device has {capacity} for each; "
-            "choose less"
+            f"--device-memory: {budget} bytes for each rank (the scale model's share, on the cpu "
+            f"tier); this device has {capacity} for each; choose less"
         )
     phases.meter.set_budget(phases.floor_bytes + budget)
     return budget
@@ -149,7 +150,7 @@ def _prepare(
         train_set,
         shuffle=True,
         batch_size=recipe.micro_batch_size,
-        collate_fn=workload.collate,
+        collate_fn=train_set.collate,
     )
     eval_loader: Any = DataLoader(
         eval_set, batch_size=recipe.eval_micro_batch_size, collate_fn=workload.collate

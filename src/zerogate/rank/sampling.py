@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -12,12 +13,18 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
+from zerogate.rank.workload import Batch
+
 
 class CountedSamples:
-    """The training set, counting how often each of its samples is drawn in each epoch."""
+    """The training set, counting how often each of its samples is drawn in each epoch, and knowing
+    which of the micro-batches made of them are still held.
+    """
 
-    def __init__(self, samples: Sequence[Any]) -> None:
+    def __init__(self, samples: Sequence[Any], collate: Callable[[list[Any]], Batch]) -> None:
         self.samples = samples
+        self._collate = collate
+        self._held: list[weakref.ref[torch.Tensor]] = []
         # Not tensors: those would count as memory of the model's.
         self._drawn: list[Counter[int]] = [Counter()]
 
@@ -38,6 +45,19 @@ class CountedSamples:
             found: list[Any] = self.samples.__getitems__(indices)
             return found
         return [self.samples[index] for index in indices]
+
+    def collate(self, samples: list[Any]) -> Batch:
+        batch = self._collate(samples)
+        self._held = [one for one in self._held if one() is not None]
+        self._held += [weakref.ref(tensor) for tensor in batch.values()]
+        return batch
+
+    def held_bytes(self, device: torch.device) -> int:
+        """Bytes of micro-batches on the CPU that somebody still holds: Accelerate's loader is one
+        ahead. Elsewhere they are copied to the device, and not known here.
+        """
+        alive = (one() for one in self._held if device.type == "cpu")
+        return sum(tensor.untyped_storage().nbytes() for tensor in alive if tensor is not None)
 
     def miscounts(self, padding: int, device: torch.device) -> tuple[int, int]:
         """Samples missed, and samples drawn again beyond ``padding`` (what fills an epoch's last

@@ -71,13 +71,15 @@ class Trainer:
                 start = wall_clock(self.accelerator.device)
                 if epoch == 0:
                     with self.phases.phase("first_step"):
-                        self._steps(batches, limit=1)
+                        self._steps(batches, samples, limit=1)
                     steady.enter_context(self.phases.phase("steady"))
-                self._steps(batches, limit=steps and steps - len(self.progress.loss))
+                self._steps(batches, samples, limit=steps and steps - len(self.progress.loss))
                 self.progress.train_seconds.append(wall_clock(self.accelerator.device) - start)
         return self.progress
 
-    def _steps(self, batches: Iterator[Batch], limit: int | None = None) -> None:
+    def _steps(
+        self, batches: Iterator[Batch], drawn: CountedSamples, limit: int | None = None
+    ) -> None:
         """Optimizer steps until the epoch's data or ``limit`` is reached."""
         clock = Clock(self.accelerator.device)
         losses: list[Any] = []
@@ -96,7 +98,8 @@ class Trainer:
             self.progress.step_samples.append(samples)
             clock.mark()
             self.phases.settle()
-            self.progress.step_live_bytes.append(self.phases.live_bytes)
+            held = drawn.held_bytes(self.accelerator.device)
+            self.progress.step_live_bytes.append(self.phases.live_bytes - held)
         self.progress.step_seconds.extend(clock.laps())
         # Read only here: reading a value makes the host wait for the device.
         self.progress.loss.extend(float(loss) for loss in losses)

@@ -65,6 +65,9 @@ class Workload(ABC):
     evaluates_by_generating: ClassVar[bool] = False
     """Whether evaluation generates, so that its batch size is limited by memory in its own way."""
 
+    averages_samples: ClassVar[bool] = True
+    """Whether the loss is a mean over samples; one over tokens depends on how samples are grouped."""
+
     recipes: ClassVar[Mapping[Tier, Recipe]]
     """How each tier trains; every strategy shares it."""
 

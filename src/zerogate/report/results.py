@@ -14,6 +14,7 @@ from zerogate.devices.cards import cuda_device_names
 from zerogate.devices.host import host_key
 from zerogate.measurement import Measurement
 from zerogate.record import write_json
+from zerogate.report.model_states import model_states
 from zerogate.session import Session
 
 SCHEMA_VERSION = 1
@@ -28,7 +29,8 @@ def results(session: Session) -> dict[str, Any]:
         "environment": environment(session),
         "cells": [{"id": cell.id, **asdict(cell)} for cell in cells],
         "measurements": [
-            _measurement(measurement) for _, measurement in sorted(session.measurements.items())
+            _measurement(session, measurement)
+            for _, measurement in sorted(session.measurements.items())
         ],
         "failures": [
             {"cell": cell.id, "kind": error.kind, "summary": error.summary, "log": error.log}
@@ -77,12 +79,15 @@ def package_version(name: str) -> str:
         return "absent"
 
 
-def _measurement(measurement: Measurement) -> dict[str, Any]:
+def _measurement(session: Session, measurement: Measurement) -> dict[str, Any]:
+    states = model_states(session, measurement.cell)
     return {
         "cell": measurement.cell.id,
         "settings": measurement.settings,
         "software": measurement.software,
         "notes": measurement.notes,
+        "model_states": states
+        and {"bytes_per_parameter": states[0], "paper_bytes_per_parameter": states[1]},
         "values": {name: measurement.value(name) for name in measurement.names},
         "launches": [asdict(launch) for launch in measurement.launches],
     }

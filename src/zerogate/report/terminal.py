@@ -10,7 +10,9 @@ from zerogate.batch_size import SIZE
 from zerogate.cell import Cell
 from zerogate.judging import SPEEDUP_AT_MAX, speedups
 from zerogate.measurement import Measurement, speedup_at_max
+from zerogate.report.model_states import model_states
 from zerogate.report.published import published_lines
+from zerogate.report.sensitivity import smallest_visible
 from zerogate.report.words import MIB, sentence, word
 from zerogate.session import Session
 from zerogate.verdict import GRAVITY, Verdict
@@ -36,6 +38,9 @@ def summary(session: Session) -> str:
     notable = [
         verdict for verdict in session.verdicts if verdict.status in ("regressed", "improved")
     ]
+    if smallest := smallest_visible(session.verdicts):
+        text = f"smallest visible change: {smallest}"
+        parts.append("\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ")) + "\n")
     lines = [f"{error.kind}: {error.summary}" for error in session.failures.values()]
     lines += [sentence(verdict) for verdict in notable]
     if lines:
@@ -74,6 +79,7 @@ def _table(session: Session, cells: list[Cell]) -> str:
     lines = [_title(first, known), *text.getvalue().splitlines()]
     if any(line.rstrip().endswith(UNJUDGED) for line in lines):
         lines.append(f"{UNJUDGED} but not everything could be judged; pytest's summary says why")
+    lines += _model_states(session, cells)
     if _searched(session, cells):
         for (cell, _), found in session.batch_sizes.items():
             if cell in cells and not found.size:
@@ -82,6 +88,17 @@ def _table(session: Session, cells: list[Cell]) -> str:
         for published in session.published:
             lines += published_lines(published, cells, session.hardware(first))
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _model_states(session: Session, cells: Iterable[Cell]) -> list[str]:
+    """Bytes per parameter beside the ZeRO paper's, where they were measured."""
+    found = [
+        f"{cell.strategy} {states[0]:.1f} ({states[1]:.0f})"
+        for cell in cells
+        if (states := model_states(session, cell)) is not None
+    ]
+    title = "model states, bytes a parameter (ZeRO paper): "
+    return textwrap.wrap(title + ", ".join(found), WIDTH, subsequent_indent="  ") if found else []
 
 
 def _title(cell: Cell, measurement: Measurement | None) -> str:

@@ -1,0 +1,74 @@
+"""What the training set counts: samples drawn, over epochs and ranks, and batches still held."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from zerogate.rank.sampling import CountedSamples
+
+
+@pytest.fixture
+def samples() -> CountedSamples:
+    # What the stack warns about when it is imported is not what is tested.
+    with warnings.catch_warnings(action="ignore"):
+        import torch
+
+        from zerogate.rank.sampling import CountedSamples
+
+    def collate(rows: list[Any]) -> dict[str, torch.Tensor]:
+        return {"ids": torch.tensor(rows)}
+
+    return CountedSamples([10, 20, 30, 40], collate)
+
+
+def miscounts(samples: CountedSamples, padding: int = 0) -> tuple[int, int]:
+    import torch
+
+    return samples.miscounts(padding, torch.device("cpu"))
+
+
+def test_once_each_is_right(samples: CountedSamples) -> None:
+    assert samples.__getitems__([2, 0]) == [30, 10]
+    assert [samples[1], samples[3]] == [20, 40]
+    assert miscounts(samples) == (0, 0)
+
+
+def test_missed_and_drawn_again(samples: CountedSamples) -> None:
+    samples.__getitems__([0, 0, 1])
+    assert miscounts(samples) == (2, 1)
+
+
+def test_padding_may_be_drawn_again(samples: CountedSamples) -> None:
+    samples.__getitems__([0, 1, 2, 3, 0, 1])
+    assert miscounts(samples, padding=2) == (0, 0)
+    assert miscounts(samples, padding=1) == (0, 1)
+
+
+def test_the_worst_epoch_counts(samples: CountedSamples) -> None:
+    samples.__getitems__([0, 1, 2, 3])
+    samples.begin_epoch()
+    samples.__getitems__([0, 1, 2])
+    assert miscounts(samples) == (1, 0)
+
+
+def test_what_knows_how_to_fetch_many_does_it(samples: CountedSamples) -> None:
+    class Many(list[int]):
+        def __getitems__(self, indices: list[int]) -> list[int]:
+            return [-1 for _ in indices]
+
+    samples.samples = Many([1, 2])
+    assert samples.__getitems__([0, 1]) == [-1, -1]
+
+
+def test_batches_are_held_as_long_as_somebody_holds_them(samples: CountedSamples) -> None:
+    import torch
+
+    device = torch.device("cpu")
+    batch = samples.collate([1, 2, 3])
+    assert samples.held_bytes(device) == 24
+    del batch
+    assert samples.held_bytes(device) == 0

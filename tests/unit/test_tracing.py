@@ -1,0 +1,63 @@
+"""Collectives as the profiler saw them: kinds, calls, bytes."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Event:
+    """Of a profiler: its name, and the shapes and types of what it was given."""
+
+    label: str
+    inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
+
+    def name(self) -> str:
+        return self.label
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [shape for shape, _ in self.inputs]
+
+    def dtypes(self) -> list[str]:
+        return [dtype for _, dtype in self.inputs]
+
+
+@pytest.fixture(autouse=True)
+def _imported() -> None:
+    # What the stack warns about when it is imported is not what is tested.
+    with warnings.catch_warnings(action="ignore"):
+        import zerogate.rank.tracing  # noqa: F401
+
+
+def counted(*events: Event) -> dict[str, tuple[int, int]]:
+    from zerogate.rank.tracing import collectives
+
+    found: dict[str, Any] = collectives(events)
+    return {kind: (one.calls, one.payload_bytes) for kind, one in found.items() if one.calls}
+
+
+def test_calls_and_bytes_add_up_by_kind() -> None:
+    assert counted(
+        Event("gloo:all_reduce", (((10, 3), "float"),)),
+        Event("gloo:all_reduce", (((5,), "c10::BFloat16"),)),
+        Event("nccl:all_gather", (((7,), "long int"),)),
+    ) == {"all_reduce": (2, 130), "all_gather": (1, 56)}
+
+
+def test_a_list_of_tensors_is_all_of_them() -> None:
+    event = Event("gloo:all_reduce", (((3,), "float"), ((4,), "float")))
+    assert counted(event) == {"all_reduce": (1, 28)}
+
+
+def test_what_has_no_column_of_its_own_is_counted_as_other() -> None:
+    events = (Event("gloo:barrier"), Event("gloo:reduce", (((2,), "float"),)))
+    assert counted(*events) == {"other_collective": (2, 8)}
+
+
+@pytest.mark.parametrize("name", ["aten::add", "c10d::allreduce_", "gloo", "Optimizer.step"])
+def test_what_is_no_collective_of_a_process_group_is_not_counted(name: str) -> None:
+    assert counted(Event(name, (((2,), "float"),))) == {}
