@@ -1,0 +1,61 @@
+"""What is counted is the same in every launch, and moves by as much as the stack was changed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.faults import planting  # noqa: F401 (its faults register)
+from tests.faults.fault import FAULTS
+from tests.launch.conftest import TOY, available
+
+
+def measured(launches, strategy, *faults):
+    cell = dataclasses.replace(TOY, strategy=strategy)
+    session = launches.session(preload=tuple(FAULTS[name].preload for name in faults))
+    available(session, cell)
+    return session.measure(cell)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "fsdp2"])
+def test_a_step_is_counted_and_nothing_is_lost_or_kept(launches, strategy):
+    found = measured(launches, strategy)
+    assert found.scalar("all_reduce_calls") > 0
+    assert found.scalar("all_reduce_payload_bytes") > 0
+    assert found.scalar("operators") > 100
+    assert found.scalar("flops") > 0
+    assert found.scalar("model_state_bytes") > 0
+    for name in ("leak_bytes_per_step", "samples_missed", "samples_repeated", "disk_read_bytes"):
+        assert found.value(name) == 0, name
+
+
+@pytest.mark.parametrize(
+    ("strategy", "fault", "metric", "change"),
+    [
+        ("zero3", "one_more_all_gather_a_step", "all_gather_calls", 1),
+        ("zero1", "leak_of_one_tensor_a_step", "leak_bytes_per_step", 4),
+    ],
+)
+def test_the_smallest_change_is_seen(launches, strategy, fault, metric, change):
+    before = measured(launches, strategy).scalar(metric)
+    assert measured(launches, strategy, fault).scalar(metric) == before + change
+
+
+def test_a_sampler_that_is_not_synchronised_is_seen(launches):
+    found = measured(launches, "ddp", "unsynchronised_sampler")
+    assert found.scalar("samples_missed") > 0
+    assert found.scalar("samples_repeated") == found.scalar("samples_missed")
+
+
+def test_the_same_global_batch_in_other_ways_gives_the_same_numbers(launches):
+    session = launches.session()
+    available(session, TOY)
+    own = session.measure(TOY)
+    whole = session.variant(TOY, "whole", micro_batch_size=4, gradient_accumulation_steps=1)
+    alone = session.variant(dataclasses.replace(TOY, world_size=1), "alone", micro_batch_size=4)
+    for other in (whole, alone):
+        steps = len(other.series("loss"))
+        assert steps == 6
+        for name in ("loss", "gradient_norm", "learning_rate"):
+            assert other.series(name) == pytest.approx(own.series(name)[:steps], rel=1e-4)
