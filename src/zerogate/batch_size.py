@@ -11,7 +11,7 @@ from zerogate.aggregation import Value
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.metric import METRICS
 from zerogate.record import BatchKind, Probed, ProbeRequest, RankRecord
-from zerogate.search import Probe, Search, certificate
+from zerogate.search import Probe, Search
 
 LARGEST = 4096
 """No batch larger than this is tried: the article's largest is 200."""
@@ -92,13 +92,14 @@ def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> tuple[Batch
 
 
 def confirm(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
-    """``found`` with the median speed of as many launches as tell a slow one from a slow machine."""
+    """``found`` with the median speed of as many launches as tell a slow one from a slow machine.
+
+    Raises the LaunchFailedError of one that did not bring it back.
+    """
     speeds = [found.samples_per_second]
     for index in range(1, CONFIRMING_LAUNCHES):
-        probe = certificate(found.size)
-        record, failed, why = _run(launch, found.kind, probe, found.launches + index - 1)
-        if failed is not None:
-            raise RuntimeError(f"{found.size} samples fit, and then did not: {why}")
+        request = ProbeRequest(kind=found.kind, sizes=(found.size,))
+        record = launch(request, found.launches + index - 1)[0]
         speeds.append(_speed(found.kind, record.probed[0], record))
     return replace(found, samples_per_second=statistics.median(filter(None, speeds)))
 

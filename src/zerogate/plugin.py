@@ -32,6 +32,7 @@ from zerogate.selection import read_selection
 from zerogate.stash import CLOSING_LINES, LOCK, PROGRESS, SELECTION, SESSION
 
 if TYPE_CHECKING:
+    from zerogate.published import Published
     from zerogate.runner import Step
     from zerogate.session import Session
 
@@ -128,17 +129,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for cell in cells | brought:
             session.runner.strategy(cell)
             session.baseline(cell)
-        _deselect(config, items, lambda item: _unpublished(session, item))
+        # Read now, though it may only be shown: a mistake in a file is found before a launch.
+        published = session.published
+        _deselect(config, items, lambda item: _unpublished(published, item))
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
 
 
-def _unpublished(session: Session, item: pytest.Item) -> bool:
+def _unpublished(published: list[Published], item: pytest.Item) -> bool:
     marker = item.get_closest_marker("published")
     return marker is not None and not any(
-        marker.args[0] in found.values(cell)
-        for found in session.published
-        for cell in _cells([item])
+        marker.args[0] in found.values(cell) for found in published for cell in _cells([item])
     )
 
 
@@ -223,7 +224,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from zerogate.report.results import write_results
 
     found.runner.close()
-    if not (found.measurements or found.failures):
+    if not (found.measurements or found.failures or found.search_failures):
         return  # A mistake was found, or nothing ran: the last results stay.
     lines = session.config.stash[CLOSING_LINES] = []
     root = session.config.rootpath

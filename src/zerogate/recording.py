@@ -26,15 +26,15 @@ from zerogate.verdict import comparable, judge
 
 
 def record_baselines(session: Session, reason: str) -> list[Path]:
-    """Write the baselines of every measured cell that learned, is in parity with DDP where that was
-    measured, and whose numbers are finite; the files written.
+    """Write the baselines of every measured cell whose invariants hold, parity with DDP and having
+    learned among them, and whose numbers are finite; the files written.
 
     A metric whose new value is what the old baseline expects keeps its old entry.
     """
     broken = {
         verdict.cell
         for verdict in session.verdicts
-        if verdict.metric.endswith(("_parity", "_learned")) and verdict.status == "regressed"
+        if verdict.against not in ("baseline", "published") and verdict.status == "regressed"
     }
     broken |= {cell for cell, found in session.measurements.items() if not _finite(found)}
     broken |= {cell for cell in session.measurements if not _in_parity(session, cell)}
@@ -144,8 +144,8 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
 def _asked_for(name: str, measurement: Measurement) -> bool:
     if name in (SPEEDUP, SPEEDUP_AT_MAX):
         return False
-    searched = metric_named(name, measurement.quality_better).budget is not None
-    return bool(measurement.searched if searched else measurement.launches)
+    budget = metric_named(name, measurement.quality_better).budget
+    return bool(measurement.launches) if budget is None else budget in measurement.searched
 
 
 def _commit(root: Path) -> str:

@@ -73,8 +73,9 @@ class Session:
                 self.failures[cell] = error
                 self.notify(Step(error.summary, cell, "failed"))
                 raise
-            searched = self._searched(cell)
-            self.measurements[cell] = replace(measure(cell, records), searched=searched)
+            found = measure(cell, records)
+            notes = {**found.notes, **self._why_not_searched(cell)}
+            self.measurements[cell] = replace(found, searched=self._searched(cell), notes=notes)
             self.notify(Step("measured", cell, "done"))
         return self.measurements[cell]
 
@@ -127,7 +128,7 @@ class Session:
             self.measurements[cell] = replace(
                 measured,
                 searched=self._searched(cell),
-                notes={**measured.notes, **found.notes()},
+                notes={**measured.notes, **self._why_not_searched(cell)},
             )
             self.notify(Step("searched", cell, "done"))
         return self.batch_sizes[cell, kind]
@@ -145,6 +146,10 @@ class Session:
     def _searched(self, cell: Cell) -> dict[str, Value]:
         found = (one for (its, _), one in self.batch_sizes.items() if its == cell)
         return {name: value for one in found for name, value in one.values().items()}
+
+    def _why_not_searched(self, cell: Cell) -> dict[str, str]:
+        found = (one for (its, _), one in self.batch_sizes.items() if its == cell)
+        return {name: note for one in found for name, note in one.notes().items()}
 
     def known(self, cell: Cell) -> Measurement:
         """What is known of a cell: batch sizes do not need it to have trained."""

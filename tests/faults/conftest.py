@@ -92,11 +92,9 @@ def results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Results]:
     """Of the faults that were asked for, all in one run per workload; of all of them, the table too."""
-    asked = {
-        item.callspec.params["fault"].name
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-    }
+    specs = (getattr(item, "callspec", None) for item in request.session.items)
+    params = [spec.params for spec in specs if spec is not None]
+    asked = {one["fault"].name for one in params if isinstance(one.get("fault"), Fault)}
     faults = [fault for fault in FAULTS.values() if fault.name in asked]
     found = Results(faults, tmp_path_factory.mktemp("faults"))
     yield found

@@ -58,6 +58,8 @@ def pytest_zerogate_launch(job, folder):
     with (HERE / "launches.txt").open("a") as log:
         log.write(job.cell.id + "\\n")
     change = json.loads((HERE / "change.json").read_text()).get(job.cell.strategy, {})
+    if job.purpose == "probe" and "crash" in change:
+        raise RankCrashedError(change["crash"])
     if job.purpose == "probe":
         return probe(job, change.get("fits", 5))
     if "crash" in change or change.get("crash_in_launch") == int(folder.name):

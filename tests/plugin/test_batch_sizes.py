@@ -122,6 +122,13 @@ def test_published_values_are_judged_on_their_own_hardware(searched):
     assert status["ddp", "max_micro_batch_size_published"] == "improved"
 
 
+def test_where_nothing_fits_the_reason_outlives_the_training(searched):
+    searched.change({"zero2": {"fits": 0}})
+    searched.run("--device-memory=24GiB", "--missing-baseline", "skip")
+    notes = {one["cell"]: one["notes"] for one in searched.results()["measurements"]}
+    assert notes["tiny_words-zero2-w2-cpu"]["batch_base_bytes"].startswith("OOM at 1: ")
+
+
 def test_a_published_file_that_is_none(searched):
     folder = searched.path / "baselines" / "published"
     folder.mkdir()
@@ -137,3 +144,27 @@ def test_a_budget_asks_for_batch_sizes_beside_training(searched):
     assert "tiny_words-ddp-w2-cpu" in searched.launches
     assert {one["size"] for one in searched.results()["batch_sizes"]} == {5}
     assert searched.results()["measurements"][0]["values"]["loss"]
+
+
+def test_a_search_that_crashes_is_an_error_in_the_table_and_in_the_results(searched):
+    searched.change({"zero2": {"crash": "boom"}})
+    result = searched.run(*ONLY)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["zero2 *ERROR", "crash: boom"])
+    [failure] = searched.results()["failures"]
+    assert failure["cell"] == "tiny_words-zero2-w2-cpu"
+
+
+def test_recording_one_kind_keeps_the_others_entries(searched):
+    content = json.loads(searched.baselines.read_text())
+    content["cells"]["ddp-w2"]["metrics"]["eval_batch_base_bytes"] = {
+        "launches": [5],
+        "spread": 0.0,
+        "value": 5,
+    }
+    searched.baselines.write_text(json.dumps(content))
+    searched.change({"ddp": {"fits": 6}})
+    searched.run(*ONLY, "--update-baselines", "--reason", "larger")
+    after = json.loads(searched.baselines.read_text())["cells"]["ddp-w2"]["metrics"]
+    assert after["max_micro_batch_size"]["value"] == 6
+    assert after["eval_batch_base_bytes"]["value"] == 5

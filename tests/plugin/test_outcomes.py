@@ -127,7 +127,8 @@ def test_a_crash_in_a_launch_that_was_to_confirm_is_reported_as_one(recorded):
     recorded.change({"zero2": {"seconds": 9.0, "crash_in_launch": 1}})
     result = recorded.run("--strategy", "zero2")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["crash: *boom", "reproduce: pytest -m cpu"])
+    result.stdout.fnmatch_lines(["crash: *boom", "reproduce: pytest -m cpu", "zero2 *ERROR"])
+    assert "Traceback (most" not in result.stderr.str()
 
 
 def test_slower_elsewhere_is_only_reported(recorded):

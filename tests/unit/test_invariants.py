@@ -148,3 +148,15 @@ def test_another_way_to_train_is_compared_as_far_as_it_went() -> None:
 def test_a_loss_of_tokens_depends_on_grouping_and_is_not_compared() -> None:
     own = a_measurement(averages_samples=False)
     assert judge_equivalent(LOSS, own, own, "accumulation").status == "not_comparable"
+
+
+def test_too_few_steps_need_not_have_lowered_the_loss() -> None:
+    own = a_measurement(loss=(1.0, 1.0), learning_rate=(0.0, 0.0))
+    assert judge_falls(own, LOSS).status == "not_comparable"
+    broken = a_measurement(loss=(math.nan,), learning_rate=(0.0,))
+    assert judge_falls(broken, LOSS).status == "regressed"
+
+
+def test_a_schedule_is_not_judged_where_loss_scaling_skips_steps() -> None:
+    own = a_measurement(a_cell(tier="gpu"), applied={"dtype": "float16"}, learning_rate=(0.5,))
+    assert judge_schedule(own).status == "not_comparable"

@@ -57,7 +57,7 @@ def record(
 
 
 def parity(cell: Cell, status: Any) -> Verdict:
-    return Verdict(cell=cell, metric="loss_parity", status=status, unit="nats")
+    return Verdict(cell=cell, metric="loss_parity", status=status, unit="nats", against="ddp")
 
 
 def test_a_first_recording_holds_every_cell_and_reads_back(tmp_path: Path) -> None:

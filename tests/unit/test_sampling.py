@@ -72,3 +72,32 @@ def test_batches_are_held_as_long_as_somebody_holds_them(samples: CountedSamples
     assert samples.held_bytes(device) == 24
     del batch
     assert samples.held_bytes(device) == 0
+
+
+@pytest.mark.parametrize(
+    "gather",
+    [
+        lambda rows: rows,
+        lambda rows: (rows, rows[:1]),
+        lambda rows: [rows, rows],
+        lambda rows: {"answers": rows, "labels": rows},
+        lambda rows: [str(row) for row in rows],
+        lambda rows: [int(row) for row in rows],
+    ],
+)
+def test_rows_are_counted_whatever_is_gathered(samples: CountedSamples, gather: Any) -> None:
+    import torch
+
+    from zerogate.rank.sampling import rows_of
+
+    assert rows_of(gather(torch.arange(3))) == 3
+
+
+def test_tensors_that_share_memory_are_held_once(samples: CountedSamples) -> None:
+    import torch
+
+    ids = torch.tensor([1, 2, 3])
+    samples._collate = lambda rows: {"input_ids": ids, "labels": ids}
+    batch = samples.collate([])
+    assert samples.held_bytes(torch.device("cpu")) == 24
+    assert batch["labels"] is ids

@@ -48,6 +48,23 @@ def test_calls_and_bytes_add_up_by_kind() -> None:
     ) == {"all_reduce": (2, 130), "all_gather": (1, 56)}
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("nccl:_all_gather_base", "all_gather"),
+        ("nccl:_reduce_scatter_base", "reduce_scatter"),
+        ("nccl:reduce_scatter_tensor_coalesced", "reduce_scatter"),
+        ("nccl:all_gather_into_tensor_coalesced", "all_gather"),
+        ("nccl:allreduce_coalesced", "all_reduce"),
+        ("nccl:broadcast", "broadcast"),
+        ("nccl:reduce", "other_collective"),
+        ("nccl:all_to_all", "other_collective"),
+    ],
+)
+def test_a_backends_own_names_have_their_kind(name: str, kind: str) -> None:
+    assert counted(Event(name, (((2,), "float"),))) == {kind: (1, 8)}
+
+
 def test_a_list_of_tensors_is_all_of_them() -> None:
     event = Event("gloo:all_reduce", (((3,), "float"), ((4,), "float")))
     assert counted(event) == {"all_reduce": (1, 28)}

@@ -57,7 +57,8 @@ class CountedSamples:
         ahead. Elsewhere they are copied to the device, and not known here.
         """
         alive = (one() for one in self._held if device.type == "cpu")
-        return sum(tensor.untyped_storage().nbytes() for tensor in alive if tensor is not None)
+        storages = (tensor.untyped_storage() for tensor in alive if tensor is not None)
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def miscounts(self, padding: int, device: torch.device) -> tuple[int, int]:
         """Samples missed, and samples drawn again beyond ``padding`` (what fills an epoch's last
@@ -74,6 +75,16 @@ class CountedSamples:
         return int(missed.max()), max(0, int(again.max()))
 
 
+def rows_of(gathered: Any) -> int:
+    """Samples in what was gathered: the first tensor's rows, or the objects of a list."""
+    if isinstance(gathered, dict):
+        return rows_of(next(iter(gathered.values())))
+    nested = isinstance(gathered, tuple | list) and bool(gathered)
+    if nested and isinstance(gathered[0], dict | tuple | list | torch.Tensor):
+        return rows_of(gathered[0])
+    return len(gathered)
+
+
 @contextmanager
 def counted_gathering(accelerator: Accelerator) -> Iterator[list[int]]:
     """Rows of each ``gather_for_metrics`` while this lasts: the samples that are scored."""
@@ -82,10 +93,7 @@ def counted_gathering(accelerator: Accelerator) -> Iterator[list[int]]:
 
     def counting(data: Any, *arguments: Any, **options: Any) -> Any:
         found = gather(data, *arguments, **options)
-        first = found
-        while not isinstance(first, torch.Tensor):
-            first = next(iter(first.values() if isinstance(first, dict) else first))
-        rows.append(len(first))
+        rows.append(rows_of(found))
         return found
 
     with mock.patch.object(accelerator, "gather_for_metrics", counting):

@@ -107,8 +107,9 @@ class Workload(ABC):
         """Score the evaluation set, collectively; every rank returns the names in ``quality``.
 
         ``model`` is in eval mode and gradients are off. ``loader`` yields collated batches on the
-        rank's device; gather with ``accelerator.gather_for_metrics`` so that the padding samples
-        of the last batch are not counted.
+        rank's device; gather once per batch, a row per sample, with
+        ``accelerator.gather_for_metrics``, so that the padding samples of the last batch are not
+        counted and the others are (``eval_samples_miscounted``).
         """
 
 

@@ -14,6 +14,9 @@ def model_states(session: Session, cell: Cell) -> tuple[float, float] | None:
         return None
     settings = measurement.settings
     paper = paper_bytes_per_parameter(
-        session.runner.strategy(cell), cell.world_size, 4 if settings["dtype"] == "float32" else 2
+        session.runner.strategy(cell),
+        cell.world_size,
+        4 if settings["dtype"] == "float32" else 2,
+        cell.tier,
     )
     return measurement.scalar("model_state_bytes") / settings["parameters"], paper

@@ -18,6 +18,8 @@ def smallest_visible(verdicts: Iterable[Verdict]) -> str:
     for verdict in verdicts:
         if verdict.against != "baseline" or verdict.tolerance is None:
             continue
+        if verdict.status not in ("ok", "improved", "regressed") or verdict.unit == "steps":
+            continue
         if verdict.tolerance == 0 and verdict.unit:
             units.add(verdict.unit.removesuffix("s"))
         elif verdict.metric in METRICS:

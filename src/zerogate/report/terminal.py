@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from zerogate.batch_size import SIZE
 from zerogate.cell import Cell
-from zerogate.judging import SPEEDUP_AT_MAX, speedups
-from zerogate.measurement import Measurement, speedup_at_max
+from zerogate.judging import SPEEDUP_AT_MAX
+from zerogate.measurement import Measurement, speedup_at_max, speedup_over
 from zerogate.report.model_states import model_states
 from zerogate.report.published import published_lines
 from zerogate.report.sensitivity import smallest_visible
@@ -30,7 +30,8 @@ QUALITY_TITLES = {
 
 def summary(session: Session) -> str:
     """A table for each workload, then a line for each error, regression and improvement."""
-    cells = sorted({*session.measurements, *session.failures}, key=_article_order)
+    searched = {cell for cell, _ in session.search_failures}
+    cells = sorted({*session.measurements, *session.failures, *searched}, key=_article_order)
     groups: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.workload, cell.tier, cell.world_size), []).append(cell)
@@ -41,7 +42,8 @@ def summary(session: Session) -> str:
     if smallest := smallest_visible(session.verdicts):
         text = f"smallest visible change: {smallest}"
         parts.append("\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ")) + "\n")
-    lines = [f"{error.kind}: {error.summary}" for error in session.failures.values()]
+    failed = [*session.failures.values(), *session.search_failures.values()]
+    lines = [f"{error.kind}: {error.summary}" for error in failed]
     lines += [sentence(verdict) for verdict in notable]
     if lines:
         parts.append("\n".join(lines) + "\n")
@@ -134,7 +136,7 @@ def _row(
     reference = session.measurements.get(cell.reference)
     speedup = "-"
     if not cell.is_reference and reference and reference.launches and measurement.launches:
-        speedup = f"{speedups(session, cell):.2f}x"
+        speedup = f"{speedup_over(reference, measurement):.2f}x"
     return [
         cell.strategy,
         str(measurement.settings["micro_batch_size"]),
@@ -144,8 +146,15 @@ def _row(
         shown("eval_seconds", lambda value: f"{value:.2f}"),
         *(_batch(session, cell, name) for _, name in searched),
         *(shown(name, _quality) for name in quality),
-        _worst(cell, (verdict for verdict in session.verdicts if verdict.cell == cell)),
+        "ERROR"
+        if _failed(session, cell)
+        else _worst(cell, (verdict for verdict in session.verdicts if verdict.cell == cell)),
     ]
+
+
+def _failed(session: Session, cell: Cell) -> bool:
+    searches = (its for its, _ in session.search_failures)
+    return cell in session.failures or cell in searches
 
 
 def _quality(value: float) -> str:

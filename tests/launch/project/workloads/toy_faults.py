@@ -87,5 +87,8 @@ class ToyFaults(Workload):
                 threading.Event().wait()
 
     def evaluate(self, model: torch.nn.Module, loader: Any, accelerator: Any) -> dict[str, float]:
-        losses = [accelerator.gather_for_metrics(model(**batch).loss[None]) for batch in loader]
+        losses = [
+            accelerator.gather_for_metrics(model(**batch).loss.expand(len(batch["labels"])))
+            for batch in loader
+        ]
         return {"loss_left": float(torch.cat(losses).mean())}
