@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
+from operator import attrgetter
 
 from zerogate.record import COLLECTIVES, Phase, RankRecord
 
@@ -45,7 +47,7 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
     first = records[0]
     worst = {
         name: tuple(of_rank(record) for record in records)
-        for name, of_rank in {**_memory(first), **_traced(first), **SECONDS_AND_SAMPLES}.items()
+        for name, of_rank in {**_memory(first), **_traced(first), **_named(ALWAYS)}.items()
     }
     steps = _by_step(max, [record.step_seconds for record in records])
     epochs = len(first.train_seconds)
@@ -71,25 +73,23 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
 
 OfRank = Callable[[RankRecord], float]
 
-SECONDS_AND_SAMPLES: dict[str, OfRank] = {
-    "eval_seconds": lambda record: record.eval_seconds,
-    "setup_seconds": lambda record: record.setup_seconds,
-    "peak_host_bytes": lambda record: record.peak_host_bytes,
-    "samples_missed": lambda record: record.samples_missed,
-    "samples_repeated": lambda record: record.samples_repeated,
-    "eval_samples_miscounted": lambda record: record.eval_samples_miscounted,
-}
+ALWAYS = (
+    "eval_seconds",
+    "setup_seconds",
+    "peak_host_bytes",
+    "samples_missed",
+    "samples_repeated",
+    "eval_samples_miscounted",
+)
+"""What every record has under the metric's own name."""
 
 
 def _memory(first: RankRecord) -> dict[str, OfRank]:
     if not first.memory:
         return {}
-
-    def peak(phase: Phase) -> OfRank:
-        return lambda record: record.memory[phase].peak_allocated_bytes
-
+    peaks = {name: phase for name, phase in PEAKS.items() if phase in first.memory}
     return {
-        **{name: peak(phase) for name, phase in PEAKS.items() if phase in first.memory},
+        **{name: partial(_peak, phase) for name, phase in peaks.items()},
         "live_bytes": lambda record: record.memory["steady"].live_bytes,
         "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
     }
@@ -99,20 +99,27 @@ def _traced(first: RankRecord) -> dict[str, OfRank]:
     """What the traced step counted; its names are the record's, or follow from them."""
     if first.traced is None:
         return {}
-
-    def counted(name: str) -> OfRank:
-        return lambda record: getattr(record.traced, name)
-
-    def collective(kind: str, name: str) -> OfRank:
-        return lambda record: getattr(record.traced and record.traced.collectives[kind], name)
-
     names = ["operators", "flops", "disk_read_bytes", "disk_written_bytes"]
     names += ["model_state_bytes"] if first.memory else []
-    return {name: counted(name) for name in names} | {
-        f"{kind}_{name}": collective(kind, name)
+    return _named(names, within="traced.") | {
+        f"{kind}_{name}": partial(_collective, kind, name)
         for kind in COLLECTIVES
         for name in ("calls", "payload_bytes")
     }
+
+
+def _named(names: Iterable[str], *, within: str = "") -> dict[str, OfRank]:
+    return {name: attrgetter(within + name) for name in names}
+
+
+def _peak(phase: Phase, record: RankRecord) -> int:
+    return record.memory[phase].peak_allocated_bytes
+
+
+def _collective(kind: str, name: str, record: RankRecord) -> int:
+    assert record.traced is not None
+    number: int = getattr(record.traced.collectives[kind], name)
+    return number
 
 
 def slope(values: Sequence[int]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from zerogate.aggregation import Value
 from zerogate.launch.errors import OutOfMemoryError
-from zerogate.metric import METRICS
+from zerogate.metric import METRICS, Metric
 from zerogate.record import BatchKind, Probed, ProbeRequest, RankRecord
 from zerogate.search import Probe, Search
 
@@ -19,7 +19,7 @@ LARGEST = 4096
 CONFIRMING_LAUNCHES = 3
 """What seems slow is launched this many times in all, and judged by the median."""
 
-SIZE = {"train": "max_micro_batch_size", "eval": "max_eval_batch_size"}
+SIZE: dict[BatchKind, str] = {"train": "max_micro_batch_size", "eval": "max_eval_batch_size"}
 
 ProbeLaunch = Callable[[ProbeRequest, int], tuple[RankRecord, ...]]
 
@@ -49,11 +49,8 @@ class BatchSize:
         """Why there is no value, by metric, where not even 1 fits."""
         if self.size:
             return {}
-        budget = METRICS[SIZE[self.kind]].budget
-        known = self.values()
-        names = (metric.name for metric in METRICS.values() if metric.budget == budget)
-        why = f"OOM at 1: {self.note}"
-        return {name: why for name in names if name not in known}
+        names = (name for name, metric in METRICS.items() if searched_kind(metric) == self.kind)
+        return dict.fromkeys(set(names) - set(self.values()), f"OOM at 1: {self.note}")
 
     def values(self) -> dict[str, Value]:
         """By the names of the metric table; what is not known is left out."""
@@ -67,6 +64,13 @@ class BatchSize:
             f"{prefix}samples_per_second_at_max": self.samples_per_second,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+
+def searched_kind(metric: Metric) -> BatchKind | None:
+    """Which search finds ``metric``; None for what training measures."""
+    if metric.budget is None:
+        return None
+    return next(kind for kind, name in SIZE.items() if METRICS[name].budget == metric.budget)
 
 
 def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> tuple[BatchSize, RankRecord]:

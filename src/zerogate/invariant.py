@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
 
 from zerogate.measurement import Measurement
@@ -81,35 +82,39 @@ def _offloads_more(own: Measurement, other: Measurement) -> bool:
     return own.cell.strategy.startswith(f"{other.cell.strategy}_")
 
 
-def judge_needed(own: Measurement, metric: Metric, needed: float = 0) -> Verdict:
-    """Hold a count to the one number that is right."""
-    value = own.value(metric.name)
-    if value is None:
-        return _no_verdict(own, metric, "needed", own.notes.get(metric.name, "not measured here"))
-    number = own.scalar(metric.name)
-    return _verdict(own, metric, "needed", number == needed, number, needed, "needed")
+def judge_needed(own: Measurement, metric: Metric) -> Verdict:
+    """Hold a count to 0, the one number that is right."""
+    return _counted(own, metric, "needed", lambda number: number == 0, 0, "needed")
 
 
 def judge_grows(own: Measurement) -> Verdict:
     """Hold memory to what it was a step ago. On a card the allocator rounds, and batches differ."""
-    metric = metric_named("leak_bytes_per_step")
-    value = own.value(metric.name)
-    if value is None:
-        return _no_verdict(own, metric, "grows", own.notes.get(metric.name, "not measured here"))
     limit = 0 if own.cell.tier == "cpu" else CARD_NOISE_BYTES
-    leak = own.scalar(metric.name)
-    note = "" if leak <= limit else "memory grows with every step"
-    return _verdict(own, metric, "grows", leak <= limit, leak, limit, "at most", note)
+    metric = metric_named("leak_bytes_per_step")
+    why = "memory grows with every step"
+    return _counted(own, metric, "grows", lambda leak: leak <= limit, limit, "at most", why)
 
 
 def judge_moves(own: Measurement, metric: Metric) -> Verdict:
     """Hold a count to being more than 0: what is offloaded moves."""
-    value = own.value(metric.name)
-    if value is None:
-        return _no_verdict(own, metric, "moves", own.notes.get(metric.name, "not measured here"))
+    why = "nothing was offloaded"
+    return _counted(own, metric, "moves", lambda number: number > 0, 1, "needed", why)
+
+
+def _counted(
+    own: Measurement,
+    metric: Metric,
+    suffix: str,
+    holds: Callable[[float], bool],
+    bound: float,
+    against: str,
+    why: str = "",
+) -> Verdict:
+    if own.value(metric.name) is None:
+        return _no_verdict(own, metric, suffix, own.notes.get(metric.name, "not measured here"))
     number = own.scalar(metric.name)
-    note = "" if number > 0 else "nothing was offloaded"
-    return _verdict(own, metric, "moves", number > 0, number, 1, "needed", note)
+    held = holds(number)
+    return _verdict(own, metric, suffix, held, number, bound, against, "" if held else why)
 
 
 def judge_falls(own: Measurement, metric: Metric) -> Verdict:

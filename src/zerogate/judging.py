@@ -11,11 +11,11 @@ from dataclasses import replace
 from zerogate import verdict as verdicts
 from zerogate.aggregation import Value
 from zerogate.baseline import CellBaseline, MetricBaseline
+from zerogate.batch_size import searched_kind
 from zerogate.cell import Cell
 from zerogate.measurement import AT_MAX, Measurement, speedup_at_max, speedup_over
 from zerogate.metric import Metric, metric_named
 from zerogate.published import Published
-from zerogate.record import BatchKind
 from zerogate.session import Session
 from zerogate.verdict import Verdict
 
@@ -33,11 +33,10 @@ def judge(session: Session, cell: Cell, name: str) -> Verdict:
     if found.status == "regressed" and metric.scope == "hardware":
         with_ddp = metric.name in (SPEEDUP, SPEEDUP_AT_MAX)
         cells = (cell.reference, cell) if with_ddp else (cell,)
-        if metric.budget is None:
-            session.measure_again(*cells)
-        else:
-            kind: BatchKind = "eval" if metric.budget.startswith("eval_") else "train"
+        if kind := searched_kind(metric):
             session.probe_again(kind, *cells)
+        else:
+            session.measure_again(*cells)
         found = _judge(session, cell, metric)
     return keep(session, found)
 
@@ -56,11 +55,6 @@ def judge_published(session: Session, cell: Cell, name: str, published: Publishe
         why = f"published for {published.hardware}, this is {here}"
         found = replace(found, status="not_comparable", note=why)
     return keep(session, replace(found, metric=f"{name}_published", against="published"))
-
-
-def speedups(session: Session, cell: Cell) -> float:
-    """Speedup over the session's DDP at equal micro-batch size."""
-    return speedup_over(session.measure(cell.reference), session.measure(cell))
 
 
 def keep(session: Session, verdict: Verdict) -> Verdict:
@@ -103,7 +97,7 @@ def _judge(session: Session, cell: Cell, metric: Metric) -> Verdict:
 
 def _value(session: Session, measurement: Measurement, metric: Metric) -> Value | None:
     if metric.name == SPEEDUP:
-        return speedups(session, measurement.cell)
+        return speedup_over(session.measure(measurement.cell.reference), measurement)
     if metric.name == SPEEDUP_AT_MAX:
         return speedup_at_max(session.known(measurement.cell.reference), measurement)
     return measurement.value(metric.name)

@@ -224,7 +224,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from zerogate.report.results import write_results
 
     found.runner.close()
-    if not (found.measurements or found.failures or found.search_failures):
+    if not (found.measurements or found.errors):
         return  # A mistake was found, or nothing ran: the last results stay.
     lines = session.config.stash[CLOSING_LINES] = []
     root = session.config.rootpath

@@ -73,9 +73,7 @@ class Session:
                 self.failures[cell] = error
                 self.notify(Step(error.summary, cell, "failed"))
                 raise
-            found = measure(cell, records)
-            notes = {**found.notes, **self._why_not_searched(cell)}
-            self.measurements[cell] = replace(found, searched=self._searched(cell), notes=notes)
+            self.measurements[cell] = self._with_batch_sizes(measure(cell, records))
             self.notify(Step("measured", cell, "done"))
         return self.measurements[cell]
 
@@ -125,11 +123,7 @@ class Session:
             self.batch_sizes[cell, kind] = found
             dtype = self.runner.strategy(cell).requested(cell)["dtype"]
             measured = self.measurements.get(cell) or described(cell, record, dtype=dtype)
-            self.measurements[cell] = replace(
-                measured,
-                searched=self._searched(cell),
-                notes={**measured.notes, **self._why_not_searched(cell)},
-            )
+            self.measurements[cell] = self._with_batch_sizes(measured)
             self.notify(Step("searched", cell, "done"))
         return self.batch_sizes[cell, kind]
 
@@ -139,21 +133,28 @@ class Session:
             self.batch_sizes[cell, kind] = confirm(
                 partial(self.runner.probe, cell), self.batch_sizes[cell, kind]
             )
-            self.measurements[cell] = replace(
-                self.measurements[cell], searched=self._searched(cell)
-            )
+            self.measurements[cell] = self._with_batch_sizes(self.measurements[cell])
 
-    def _searched(self, cell: Cell) -> dict[str, Value]:
-        found = (one for (its, _), one in self.batch_sizes.items() if its == cell)
-        return {name: value for one in found for name, value in one.values().items()}
-
-    def _why_not_searched(self, cell: Cell) -> dict[str, str]:
-        found = (one for (its, _), one in self.batch_sizes.items() if its == cell)
-        return {name: note for one in found for name, note in one.notes().items()}
+    def _with_batch_sizes(self, measurement: Measurement) -> Measurement:
+        """``measurement`` with what was searched of its cell by now."""
+        cell = measurement.cell
+        searched: dict[str, Value] = {}
+        notes = dict(measurement.notes)
+        for (its, _), found in self.batch_sizes.items():
+            if its == cell:
+                searched |= found.values()
+                notes |= found.notes()
+        return replace(measurement, searched=searched, notes=notes)
 
     def known(self, cell: Cell) -> Measurement:
         """What is known of a cell: batch sizes do not need it to have trained."""
         return self.measurements.get(cell) or self.measure(cell)
+
+    @property
+    def errors(self) -> list[tuple[Cell, LaunchFailedError]]:
+        """Cells of which something could not be measured, each with why: training, or a search."""
+        searches = ((cell, error) for (cell, _), error in self.search_failures.items())
+        return sorted([*self.failures.items(), *searches], key=lambda pair: pair[0])
 
     # What is held to
 

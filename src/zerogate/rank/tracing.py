@@ -6,7 +6,6 @@ Seconds depend on the machine; collectives, operators and bytes do not.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,6 +15,7 @@ from accelerate.utils import DistributedType
 from torch.profiler import ProfilerActivity, profile
 
 from zerogate.rank import disk
+from zerogate.rank.gloo import once_released
 from zerogate.rank.prepared import Prepared
 from zerogate.record import COLLECTIVES, OTHER_COLLECTIVE, Collective, Traced
 
@@ -23,8 +23,6 @@ BACKENDS = ("gloo", "nccl")
 """Whose events are counted: a process group's own, as it runs them (gloo runs a reduce-scatter as an
 all-reduce), DDP's reducer included. They carry shapes and types; torch's do not for lists of tensors.
 """
-
-RELEASE_SECONDS = 0.05
 
 ITEM_BYTES = {
     "double": 8, "long": 8, "long int": 8, "float": 4, "int": 4, "c10::Half": 2,
@@ -79,17 +77,13 @@ def collectives(events: Iterable[Any]) -> dict[str, Collective]:
 
 
 def _settled(cell: Prepared) -> int:
-    """Live bytes once everybody has let go of what is over: reference cycles, of which FSDP2 leaves
-    some now and then, and gloo's thread, which torch's functional collectives (FSDP2's gradient norm)
-    do not wait for. What is over only ever lowers it, so the least of a while is the answer.
+    """Live bytes without what is over: reference cycles, of which FSDP2 leaves some now and then, and
+    what gloo's thread still holds.
     """
     cell.phases.settle()
-    least = cell.phases.live_bytes
-    give_up = time.monotonic() + RELEASE_SECONDS
-    while time.monotonic() < give_up:
-        time.sleep(0)  # Lets go of the interpreter lock, which gloo's thread may be waiting for.
-        least = min(least, cell.phases.live_bytes)
-    return least
+    if cell.accelerator.device.type != "cpu":
+        return cell.phases.live_bytes
+    return once_released(lambda: cell.phases.live_bytes)
 
 
 def _before_optimizer_step(cell: Prepared, look: Callable[[], None]) -> AbstractContextManager[Any]:

@@ -38,9 +38,10 @@ def run(folder: Path) -> int:
         from zerogate.rank.probe import probe_cell
         from zerogate.rank.training import train_cell
 
+        if job.preload:
+            sys.path.insert(0, job.root_folder)
         for entry in job.preload:
             path, _, function = entry.partition("::")
-            sys.path.insert(0, job.root_folder)
             runpy.run_path(path)[function]()
     except BaseException as error:
         findings.write("error", error)

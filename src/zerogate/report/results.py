@@ -23,9 +23,7 @@ PACKAGES = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "eva
 
 def results(session: Session) -> dict[str, Any]:
     """``environment``, ``cells``, ``measurements``, ``failures``, ``verdicts``; JSON-able."""
-    failures = [*session.failures.items()]
-    failures += [(cell, error) for (cell, _), error in session.search_failures.items()]
-    cells = sorted({*session.measurements, *(cell for cell, _ in failures)})
+    cells = sorted({*session.measurements, *dict(session.errors)})
     return {
         "schema_version": SCHEMA_VERSION,
         "environment": environment(session),
@@ -36,7 +34,7 @@ def results(session: Session) -> dict[str, Any]:
         ],
         "failures": [
             {"cell": cell.id, "kind": error.kind, "summary": error.summary, "log": error.log}
-            for cell, error in sorted(failures, key=lambda pair: pair[0])
+            for cell, error in session.errors
         ],
         "batch_sizes": [
             {"cell": cell.id, **asdict(found)}

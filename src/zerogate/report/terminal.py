@@ -15,7 +15,7 @@ from zerogate.report.published import published_lines
 from zerogate.report.sensitivity import smallest_visible
 from zerogate.report.words import MIB, sentence, word
 from zerogate.session import Session
-from zerogate.verdict import GRAVITY, Verdict
+from zerogate.verdict import GRAVITY
 
 WIDTH = 80
 UNJUDGED = "(*)"
@@ -30,8 +30,7 @@ QUALITY_TITLES = {
 
 def summary(session: Session) -> str:
     """A table for each workload, then a line for each error, regression and improvement."""
-    searched = {cell for cell, _ in session.search_failures}
-    cells = sorted({*session.measurements, *session.failures, *searched}, key=_article_order)
+    cells = sorted({*session.measurements, *dict(session.errors)}, key=_article_order)
     groups: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.workload, cell.tier, cell.world_size), []).append(cell)
@@ -42,8 +41,7 @@ def summary(session: Session) -> str:
     if smallest := smallest_visible(session.verdicts):
         text = f"smallest visible change: {smallest}"
         parts.append("\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ")) + "\n")
-    failed = [*session.failures.values(), *session.search_failures.values()]
-    lines = [f"{error.kind}: {error.summary}" for error in failed]
+    lines = [f"{error.kind}: {error.summary}" for _, error in session.errors]
     lines += [sentence(verdict) for verdict in notable]
     if lines:
         parts.append("\n".join(lines) + "\n")
@@ -146,15 +144,8 @@ def _row(
         shown("eval_seconds", lambda value: f"{value:.2f}"),
         *(_batch(session, cell, name) for _, name in searched),
         *(shown(name, _quality) for name in quality),
-        "ERROR"
-        if _failed(session, cell)
-        else _worst(cell, (verdict for verdict in session.verdicts if verdict.cell == cell)),
+        _verdict(session, cell),
     ]
-
-
-def _failed(session: Session, cell: Cell) -> bool:
-    searches = (its for its, _ in session.search_failures)
-    return cell in session.failures or cell in searches
 
 
 def _quality(value: float) -> str:
@@ -176,9 +167,12 @@ def _batch(session: Session, cell: Cell, name: str) -> str:
     return "-"
 
 
-def _worst(cell: Cell, verdicts: Iterable[Verdict]) -> str:
+def _verdict(session: Session, cell: Cell) -> str:
     """The gravest verdict of a cell; seconds that could not be compared do not hide an ok."""
-    found = sorted(verdicts, key=lambda verdict: GRAVITY.index(verdict.status))
+    if cell in dict(session.errors):
+        return "ERROR"
+    found = [verdict for verdict in session.verdicts if verdict.cell == cell]
+    found.sort(key=lambda verdict: GRAVITY.index(verdict.status))
     if not found:
         return "reference" if cell.is_reference else "-"
     if found[0].status in ("invalid", "not_comparable"):
