@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from zerogate.selection import Selection
 
 LONGEST_SECONDS = 1e6
+
+NEEDED_BYTES = 32 * 2**20
+"""On the disk of the report folder: a run over the cpu matrix leaves 2 MB, a failing one its logs."""
 
 LAUNCHERS = ("forkserver", "torchrun", "accelerate")
 
@@ -55,6 +59,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("--reason", "Why the baselines change; stored with them", metavar="TEXT")
     add("--missing-baseline", "What a metric without a baseline does: fail or skip "
         "(default: fail)", metavar="WHAT", default="fail")  # fmt: skip
+    add("--resume", "Go on with the interrupted run in the report folder: what it measured is not "
+        "measured again", action="store_true", default=False)  # fmt: skip
     add("--report-dir", "Where results.json, records and logs go (default: zerogate-report)",
         metavar="DIR")  # fmt: skip
     parser.addini(
@@ -129,6 +135,7 @@ def read_options(config: pytest.Config, selection: Selection) -> Options:
         data_folder=_data_folder(config, selection),
         device_memory_bytes=_device_memory(config.getoption("zerogate_device_memory")),
         deadline_seconds=_deadline(config),
+        resume=config.getoption("zerogate_resume"),
     )
 
 
@@ -203,6 +210,11 @@ def _writable(option: str, folder: Path) -> Path:
             f"{option}: cannot write to {folder}: {os.strerror(error.errno or 0)}; "
             "choose a folder that can be written"
         ) from None
+    if (free := shutil.disk_usage(folder).free) < NEEDED_BYTES:
+        raise pytest.UsageError(
+            f"{option}: {free} bytes are free in {folder}; records and logs need some "
+            f"{NEEDED_BYTES}; free some, or choose another folder"
+        )
     return folder
 
 

@@ -19,6 +19,7 @@ from zerogate.cell import TIERS, Cell
 from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_device_names
 from zerogate.gate import STATUS_PROPERTY
+from zerogate.interrupts import end_like_ctrl_c
 from zerogate.options import (
     add_options,
     is_project,
@@ -33,7 +34,7 @@ from zerogate.stash import CLOSING_LINES, LOCK, PROGRESS, SELECTION, SESSION
 
 if TYPE_CHECKING:
     from zerogate.published import Published
-    from zerogate.runner import Step
+    from zerogate.runner import Runner, Step
     from zerogate.session import Session
 
 pytest_plugins = ["zerogate.fixtures"]
@@ -126,6 +127,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for cell in _cells([item])
     }
     try:
+        if session.options.resume:
+            session.runner.resume()
         for cell in cells | brought:
             session.runner.strategy(cell)
             session.baseline(cell)
@@ -174,6 +177,7 @@ def _open_session(config: pytest.Config) -> Session:
 
     options = read_options(config, config.stash[SELECTION])
     config.stash[LOCK] = lock_report(options.report_folder)
+    config.add_cleanup(end_like_ctrl_c())
     config.stash[PROGRESS] = progress = Progress(config)
     config.pluginmanager.register(progress, "zerogate-progress")
 
@@ -223,16 +227,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from zerogate.recording import record_baselines
     from zerogate.report.results import write_results
 
-    found.runner.close()
     if not (found.measurements or found.errors):
+        found.runner.close()
         return  # A mistake was found, or nothing ran: the last results stay.
     lines = session.config.stash[CLOSING_LINES] = []
     root = session.config.rootpath
     try:
         results = write_results(found)
-        lines.append(
-            f"{_count(found.runner.launches)}; everything is in {_relative(results, root)}"
-        )
+        lines.append(f"{_count(found.runner)}; everything is in {_relative(results, root)}")
         if session.config.getoption("zerogate_update_baselines"):
             written = record_baselines(found, session.config.getoption("zerogate_reason"))
             lines += [f"recorded {_relative(path, root)}" for path in written]
@@ -242,10 +244,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         lines.append(f"cannot write {error.filename2 or error.filename}: {error.strerror}")
         if exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    finally:
+        found.runner.close()  # Last: a second Ctrl-C ends the wait for ranks, which leave anyway.
 
 
-def _count(launches: int) -> str:
-    return f"{launches} launch{'es' if launches != 1 else ''}"
+def _count(runner: Runner) -> str:
+    text = f"{runner.launches} launch{'es' if runner.launches != 1 else ''}"
+    if runner.resumed_launches:
+        text += f", {runner.resumed_launches} of them kept from the interrupted run"
+    return text
 
 
 def pytest_terminal_summary(

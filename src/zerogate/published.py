@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from zerogate.cell import Cell
 from zerogate.config_file import ConfigError
 from zerogate.record import STRICT, Strict
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from zerogate.validated import from_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +30,12 @@ class Published:
         return self.workloads.get(cell.workload, {}).get(cell.strategy, {})
 
 
-@functools.cache
-def _adapter() -> TypeAdapter[Published]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Published)
-
-
 def read_published(root: Path) -> list[Published]:
     """All files of the project in ``root``, by name. Raises ConfigError."""
     found = []
     for path in sorted((root / "baselines" / "published").glob("*.json")):
         try:
-            found.append(_adapter().validate_json(path.read_bytes()))
+            found.append(from_json(Published, path.read_bytes()))
         except (OSError, ValueError) as error:
-            first = str(error).replace("\n", " ")
-            raise ConfigError(f"{path}: {first}; expected hardware, source and workloads") from None
+            raise ConfigError(f"{path}: {error}; expected hardware, source and workloads") from None
     return found

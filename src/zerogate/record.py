@@ -111,14 +111,16 @@ class Traced:
 class Job:
     """What the controller asks of a launch; every rank reads the same file.
 
-    Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled DeepSpeed
-    ops that they will load. ``learning_rate``, ``micro_batch_size`` and
+    ``run`` is the same for all launches of a run, also of one that was interrupted and resumed.
+    Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled
+    DeepSpeed ops that they will load. ``learning_rate``, ``micro_batch_size`` and
     ``gradient_accumulation_steps`` replace the recipe's when given; with ``steps`` training stops
     after so many and nothing is evaluated. ``preload`` are functions that a rank calls first,
-    ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is what
-    a full-size cell may use on each rank's device; a scale model gets its share of it.
+    ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is
+    what a full-size cell may use on each rank's device; a scale model gets its share of it.
     """
 
+    run: str
     launch_id: str
     purpose: Purpose
     cell: Cell
@@ -258,6 +260,18 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+        _sync_folder(path.parent)
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # A full disk does not say which file it was.
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk too, and not only in memory."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,24 +6,35 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from zerogate.cell import Cell
-from zerogate.devices.cards import cuda_device_names
-from zerogate.launch.errors import RankCrashedError
-from zerogate.launch.launcher import Launcher, rank_environment
+from zerogate.deadline import Deadlines
+from zerogate.devices.cards import cuda_device_names, cuda_device_uuids
+from zerogate.devices.host import oom_kills
+from zerogate.launch import shared_memory
+from zerogate.launch.errors import (
+    DiskFailedError,
+    LauncherFailedError,
+    OutOfMemoryError,
+    RankCrashedError,
+)
+from zerogate.launch.exclusive import alone_on
+from zerogate.launch.launcher import Ended, Launcher, rank_environment
 from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
+from zerogate.launch.watch import Watch
 from zerogate.record import Job, ProbeRequest, RankRecord, job_path, write_json
+from zerogate.resume import Kept, folder_state, made_under
 from zerogate.strategy import Strategy, read_strategy
 
 DEVICE_MEMORY_BYTES = {"cpu": 24 * 2**30, "gpu": None}
 """The article's card, whose share the cpu tier's scale models get; on the gpu tier the card itself."""
-
-DEADLINE_SECONDS = {"cpu": 300.0, "gpu": 3600.0}
 
 LaunchHook = Callable[[Job, Path], "tuple[RankRecord, ...] | None"]
 
@@ -41,6 +52,7 @@ class Options:
     data_folder: Path | None
     deadline_seconds: float | None
     device_memory_bytes: int | None = None
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +73,18 @@ class Runner:
         *,
         launchers: Mapping[str, Callable[[], Launcher]],
         launch_hook: LaunchHook,
+        deadlines: Callable[[Cell], Deadlines],
         notify: Callable[[Step], None],
     ) -> None:
         self.options = options
         self.launches = 0
+        self.resumed_launches = 0
         self.notify = notify
         self._launchers = launchers
         self._launcher: dict[str, Launcher] = {}
         self._launch_hook = launch_hook
+        self._deadlines = deadlines
+        self._kept = Kept(options.report_folder, self._made_under)
         self._native = NativeOps(options.cache_folder, notify=lambda text: notify(Step(text)))
 
     def strategy(self, cell: Cell) -> Strategy:
@@ -121,35 +137,81 @@ class Runner:
         )
 
     def _launch(self, cell: Cell, text: str, name: str, **asked: Any) -> tuple[RankRecord, ...]:
+        command = self._reproduce(cell, asked["purpose"])
         missing = self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier)
         if missing.failed:
-            raise RankCrashedError(
-                f"{cell.id}: {missing.failed}", command=self._reproduce(cell, asked["purpose"])
-            )
-        self.notify(Step(text, cell))
+            raise RankCrashedError(f"{cell.id}: {missing.failed}", command=command)
         self.launches += 1
         folder = self.options.report_folder / "launches" / cell.id / name
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch = folder / "scratch"
-        scratch.mkdir(parents=True)
-        job = replace(self._job(cell, folder, scratch), **asked)
-        write_json(job_path(folder), job)
+        with _disk(cell, folder, command):
+            job = replace(self._job(cell, folder), **asked)
+            kept = self._kept.find(job, folder)
+        if kept:
+            self.resumed_launches += 1
+            self.notify(Step(f"{text}, kept from the interrupted run", cell))
+            return collect(*kept, command)
+        self.notify(Step(text, cell))
+        scratch = Path(job.scratch_folder)
         try:
-            records = self._launch_hook(job, folder)
-            if records is not None:
-                return records
-            launcher = self._launcher_for(cell)
-            environment = rank_environment(cell.tier, self._native.folder)
-            deadline = self.options.deadline_seconds or DEADLINE_SECONDS[cell.tier]
-            ended = launcher.launch(job, folder, environment, deadline)
-            return collect(job, folder, ended, self._reproduce(cell, job.purpose))
+            with _disk(cell, folder, command):
+                shutil.rmtree(folder, ignore_errors=True)
+                scratch.mkdir(parents=True)
+                write_json(job_path(folder), job)
+            return self._launch_hook(job, folder) or self._run(job, folder, command)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _job(self, cell: Cell, folder: Path, scratch: Path) -> Job:
+    def _run(self, job: Job, folder: Path, command: str) -> tuple[RankRecord, ...]:
+        """Have the launcher start the job's ranks, alone on their devices."""
+        cell = job.cell
+        devices = ["cpu"] if cell.tier == "cpu" else cuda_device_uuids()[: cell.world_size]
+        with _named(cell, command), alone_on(devices, partial(self._say, cell)):
+            launcher = self._launcher_for(cell)
+            environment = rank_environment(cell.tier, self._native.folder)
+            segments, killed = shared_memory.segments(), oom_kills()
+            watch = Watch(job, folder, self._deadlines(cell))
+            try:
+                with _disk(cell, folder, command):
+                    ended = launcher.launch(job, folder, environment, watch)
+            finally:
+                shared_memory.remove_left(segments)
+        try:
+            records = collect(job, folder, replace(ended, oom_kills=oom_kills() - killed), command)
+        except OutOfMemoryError:
+            if job.purpose == "training":
+                raise
+            self._keep(job, folder, ended, command)  # Of a probe that is an answer.
+            raise
+        self._keep(job, folder, ended, command)
+        return records
+
+    def _keep(self, job: Job, folder: Path, ended: Ended, command: str) -> None:
+        with _disk(job.cell, folder, command):
+            self._kept.keep(folder, ended)
+
+    def _say(self, cell: Cell, text: str) -> None:
+        self.notify(Step(text, cell))
+
+    def resume(self) -> None:
+        """Keep what the interrupted run in the report folder measured. Raises ConfigError."""
+        self._kept.resume()
+
+    def _made_under(self) -> dict[str, str]:
+        data, memory = self.options.data_folder, self.options.device_memory_bytes
+        return made_under(
+            self.options.root,
+            {
+                "--launcher": self.options.launcher,
+                "--device-memory": "default" if memory is None else str(memory),
+                "--data-dir": folder_state(data) if data else "generated",
+            },
+        )
+
+    def _job(self, cell: Cell, folder: Path) -> Job:
         root = self.options.root
         real = self.options.data_folder
         return Job(
+            run=self._kept.run_id,
             launch_id=f"{cell.id}-{os.getpid()}-{time.time_ns()}",
             purpose="training",
             cell=cell,
@@ -159,7 +221,7 @@ class Runner:
             workload_file=str(root / "workloads" / f"{cell.workload}.py"),
             data_folder=str((real or root / "workloads" / "data") / cell.data_name),
             data_origin="real" if real else "generated",
-            scratch_folder=str(scratch),
+            scratch_folder=str(folder / "scratch"),
             record_folder=str(folder),
             root_folder=str(root),
             controller_pid=os.getpid(),
@@ -191,3 +253,27 @@ class Runner:
         for launcher in self._launcher.values():
             launcher.close()
         self._launcher.clear()
+
+
+@contextmanager
+def _disk(cell: Cell, folder: Path, command: str) -> Iterator[None]:
+    """Have what the disk refuses end this launch, and not the session."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskFailedError(
+            f"{cell.id}: {error.filename2 or error.filename or folder}: {error.strerror}; launches "
+            "are written there; free some space, or choose another --report-dir",
+            command=command,
+        ) from None
+
+
+@contextmanager
+def _named(cell: Cell, command: str) -> Iterator[None]:
+    """Have a launcher's own failure say which cell it was, and how to see it again."""
+    try:
+        yield
+    except LauncherFailedError as error:
+        raise LauncherFailedError(
+            f"{cell.id}: {error.summary}", detail=error.detail, log=error.log, command=command
+        ) from None

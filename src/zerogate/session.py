@@ -17,6 +17,7 @@ from zerogate.aggregation import Value, launch_values
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
 from zerogate.batch_size import CONFIRMING_LAUNCHES, SIZE, BatchSize, confirm, find
 from zerogate.cell import Cell
+from zerogate.deadline import Deadlines, deadlines
 from zerogate.devices.cards import cards_key
 from zerogate.devices.host import host_key
 from zerogate.launch.errors import LaunchFailedError
@@ -45,7 +46,13 @@ class Session:
         notify: Callable[[Step], None] = lambda step: None,
     ) -> None:
         self.options = options
-        self.runner = Runner(options, launchers=launchers, launch_hook=launch_hook, notify=notify)
+        self.runner = Runner(
+            options,
+            launchers=launchers,
+            launch_hook=launch_hook,
+            deadlines=self.deadlines,
+            notify=notify,
+        )
         self.measurements: dict[Cell, Measurement] = {}
         self.failures: dict[Cell, LaunchFailedError] = {}
         self.batch_sizes: dict[tuple[Cell, BatchKind], BatchSize] = {}
@@ -179,6 +186,10 @@ class Session:
         if path not in self._baselines:
             self._baselines[path] = read_baselines(path)
         return self._baselines[path]
+
+    def deadlines(self, cell: Cell) -> Deadlines:
+        """How long a launch of ``cell`` may take, by what its baseline took."""
+        return deadlines(cell.tier, self.baseline(cell), launch=self.options.deadline_seconds)
 
     def baseline(self, cell: Cell) -> CellBaseline | None:
         return self.baseline_file(self.baseline_path(cell)).cells.get(cell.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from zerogate.cell import Cell
+from zerogate.deadline import Deadlines
 from zerogate.launch import process_tree
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
-from zerogate.launch.launcher import Ended
+from zerogate.launch.launcher import Ended, Launcher
 from zerogate.record import Job, job_path, write_json
 from zerogate.runner import Options
 from zerogate.session import Session
@@ -61,12 +62,16 @@ class Launches:
         deadline_seconds: float = 120.0,
         data_folder: Path | None = None,
         device_memory_bytes: int | None = None,
+        report_folder: Path | None = None,
+        deadlines: Deadlines | None = None,
+        around: Callable[[Launcher], Launcher] = lambda launcher: launcher,
         **job_changes: Any,
     ) -> Session:
+        """``deadlines`` in place of the baselines'; ``around`` wraps the launcher."""
         options = Options(
             root=root or self.root,
             baseline_folder=None,
-            report_folder=self.root / f"report-{len(self._sessions)}",
+            report_folder=report_folder or self.root / f"report-{len(self._sessions)}",
             # The user's own cache: compiling DeepSpeed's ops anew would take minutes.
             cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
             launcher=launcher,
@@ -78,15 +83,20 @@ class Launches:
         options.report_folder.mkdir(exist_ok=True)
 
         def change(job: Job, folder: Path) -> None:
-            write_json(job_path(folder), dataclasses.replace(job, **job_changes))
+            if job_changes:
+                write_json(job_path(folder), dataclasses.replace(job, **job_changes))
 
-        session = Session(
+        class Impatient(Session):
+            def deadlines(self, cell: Cell) -> Deadlines:
+                return deadlines or super().deadlines(cell)
+
+        session = Impatient(
             options,
             launch_hook=change,
             launchers={
-                "forkserver": lambda: self._forkserver,
-                "torchrun": lambda: CommandLauncher("torchrun"),
-                "accelerate": lambda: CommandLauncher("accelerate"),
+                "forkserver": lambda: around(self._forkserver),
+                "torchrun": lambda: around(CommandLauncher("torchrun")),
+                "accelerate": lambda: around(CommandLauncher("accelerate")),
             },
         )
         self._sessions.append(session)

@@ -61,6 +61,21 @@ def test_the_failing_ranks_traceback_is_in_the_report(launches):
     assert 'raise ValueError("a fault in the workload")' in report
 
 
+@pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])
+def test_no_secret_of_the_environment_is_written_down(launches, launcher, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_token")
+    monkeypatch.setenv("MY_API_KEY", "planted_key")
+    session = launches.session(launcher)
+    available(session, TOY)
+    launches.fault("confess")
+    with pytest.raises(RankCrashedError, match="what I know"):
+        session.measure(TOY)
+    files = [path for path in session.options.report_folder.rglob("*") if path.is_file()]
+    assert len(files) >= 5, "job, logs, records"
+    for path in files:
+        assert b"planted" not in path.read_bytes(), path
+
+
 @pytest.mark.parametrize(("launcher", "deadline_seconds"), [("forkserver", 10), ("torchrun", 40)])
 def test_a_hang_ends_at_the_deadline_with_all_its_processes(launches, launcher, deadline_seconds):
     session = launches.session(launcher, deadline_seconds=deadline_seconds)

@@ -251,3 +251,38 @@ def test_settings_that_are_missing_are_no_users_choice(recorded):
         cell["settings"] = {}
     recorded.baselines.write_text(json.dumps(baselines))
     assert recorded.run("-k", "memory").ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_run_that_changed_is_not_resumed(project):
+    project.run("--missing-baseline", "skip")
+    with (project.path / "configs" / "zero2.yaml").open("a") as file:
+        file.write("# other\n")
+    result = project.run("--resume")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert len(project.launches) == 2, "nothing was launched"
+    result.stderr.fnmatch_lines(
+        ["*--resume: the interrupted run was made under something else (configs/: * -> *"]
+    )
+
+
+def test_a_damaged_run_is_not_resumed(project):
+    project.run("--missing-baseline", "skip")
+    (project.path / "zerogate-report" / "run.json").write_text('{"id": 7}')
+    result = project.run("--resume")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*run.json cannot be read (id: Input should be a valid string)*"])
+
+
+def test_with_nothing_to_resume_it_is_a_run_like_any_other(project):
+    assert project.run("--resume", "--missing-baseline", "skip").ret == pytest.ExitCode.OK
+    assert len(project.launches) == 2
+
+
+def test_a_report_folder_without_room_is_refused(project):
+    project.pytester.makeconftest(
+        "import shutil\nfrom types import SimpleNamespace\n"
+        "shutil.disk_usage = lambda folder: SimpleNamespace(free=5000)\n"
+    )
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--report-dir: 5000 bytes are free in *zerogate-report*"])

@@ -126,6 +126,7 @@ def measured(*launches: Sequence[RankRecord], cell: Cell | None = None) -> Measu
 def a_job(folder: Path, cell: Cell | None = None) -> Job:
     """The job of ``a_record``'s launch, in ``folder``."""
     return Job(
+        run="this run",
         launch_id="this launch",
         purpose="training",
         cell=cell or a_cell(),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import change, damaged, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import PROVENANCE, a_measurement
@@ -40,26 +39,6 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("valid") / NAME
     write_baselines(path, a_file())
     return dict(json.loads(path.read_text()))
-
-
-def change(content: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    """A copy in which ``keys`` lead to ``value``."""
-    changed = copy.deepcopy(content)
-    place = changed
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    return changed
-
-
-def without(content: dict[str, Any], keys: tuple[Any, ...]) -> dict[str, Any]:
-    """A copy that lacks what ``keys`` lead to."""
-    changed = copy.deepcopy(content)
-    place = changed
-    for key in keys[:-1]:
-        place = place[key]
-    del place[keys[-1]]
-    return changed
 
 
 def refusal(path: Path, content: Any) -> str:
@@ -223,37 +202,12 @@ def test_a_metric_named_like_a_type_is_named(
     assert ".".join(keys) in refusal(tmp_path / NAME, change(valid, keys, {"value": "many"}))
 
 
-def places(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The keys that lead to each value below ``value``."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, below in items:
-        yield (*keys, key)
-        if isinstance(below, dict | list):
-            yield from places(below, (*keys, key))
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below),
-    max_leaves=5,
-)
-
-
 @settings(max_examples=150, deadline=None, database=None)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_is_still_a_file(
     valid: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    content = valid
-    for _ in range(data.draw(st.integers(1, 2))):
-        keys = data.draw(st.sampled_from(sorted(places(content), key=repr)))
-        drop = data.draw(st.booleans())
-        content = without(content, keys) if drop else change(content, keys, data.draw(JSON))
-        if not any(True for _ in places(content)):
-            break
-    text = json.dumps(content)
-    if data.draw(st.booleans()):
-        text = text[: data.draw(st.integers(0, len(text)))]
+    text = data.draw(damaged(valid))
     path = tmp_path_factory.getbasetemp() / "damaged" / NAME
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from zerogate.devices.cards import cards_key, cuda_device_names
+from zerogate.devices import cards
+from zerogate.devices.cards import cards_key, cuda_device_names, cuda_device_uuids
 
 H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-80GB"
 
@@ -17,9 +18,9 @@ Driver = Callable[..., list[str]]
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    cuda_device_names.cache_clear()
+    cards._devices.cache_clear()
     yield
-    cuda_device_names.cache_clear()
+    cards._devices.cache_clear()
 
 
 class NVMLError(Exception):
@@ -46,6 +47,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
             nvmlDeviceGetCount=lambda: len(names),
             nvmlDeviceGetHandleByIndex=lambda index: index,
             nvmlDeviceGetName=lambda handle: names[handle],
+            nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}",
         )
         monkeypatch.setitem(sys.modules, "pynvml", fake)
         return asked
@@ -119,3 +121,21 @@ def test_the_key_is_a_slug_of_model_and_number(
 ) -> None:
     driver(*names)
     assert cards_key(world_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "uuids"),
+    [
+        pytest.param(None, ("GPU-0", "GPU-1", "GPU-2"), id="all"),
+        pytest.param("2,0", ("GPU-2", "GPU-0"), id="by number"),
+        pytest.param("GPU-1", ("GPU-1",), id="by UUID"),
+        pytest.param("", (), id="none"),
+    ],
+)
+def test_what_is_locked_is_the_device_and_not_its_place(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, setting: str | None, uuids: tuple[str, ...]
+) -> None:
+    driver(H200, H200, H200)
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert cuda_device_uuids() == uuids

@@ -12,10 +12,12 @@ import psutil
 import pytest
 from records import a_cell, a_job
 
+from zerogate.deadline import Deadlines
 from zerogate.launch import command
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.launcher import Ended
 from zerogate.launch.process_tree import PR_SET_CHILD_SUBREAPER
+from zerogate.launch.watch import Watch
 
 Launch = Callable[..., Ended]
 
@@ -32,8 +34,10 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
 
     def launch(script: str, deadline_seconds: float = 60.0, **environment: str) -> Ended:
         monkeypatch.setitem(command.COMMANDS, "torchrun", lambda job, folder: ["sh", "-c", script])
+        job = a_job(tmp_path)
+        watch = Watch(job, tmp_path, Deadlines(launch=deadline_seconds))
         return CommandLauncher("torchrun").launch(
-            a_job(tmp_path), tmp_path, dict(os.environ) | environment, deadline_seconds
+            job, tmp_path, dict(os.environ) | environment, watch
         )
 
     return launch
@@ -60,7 +64,7 @@ def test_the_commands_exit_code_is_told(
     ended = launch(script)
     assert ended.exit_codes == {"torchrun": code}
     assert ended.failed == failed
-    assert not ended.deadline_passed
+    assert not ended.overdue
 
 
 def test_a_hang_is_ended_at_the_deadline_with_all_it_started(
@@ -71,7 +75,7 @@ def test_a_hang_is_ended_at_the_deadline_with_all_it_started(
         'sleep 100" & echo $$ >> pids; wait',
         deadline_seconds=1.0,
     )
-    assert ended.deadline_passed
+    assert ended.overdue == "the launch has 1 s"
     assert ended.failed
     assert ended.exit_codes == {}
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]

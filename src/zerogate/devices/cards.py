@@ -8,8 +8,8 @@ import re
 
 
 @functools.cache
-def cuda_device_names() -> tuple[str, ...]:
-    """Names of the devices that CUDA would show; empty without a driver."""
+def _devices() -> tuple[tuple[str, str], ...]:
+    """Name and UUID of each of the machine's devices; empty without a driver."""
     import pynvml
 
     try:
@@ -17,13 +17,31 @@ def cuda_device_names() -> tuple[str, ...]:
     except pynvml.NVMLError:
         return ()
     try:
-        names = [
-            str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index)))
-            for index in range(pynvml.nvmlDeviceGetCount())
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
         ]
+        return tuple(
+            (str(pynvml.nvmlDeviceGetName(one)), str(pynvml.nvmlDeviceGetUUID(one)))
+            for one in handles
+        )
     finally:
         pynvml.nvmlShutdown()
-    return _visible(names, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def cuda_device_names() -> tuple[str, ...]:
+    """Names of the devices that CUDA would show; empty without a driver."""
+    return _visible([name for name, _ in _devices()], os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def cuda_device_uuids() -> tuple[str, ...]:
+    """UUIDs of the devices that CUDA would show; empty without a driver."""
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = _visible([uuid for _, uuid in _devices()], setting)
+    entries = [part.strip() for part in (setting or "").split(",") if part.strip()]
+    named = {
+        index: entry for index, entry in enumerate(entries) if entry.startswith(("GPU-", "MIG-"))
+    }
+    return tuple(named.get(index, uuid) for index, uuid in enumerate(found))
 
 
 def _visible(names: list[str], setting: str | None) -> tuple[str, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from zerogate.launch import process_tree
 from zerogate.launch.launcher import Ended
+from zerogate.launch.stacks import where_ranks_stand
+from zerogate.launch.watch import Watch
 from zerogate.record import Job
 
 WORKER = "zerogate.rank.worker"
@@ -45,14 +47,12 @@ class CommandLauncher:
         self.name = name
         self._command = COMMANDS[name]
 
-    def launch(
-        self, job: Job, folder: Path, environment: dict[str, str], deadline_seconds: float
-    ) -> Ended:
+    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
         process_tree.adopt_orphans()
         before = process_tree.children()
-        started = time.monotonic()
         log = folder / "launch.log"
         exit_codes = {}
+        overdue = stacks = ""
         with log.open("w") as output:
             process = subprocess.Popen(
                 self._command(job, folder),
@@ -64,20 +64,29 @@ class CommandLauncher:
                 start_new_session=True,
             )
             try:
-                exit_codes[self.name] = process.wait(deadline_seconds)
-            except subprocess.TimeoutExpired:
-                pass
+                code, overdue = _wait(process, watch)
+                if code is not None:
+                    exit_codes[self.name] = code
+                else:
+                    ours = process_tree.children() - before
+                    stacks = where_ranks_stand(watch, {found.pid for found in ours})
             finally:
                 # Ranks that torchrun put into sessions of their own are descendants all the same.
                 while left := process_tree.children() - before:
                     process_tree.end(left)
                 process.wait()
         return Ended(
-            exit_codes=exit_codes,
-            deadline_passed=not exit_codes,
-            seconds=time.monotonic() - started,
-            log=log,
+            exit_codes=exit_codes, seconds=watch.seconds, log=log, overdue=overdue, stacks=stacks
         )
 
     def close(self) -> None:
         """Nothing is kept between launches."""
+
+
+def _wait(process: subprocess.Popen[bytes], watch: Watch) -> tuple[int | None, str]:
+    """The exit code of ``process``, or None and what is late."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(watch.next_look), ""
+        if overdue := watch.overdue():
+            return None, overdue

@@ -2,13 +2,17 @@
 
 LaunchFailed
 ├── OutOfMemory          a rank ran out of device memory
+├── HostOutOfMemory      a rank ran out of the host's, or the kernel killed it for that
 ├── RankCrashed          a rank raised, was killed, or left without a record
 ├── ConfigurationWrong   the engine runs something other than what was asked for
-└── DeadlineExceeded     the launch was still running at its deadline
+├── DeadlineExceeded     the launch, or a phase of it, was still going on at its deadline
+├── LauncherFailed       what starts the ranks did not, or was killed
+└── DiskFailed           the report folder cannot be written, or is full
 """
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +53,10 @@ class OutOfMemoryError(LaunchFailedError):
     kind = "out of memory"
 
 
+class HostOutOfMemoryError(LaunchFailedError):
+    kind = "out of host memory"
+
+
 class RankCrashedError(LaunchFailedError):
     kind = "crash"
 
@@ -59,3 +67,19 @@ class ConfigurationWrongError(LaunchFailedError):
 
 class DeadlineExceededError(LaunchFailedError):
     kind = "hang"
+
+
+class LauncherFailedError(LaunchFailedError):
+    kind = "launcher failure"
+
+
+class DiskFailedError(LaunchFailedError):
+    kind = "disk"
+
+
+def ended_how(code: int) -> str:
+    """An exit code in words; negative ones are signals."""
+    if code >= 0:
+        return f"exit code {code}"
+    known = {member.value: member.name for member in signal.Signals}
+    return f"killed by {known.get(-code, f'signal {-code}')}"

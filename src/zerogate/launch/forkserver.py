@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from zerogate.launch import process_tree
-from zerogate.launch.errors import RankCrashedError
+from zerogate.launch.errors import LauncherFailedError, ended_how
 from zerogate.launch.launcher import PEERS_GRACE_SECONDS, Ended, free_port
+from zerogate.launch.stacks import where_ranks_stand
+from zerogate.launch.watch import Watch
 from zerogate.record import Job
 
 START_SECONDS = 180.0
@@ -28,27 +31,16 @@ class ForkserverLauncher:
         self._log_folder = log_folder
         self._server: _Server | None = None
 
-    def launch(
-        self, job: Job, folder: Path, environment: dict[str, str], deadline_seconds: float
-    ) -> Ended:
-        started = time.monotonic()
+    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
         if self._server is None or not self._server.fits(environment):
             self.close()
             self._server = _Server(environment, self._log_folder / "forkserver.log")
         try:
-            exit_codes, in_time = self._server.run(
-                job, folder, deadline=time.monotonic() + deadline_seconds
-            )
+            return self._server.run(job, folder, watch)
         except BaseException:
             # Interrupted or broken: the server takes its ranks with it.
             self.close()
             raise
-        return Ended(
-            exit_codes=exit_codes,
-            deadline_passed=not in_time,
-            seconds=time.monotonic() - started,
-            log=folder,
-        )
 
     def close(self) -> None:
         if self._server is not None:
@@ -79,7 +71,7 @@ class _Server:
                 start_new_session=True,
             )
         try:
-            self._expect("ready", deadline=time.monotonic() + START_SECONDS)
+            self._expect("ready")
         except BaseException:
             self.close()
             raise
@@ -87,8 +79,8 @@ class _Server:
     def fits(self, environment: dict[str, str]) -> bool:
         return self._process.poll() is None and environment == self._environment
 
-    def run(self, job: Job, folder: Path, *, deadline: float) -> tuple[dict[str, int], bool]:
-        """Exit codes of the ranks that ended by themselves, and whether it was in time."""
+    def run(self, job: Job, folder: Path, watch: Watch) -> Ended:
+        """Fork the job's ranks and see them end. Raises LauncherFailedError."""
         world_size = job.cell.world_size
         request = {
             "folder": str(folder),
@@ -103,58 +95,78 @@ class _Server:
             },
         }
         self._channel.sendall(json.dumps(request).encode() + b"\n")
-        pids: list[int] = self._expect("pids", deadline=deadline)
-        exit_codes: dict[str, int] = {}
-        in_time = True
-        while len(exit_codes) < world_size:
-            message = self._next(deadline)
-            if message is None:
-                # After a failure the deadline was the peers' grace, not the launch's.
-                in_time = any(exit_codes.values())
-                break
-            exit_codes[f"rank {message['rank']}"] = message["exit_code"]
-            if message["exit_code"] != 0:
-                # Its peers wait for it in a collective; they get a moment to notice themselves.
-                deadline = min(deadline, time.monotonic() + PEERS_GRACE_SECONDS)
-        left = world_size - len(exit_codes)
-        if left:
-            process_tree.end(process_tree.descendants(self._living(pids)))
+        pids: list[int] = self._expect("pids")
+        exit_codes, overdue = self._wait(world_size, watch)
+        stacks = ""
+        if left := world_size - len(exit_codes):
+            processes = process_tree.descendants(self._living(pids))
+            if overdue:
+                stacks = where_ranks_stand(watch, {process.pid for process in processes})
+            process_tree.end(processes)
             for _ in range(left):
-                self._expect("rank", deadline=time.monotonic() + START_SECONDS)
+                self._expect("rank")
         # What a rank started and left behind: the server has adopted it.
         if strays := process_tree.descendants([self._process.pid])[1:]:
             process_tree.end(strays)
             self._channel.sendall(json.dumps({"bury": True}).encode() + b"\n")
-            self._expect("buried", deadline=time.monotonic() + START_SECONDS)
-        return exit_codes, in_time
+            self._expect("buried")
+        return Ended(
+            exit_codes=exit_codes, seconds=watch.seconds, log=folder, overdue=overdue, stacks=stacks
+        )
+
+    def _wait(self, world_size: int, watch: Watch) -> tuple[dict[str, int], str]:
+        """Exit codes of the ranks that ended by themselves, and what was late, if something was."""
+        exit_codes: dict[str, int] = {}
+        grace_ends = float("inf")
+        while len(exit_codes) < world_size and time.monotonic() < grace_ends:
+            message = self._next(min(time.monotonic() + watch.next_look, grace_ends))
+            if message is not None:
+                exit_codes[f"rank {message['rank']}"] = message["exit_code"]
+                if message["exit_code"] != 0:
+                    # Its peers wait for it in a collective; they get a moment to notice themselves.
+                    grace_ends = min(grace_ends, time.monotonic() + PEERS_GRACE_SECONDS)
+            elif not any(exit_codes.values()) and (overdue := watch.overdue()):
+                return exit_codes, overdue
+        return exit_codes, ""
 
     def _living(self, pids: list[int]) -> list[int]:
         return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
-    def _expect(self, key: str, *, deadline: float) -> Any:
-        message = self._next(deadline)
+    def _expect(self, key: str) -> Any:
+        message = self._next(time.monotonic() + START_SECONDS)
         if message is None or key not in message:
-            raise RankCrashedError(
-                f"fork server: no answer (exit code {self._process.poll()}); "
-                "it was expected to import the training stack and fork ranks; see its log",
-                detail=_tail(self._log),
-                log=str(self._log),
-            )
+            raise self._gone("no answer")
         return message[key]
 
-    def _next(self, deadline: float) -> dict[str, Any] | None:
-        """The next message, or None at the deadline or when the server has ended."""
+    def _next(self, until: float) -> dict[str, Any] | None:
+        """The next message, or None where there is none by then. Raises LauncherFailedError when the
+        server has ended.
+        """
         while not self._messages:
-            self._channel.settimeout(max(0.001, deadline - time.monotonic()))
+            self._channel.settimeout(max(0.001, until - time.monotonic()))
             try:
                 data = self._channel.recv(65536)
             except TimeoutError:
                 return None
+            except OSError:
+                data = b""
             if not data:
-                return None
+                raise self._gone("it has ended")
             *lines, self._unread = (self._unread + data).split(b"\n")
             self._messages += [json.loads(line) for line in lines]
         return self._messages.pop(0)
+
+    def _gone(self, what: str) -> LauncherFailedError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.returncode
+        how = "still running" if code is None else ended_how(code)
+        return LauncherFailedError(
+            f"fork server: {what} ({how}); it was expected to import the training stack and to fork "
+            "ranks; see its log",
+            detail=_tail(self._log),
+            log=str(self._log),
+        )
 
     def close(self) -> None:
         self._channel.close()

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from zerogate.cell import Tier
+from zerogate.launch.watch import Watch
 from zerogate.record import Job
+from zerogate.secret import is_secret
 
 PEERS_GRACE_SECONDS = 3.0
 """How long ranks may take to leave by themselves once one of them has failed."""
@@ -19,17 +21,21 @@ PEERS_GRACE_SECONDS = 3.0
 class Ended:
     """How a launch ended. ``exit_codes`` by process name; negative ones are signals.
 
-    A process that was ended by the launcher because of another's failure is not in it.
+    A process that was ended by the launcher because of another's failure is not in it. ``overdue``
+    says what was late where that ended it, and ``stacks`` where every rank then stood; ``oom_kills``
+    counts processes that the kernel killed meanwhile because the host had no memory left.
     """
 
     exit_codes: dict[str, int]
-    deadline_passed: bool
     seconds: float
     log: Path
+    overdue: str = ""
+    stacks: str = ""
+    oom_kills: int = 0
 
     @property
     def failed(self) -> bool:
-        return self.deadline_passed or any(code != 0 for code in self.exit_codes.values())
+        return bool(self.overdue) or any(code != 0 for code in self.exit_codes.values())
 
 
 class Launcher(Protocol):
@@ -38,7 +44,7 @@ class Launcher(Protocol):
     name: str
 
     def launch(
-        self, job: Job, folder: Path, environment: dict[str, str], deadline_seconds: float
+        self, job: Job, folder: Path, environment: dict[str, str], watch: Watch
     ) -> Ended: ...
 
     def close(self) -> None: ...
@@ -50,6 +56,9 @@ FOREIGN = (
     "RANK", "WORLD_SIZE", "OMPI_", "PMI_", "COV_CORE_", "PYTEST_",
 )  # fmt: skip
 
+FOR_DOWNLOADS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""The secrets that ranks get, and only on the gpu tier, which may download what is gated."""
+
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -60,12 +69,16 @@ OFFLINE = {
 
 
 def rank_environment(tier: Tier, native_folder: Path) -> dict[str, str]:
-    """The environment of every rank, by whichever launcher: the machine's, less other launches'.
+    """The environment of every rank, by whichever launcher: the machine's, less other launches' and
+    less its secrets: ranks write logs.
 
     ``native_folder`` holds what is compiled for this stack on this CPU.
     """
+    secrets = FOR_DOWNLOADS if tier == "gpu" else ()
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(FOREIGN) and (name in secrets or not is_secret(name))
     }
     environment |= {
         "ZEROGATE_NATIVE_DIR": str(native_folder),

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import functools
+import errno
+import os
 import re
-import signal
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from zerogate.launch.command import COMMANDS
 from zerogate.launch.errors import (
     ConfigurationWrongError,
     DeadlineExceededError,
+    DiskFailedError,
+    HostOutOfMemoryError,
+    LauncherFailedError,
     LaunchFailedError,
     OutOfMemoryError,
     RankCrashedError,
+    ended_how,
 )
 from zerogate.launch.launcher import Ended
+from zerogate.launch.watch import read_heartbeat
 from zerogate.record import Job, RankRecord, record_path
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
+from zerogate.validated import from_json
 
 # gloo, NCCL and torch's store on a peer that is gone.
 LOST_PEER = re.compile(
@@ -28,25 +31,25 @@ LOST_PEER = re.compile(
     re.IGNORECASE,
 )
 
+# gloo, NCCL and torch's store on a peer that is there and does not come.
+TIMED_OUT = re.compile(
+    r"timed out waiting|wait timeout after|watchdog caught collective operation timeout",
+    re.IGNORECASE,
+)
 
-@functools.cache
-def _adapter() -> TypeAdapter[RankRecord]:
-    # Only where records are read: importing pydantic would slow every collection down.
-    from pydantic import TypeAdapter
+# torch's and Python's words, and those of DeepSpeed's buffers for the disk.
+HOST_OOM = re.compile(r"DefaultCPUAllocator: can't allocate memory|mlock failed to allocate")
 
-    return TypeAdapter(RankRecord)
+FULL_BYTES = 2**20
+"""A disk with less than this is full: a record takes some 10 kB, a log more."""
 
 
 def read_record(path: Path) -> RankRecord:
     """One rank's record. Raises ValueError naming the file and the first key that is wrong."""
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise ValueError(f"{path}: {where}: {first['msg']}; expected a rank record") from None
+        return from_json(RankRecord, path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; expected a rank record") from None
 
 
 def collect(job: Job, folder: Path, ended: Ended, command: str) -> tuple[RankRecord, ...]:
@@ -68,12 +71,24 @@ def collect(job: Job, folder: Path, ended: Ended, command: str) -> tuple[RankRec
                 unreadable[rank] = f"{path}: a record of another launch ({record.launch_id})"
             else:
                 records[rank] = record
-    failure = _failure(job, ended, records, unreadable)
+    failure = _killed_launcher(job, ended, records) or _failure(job, ended, records, unreadable)
     if failure is not None:
         failure.command = command
         failure.log = failure.log or str(ended.log)
         raise failure
     return tuple(records[rank] for rank in sorted(records))
+
+
+def _killed_launcher(
+    job: Job, ended: Ended, records: dict[int, RankRecord]
+) -> LaunchFailedError | None:
+    """Never a rank's fault: that, a launcher reports. Its ranks are lost with it."""
+    done = [record for record in records.values() if record.outcome == "ok"]
+    for name in COMMANDS:
+        if (code := ended.exit_codes.get(name, 0)) < 0 and len(done) < job.cell.world_size:
+            how = f"{name}: {ended_how(code)}; its ranks were ended"
+            return LauncherFailedError(f"{job.cell.id}: {how}")
+    return None
 
 
 def _failure(
@@ -89,28 +104,24 @@ def _failure(
         found = _of_record(cell, first, ended.log)
         found.record = first
         return found
-    if ended.deadline_passed:
+    if ended.overdue:
         who = (
             f"{_ranks(missing)} without a record"
             if missing
             else "every rank has written its record"
         )
         return DeadlineExceededError(
-            f"{cell}: still running after {ended.seconds:.0f} s, {who}; the launch was ended",
-            detail=_log_tail(ended.log, missing),
+            f"{cell}: still running after {ended.seconds:.0f} s, {who} ({ended.overdue}); the launch "
+            "was ended",
+            detail=ended.stacks or _log_tail(ended.log, missing),
         )
     if unreadable:
         rank, message = min(unreadable.items())
         return RankCrashedError(f"{cell}: rank {rank}: {message}", log=_log(ended.log, rank))
     if missing:
-        codes = ", ".join(f"{name}: {_exit(code)}" for name, code in ended.exit_codes.items())
-        return RankCrashedError(
-            f"{cell}: {_ranks(missing)} left without a record ({codes})",
-            detail=_log_tail(ended.log, missing),
-            log=_log(ended.log, missing[0]),
-        )
+        return _without_record(job, ended, missing)
     if ended.failed:
-        codes = ", ".join(f"{n}: {_exit(c)}" for n, c in ended.exit_codes.items() if c)
+        codes = ", ".join(f"{n}: {ended_how(c)}" for n, c in ended.exit_codes.items() if c)
         return RankCrashedError(
             f"{cell}: every rank finished, but not cleanly ({codes})",
             detail=_log_tail(ended.log, [0]),
@@ -118,18 +129,55 @@ def _failure(
     return None
 
 
+def _without_record(job: Job, ended: Ended, missing: list[int]) -> LaunchFailedError:
+    """Why ranks brought back nothing at all."""
+    cell = job.cell.id
+    codes = ", ".join(f"{name}: {ended_how(code)}" for name, code in ended.exit_codes.items())
+    detail, log = _log_tail(ended.log, missing), _log(ended.log, missing[0])
+    folder = Path(job.record_folder)
+    if ended.oom_kills:
+        return HostOutOfMemoryError(
+            f"{cell}: {_ranks(missing)} killed by the kernel: the host, or this container, is out "
+            f"of memory ({codes}); give it more, or run fewer ranks",
+            detail=detail,
+            log=log,
+        )
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        return DiskFailedError(
+            f"{cell}: {folder}: no space left; {_ranks(missing)} could write no record ({codes}); "
+            "free some, or choose another --report-dir",
+            detail=detail,
+            log=log,
+        )
+    if all(read_heartbeat(folder, rank) is None for rank in missing) and any(
+        ended.exit_codes.get(name) for name in COMMANDS
+    ):
+        return LauncherFailedError(
+            f"{cell}: no rank was started ({codes}); see the launcher's log", detail=detail, log=log
+        )
+    return RankCrashedError(
+        f"{cell}: {_ranks(missing)} left without a record ({codes})", detail=detail, log=log
+    )
+
+
 def _of_record(cell: str, record: RankRecord, log: Path) -> LaunchFailedError:
     failure = record.failure
     assert failure is not None
     first_line = (failure.message.splitlines() or [""])[0]
     summary = f"{cell}: rank {record.rank} in {failure.phase}: {failure.type}: {first_line}"
-    detail = failure.traceback
-    path = _log(log, record.rank)
-    if record.outcome == "oom":
-        return OutOfMemoryError(summary, detail=detail, log=path)
+    kind: type[LaunchFailedError] = RankCrashedError
     if failure.type in ("NotAppliedError", "NotPossibleError"):
-        return ConfigurationWrongError(f"{cell}: rank {record.rank}: {first_line}", log=path)
-    return RankCrashedError(summary, detail=detail, log=path)
+        summary = f"{cell}: rank {record.rank}: {first_line}"
+        return ConfigurationWrongError(summary, log=_log(log, record.rank))
+    if record.outcome == "oom":
+        kind = OutOfMemoryError
+    elif TIMED_OUT.search(failure.message):
+        kind = DeadlineExceededError
+    elif failure.type == "MemoryError" or HOST_OOM.search(failure.message):
+        kind = HostOutOfMemoryError
+    elif failure.type == "OSError" and os.strerror(errno.ENOSPC) in failure.message:
+        kind = DiskFailedError
+    return kind(summary, detail=failure.traceback, log=_log(log, record.rank))
 
 
 def _lost_its_peer(record: RankRecord) -> bool:
@@ -139,13 +187,6 @@ def _lost_its_peer(record: RankRecord) -> bool:
 
 def _ranks(ranks: list[int]) -> str:
     return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
-
-
-def _exit(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    known = {member.value: member.name for member in signal.Signals}
-    return f"killed by {known.get(-code, f'signal {-code}')}"
 
 
 def _log(log: Path, rank: int) -> str:

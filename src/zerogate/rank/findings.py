@@ -7,17 +7,34 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from zerogate.heartbeat import Pulse
 from zerogate.record import SCHEMA_VERSION, Failure, Job, RankRecord, record_path, write_json
+from zerogate.secret import masked
 
 
 class Findings:
     """The record in the making: what is known so far is written even when training fails."""
 
     def __init__(self, job: Job, rank: int) -> None:
-        self.phase = "set-up"
         self._job = job
         self._rank = rank
         self._values: dict[str, Any] = {}
+        self._pulse = Pulse(Path(job.record_folder), rank)
+        self.phase = "set-up"
+
+    @property
+    def phase(self) -> str:
+        """Where the rank is; every change is a heartbeat."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, name: str) -> None:
+        self._phase = name
+        self.beat(0)
+
+    def beat(self, step: int) -> None:
+        """Tell that ``step`` steps of the phase are done."""
+        self._pulse.beat(self._phase, step)
 
     def add(self, **values: Any) -> None:
         self._values.update(values)
@@ -29,8 +46,8 @@ class Findings:
                 at=time.time(),
                 phase=self.phase,
                 type=type(error).__name__,
-                message=_encodable(str(error)),
-                traceback=_encodable("".join(traceback.format_exception(error))),
+                message=_printable(str(error)),
+                traceback=_printable("".join(traceback.format_exception(error))),
             )
         record = RankRecord(
             schema_version=SCHEMA_VERSION,
@@ -44,6 +61,6 @@ class Findings:
         write_json(record_path(Path(self._job.record_folder), self._rank), record)
 
 
-def _encodable(text: str) -> str:
-    """``text`` as UTF-8 can have it; lone surrogates become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _printable(text: str) -> str:
+    """``text`` as UTF-8 can have it, lone surrogates as escapes, without the environment's secrets."""
+    return masked(text).encode("utf-8", "backslashreplace").decode()

@@ -50,6 +50,7 @@ def probe_cell(job: Job, findings: Findings, started: float) -> None:
         findings.add(probing=size)
         tried.append(_try(cell, meter, request.kind, samples, size))
         findings.add(probed=tuple(tried))
+        findings.beat(len(tried))
         if not sizes and request.stop is not None:
             following = next_size(
                 [Tried(one.size, one.peak_allocated_bytes, one.forward_bytes) for one in tried],

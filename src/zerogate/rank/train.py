@@ -51,6 +51,7 @@ class Trainer:
         self.progress = Progress()
         self.gathered_samples = 0
         self.after_forward: Callable[[], None] = lambda: None
+        self.after_step: Callable[[int], None] = lambda steps: None
 
     @property
     def recipe(self) -> Recipe:
@@ -100,6 +101,7 @@ class Trainer:
             self.phases.settle()
             held = drawn.held_bytes(self.accelerator.device)
             self.progress.step_live_bytes.append(self.phases.live_bytes - held)
+            self.after_step(len(self.progress.step_live_bytes))
         self.progress.step_seconds.extend(clock.laps())
         # Read only here: reading a value makes the host wait for the device.
         self.progress.loss.extend(float(loss) for loss in losses)

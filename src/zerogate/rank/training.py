@@ -25,6 +25,7 @@ def train_cell(job: Job, findings: Findings, started: float) -> None:
     meters.reset_peak_host_bytes()
 
     findings.phase = "train"
+    cell.trainer.after_step = findings.beat
     progress = cell.trainer.train(cell.train_loader, cell.train_set, job.steps)
     findings.add(
         **{name: tuple(values) for name, values in dataclasses.asdict(progress).items()},

@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import runpy
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
+from zerogate.heartbeat import stacks_path
 from zerogate.rank.findings import Findings
 from zerogate.rank.lifeline import leave_with
-from zerogate.record import (
-    job_path,
-    read_job,
-)
+from zerogate.record import job_path, read_job
 
 EXIT_OOM = 77
 EXIT_ERROR = 1
@@ -32,7 +32,11 @@ def run(folder: Path) -> int:
     started = time.perf_counter()
     job = read_job(job_path(folder))
     leave_with(job.controller_pid)
-    findings = Findings(job, int(os.environ["RANK"]))
+    rank = int(os.environ["RANK"])
+    # Asked for when a launch is late; kept open, since the disk may be full by then.
+    stacks = stacks_path(folder, rank).open("w")
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+    findings = Findings(job, rank)
     try:
         from zerogate.rank.oom import is_device_oom
         from zerogate.rank.probe import probe_cell
@@ -55,6 +59,7 @@ def run(folder: Path) -> int:
         traceback.print_exc()
         return EXIT_OOM if oom else EXIT_ERROR
     findings.write("ok")
+    stacks_path(folder, rank).unlink(missing_ok=True)  # Nobody had to ask.
     return 0
 
 

@@ -68,6 +68,7 @@ def environment(session: Session) -> dict[str, Any]:
         "packages": {name: package_version(name) for name in PACKAGES},
         "launcher": session.options.launcher,
         "launches": session.runner.launches,
+        "resumed_launches": session.runner.resumed_launches,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from zerogate.rank.workload import Quality, Workload
@@ -28,6 +30,7 @@ class ToyFaults(Workload):
     full_parameters = 9_576_000
     scale_parameters = 9_576
     layer_classes = ("GPT2Block",)
+    flooded = False
     quality: ClassVar = {"loss_left": Quality(better="lower", chance=4.2, learned=4.1)}
     recipes: ClassVar = {
         "cpu": Recipe(
@@ -56,13 +59,24 @@ class ToyFaults(Workload):
         return {"input_ids": ids, "labels": ids.clone()}
 
     def loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self._fault() == "skip":
+            self._meet()
         if os.environ["RANK"] == "1":
             self._go_wrong()
         return super().loss(model, batch)
 
-    def _go_wrong(self) -> None:
+    def _fault(self) -> str:
         fault = self.corpus.folder / "fault"
-        match fault.read_text() if fault.exists() else "":
+        return fault.read_text() if fault.exists() else ""
+
+    def _meet(self) -> None:
+        """A collective of its own, which rank 1 skips."""
+        group = dist.new_group()
+        if os.environ["RANK"] == "0":
+            dist.barrier(group)
+
+    def _go_wrong(self) -> None:
+        match self._fault():
             case "raise":
                 raise ValueError("a fault in the workload")
             case "oom":
@@ -76,10 +90,33 @@ class ToyFaults(Workload):
                 os._exit(0)
             case "unencodable":
                 raise ValueError("a fault with half a character: \ud800")
+            case "confess":
+                print(dict(os.environ), flush=True)
+                raise ValueError(f"what I know: {sorted(os.environ.values())}")
+            case "host_oom":
+                raise MemoryError("std::bad_alloc")
+            case "slow":
+                time.sleep(0.1)
+            case "flood" if not self.flooded:
+                self.flooded = True
+                for _ in range(100):
+                    print("x" * 2**20, flush=True)
+            case fault:
+                self._start_processes(fault)
+
+    def _start_processes(self, fault: str) -> None:
+        match fault:
             case "stray" if not (self.corpus.folder / "pids").exists():
                 # Left behind by a parent that has gone, as a double fork does.
                 pid = subprocess.check_output([sys.executable, "-c", PARENT], text=True)
                 (self.corpus.folder / "pids").write_text(pid)
+            case "children" if not (self.corpus.folder / "pids").exists():
+                children = [
+                    subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
+                    for _ in range(2)
+                ]
+                pids = " ".join(str(child.pid) for child in children)
+                (self.corpus.folder / "pids").write_text(pids)
             case "hang":
                 # With a child that ignores SIGTERM, in a session of its own.
                 child = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)

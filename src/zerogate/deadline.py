@@ -1,0 +1,68 @@
+"""How long a launch and each of its phases may take: ten times what the baseline took, and a floor.
+
+The floor is for what no baseline knows: another machine, a cold page cache, a first compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zerogate.baseline import CellBaseline
+from zerogate.cell import Tier
+
+PATIENCE = 10.0
+"""How many times slower than the baseline something may be before it counts as stuck."""
+
+LAUNCH_SECONDS: Mapping[Tier, float] = {"cpu": 300.0, "gpu": 3600.0}
+
+FLOOR_SECONDS: Mapping[Tier, Mapping[str, float]] = {
+    "cpu": {"set-up": 120.0, "train": 60.0, "eval": 120.0},
+    "gpu": {"set-up": 900.0, "train": 300.0, "eval": 1800.0},
+}
+"""By phase; of training, for one optimizer step."""
+
+BASELINES = {"set-up": "setup_seconds", "train": "step_seconds", "eval": "eval_seconds"}
+"""The metric whose baseline a phase's deadline follows."""
+
+SECONDS = (*BASELINES.values(), "epoch_seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds from the start of the launch, and from a rank's last heartbeat in each phase.
+
+    A phase that is not in ``phases`` has the launch's deadline alone.
+    """
+
+    launch: float
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+def deadlines(
+    tier: Tier, baseline: CellBaseline | None, *, launch: float | None = None
+) -> Deadlines:
+    """Deadlines of a launch of the cell with this baseline. ``launch`` is what the user set for the
+    whole of it.
+    """
+    expected = _expected(baseline) if baseline else {}
+    phases = {
+        phase: max(floor, PATIENCE * expected.get(BASELINES[phase], 0.0))
+        for phase, floor in FLOOR_SECONDS[tier].items()
+    }
+    limit = launch or max(LAUNCH_SECONDS[tier], PATIENCE * _whole(baseline, expected))
+    return Deadlines(
+        launch=limit, phases={phase: min(limit, seconds) for phase, seconds in phases.items()}
+    )
+
+
+def _expected(baseline: CellBaseline) -> dict[str, float]:
+    """Seconds by metric."""
+    found = {name: baseline.metrics[name].value for name in SECONDS if name in baseline.metrics}
+    return {name: float(value) for name, value in found.items() if not isinstance(value, tuple)}
+
+
+def _whole(baseline: CellBaseline | None, expected: Mapping[str, float]) -> float:
+    epochs = baseline.settings.get("epochs", 1) if baseline else 1
+    once = sum(expected.get(name, 0.0) for name in ("setup_seconds", "eval_seconds"))
+    return once + expected.get("epoch_seconds", 0.0) * float(epochs)

@@ -1,0 +1,103 @@
+"""Where every rank of a launch stands, while it still can be asked: its Python stacks.
+
+py-spy reads them from outside, of a stopped rank too, where it is installed and may attach; else the
+rank's own faulthandler writes them on a signal, which needs neither the interpreter lock nor luck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import psutil
+
+from zerogate.heartbeat import Heartbeat, stacks_path
+from zerogate.launch.watch import Watch
+
+ATTACH_SECONDS = 3.0
+ANSWER_SECONDS = 2.0
+LINES = 40
+"""Of a rank's stacks, in a report; the file has all."""
+
+
+def where_ranks_stand(watch: Watch, ours: Collection[int]) -> str:
+    """The last heartbeat and the stacks of every rank, as text. ``ours`` are the pids of the
+    launch's processes: a heartbeat's pid is signalled only if it is one of them.
+    """
+    parts = []
+    now = time.monotonic()
+    for rank, beat in watch.heartbeats().items():
+        if beat is None:
+            parts.append(f"rank {rank}: no heartbeat")
+            continue
+        known = beat.pid in ours
+        state = ", stopped" if known and _is_stopped(beat.pid) else ""
+        lines = _stacks(watch.folder, rank, beat) if known else ["  (its process has ended)"]
+        head = f"rank {rank}, pid {beat.pid}{state}: {beat.phase}, {beat.step} done, "
+        parts += [f"{head}last heartbeat {beat.age_seconds(now):.0f} s ago", *lines]
+    return "\n".join(parts)
+
+
+def _stacks(folder: Path, rank: int, beat: Heartbeat) -> list[str]:
+    path = stacks_path(folder, rank)
+    lines = _from_outside(beat.pid).splitlines()
+    if lines:
+        with contextlib.suppress(OSError):
+            path.write_text("\n".join(lines) + "\n")
+        shown = lines[:LINES]
+    else:
+        lines = _from_inside(path, beat.pid).splitlines()
+        shown = lines[-LINES:]  # The main thread comes last.
+    if not lines:
+        return ["  (no stacks: it did not answer)"]
+    return [f"  {line}" for line in shown] + (
+        [f"  (all of it: {path})"] if len(shown) < len(lines) else []
+    )
+
+
+def _from_outside(pid: int) -> str:
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    tool = shutil.which("py-spy", path=search)
+    if tool is None:
+        return ""
+    try:
+        found = subprocess.run(
+            [tool, "dump", "--pid", str(pid)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=ATTACH_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout if found.returncode == 0 else ""
+
+
+def _from_inside(path: Path, pid: int) -> str:
+    """Ask the rank's faulthandler; its answer is there once the file no longer grows."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGCONT)  # A stopped process would answer never.
+    give_up = time.monotonic() + ANSWER_SECONDS
+    seen = ""
+    while time.monotonic() < give_up:
+        time.sleep(0.1)
+        text = path.read_text(errors="replace") if path.exists() else ""
+        if text and text == seen:
+            break
+        seen = text
+    return seen
+
+
+def _is_stopped(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return False

@@ -1,0 +1,106 @@
+"""Whatever is in a file that a session reads: one clear error or a valid value, never a traceback,
+and the file stays as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from damage import damaged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import a_job, a_record
+
+from zerogate.config_file import ConfigError
+from zerogate.heartbeat import heartbeat_path
+from zerogate.launch.errors import RankCrashedError
+from zerogate.launch.launcher import Ended
+from zerogate.launch.outcome import collect
+from zerogate.launch.watch import read_heartbeat
+from zerogate.record import record_path, write_json
+from zerogate.resume import ENDED, Kept, run_path
+
+MADE_UNDER = {"torch": "2.13.0", "host": "amd-epyc-2c"}
+
+often = settings(max_examples=150, deadline=None, database=None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
+@often
+@given(data=st.data())
+def test_a_record(folder: Path, data: st.DataObject) -> None:
+    write_json(record_path(folder, 0), a_record(0))
+    valid = json.loads(record_path(folder, 0).read_text())
+    text = data.draw(damaged(valid))
+    record_path(folder, 1).write_text(text)
+    job = a_job(folder)
+    problem = ""
+    try:
+        collect(job, folder, Ended(exit_codes={}, seconds=1.0, log=folder), "pytest")
+    except RankCrashedError as error:
+        problem = error.summary
+    assert "\n" not in problem
+    assert record_path(folder, 1).read_text() == text
+
+
+@often
+@given(data=st.data())
+def test_what_says_which_run_it_was(folder: Path, data: st.DataObject) -> None:
+    assert Kept(folder, lambda: MADE_UNDER).run_id
+    path = run_path(folder)
+    text = data.draw(damaged(json.loads(path.read_text())))
+    path.write_text(text)
+    problem = "--resume: "
+    try:
+        Kept(folder, lambda: MADE_UNDER).resume()
+    except ConfigError as error:
+        problem = str(error)
+    assert problem.startswith("--resume: ")
+    assert "\n" not in problem
+    assert path.read_text() == text
+
+
+@often
+@given(data=st.data())
+def test_how_a_launch_ended(folder: Path, data: st.DataObject) -> None:
+    kept = Kept(folder, lambda: MADE_UNDER)
+    job = a_job(folder)
+    write_json(folder / "job.json", job)
+    assert kept.run_id
+    kept.keep(folder, Ended(exit_codes={"rank 0": 0}, seconds=1.0, log=folder))
+    valid = json.loads((folder / ENDED).read_text())
+    (folder / ENDED).write_text(data.draw(damaged(valid)))
+    resumed = Kept(folder, lambda: MADE_UNDER)
+    resumed.resume()
+    found = resumed.find(job, folder)
+    assert found is None or isinstance(found[2].failed, bool)
+
+
+@often
+@given(data=st.data())
+def test_the_job_beside_it(folder: Path, data: st.DataObject) -> None:
+    kept = Kept(folder, lambda: MADE_UNDER)
+    job = a_job(folder)
+    assert kept.run_id
+    kept.keep(folder, Ended(exit_codes={}, seconds=1.0, log=folder))
+    (folder / "job.json").write_text(data.draw(damaged(asdict(job))))
+    resumed = Kept(folder, lambda: MADE_UNDER)
+    resumed.resume()
+    found = resumed.find(job, folder)
+    assert found is None or found[0].cell == job.cell
+
+
+@often
+@given(data=st.data())
+def test_a_heartbeat(folder: Path, data: st.DataObject) -> None:
+    path = heartbeat_path(folder, 0)
+    path.write_text(data.draw(damaged({"pid": 7, "phase": "train", "step": 3, "at": 5.25})))
+    beat = read_heartbeat(folder, 0)
+    assert beat is None or (isinstance(beat.pid, int) and isinstance(beat.at, float))

@@ -1,0 +1,100 @@
+"""One launch at a time on a device, between processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from zerogate.launch.errors import LauncherFailedError
+from zerogate.launch.exclusive import alone_on
+
+HOLDER = """
+import sys
+from zerogate.launch.exclusive import alone_on
+with alone_on(sys.argv[1:], lambda text: print(text, flush=True)):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@pytest.fixture
+def holder() -> Iterator[subprocess.Popen[str]]:
+    """Another process that measures on devices 1 and 2."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, "1", "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_other_devices_are_free(holder: subprocess.Popen[str]) -> None:
+    said: list[str] = []
+    with alone_on(["0", "3"], said.append):
+        assert said == []
+
+
+def test_who_waits_says_for_whom(holder: subprocess.Popen[str]) -> None:
+    said: list[str] = []
+
+    def notify(text: str) -> None:
+        said.append(text)
+        holder.kill()  # A lock ends with its holder, however that ends.
+
+    with alone_on(["2"], notify):
+        assert said == [f"waiting for process {holder.pid} in {Path.cwd()}, which measures on 2"]
+
+
+def test_two_who_want_the_same_two_do_not_wait_for_each_other() -> None:
+    with alone_on(["2", "1"], print):
+        pass
+    with alone_on(["1", "2"], print):
+        pass
+
+
+def test_a_lock_that_cannot_be_had(tmp_path: Path) -> None:
+    (tmp_path / "zerogate-locks" / "1.lock").mkdir(parents=True)
+    with pytest.raises(LauncherFailedError, match="cannot be locked"), alone_on(["1"], print):
+        pass
+
+
+def test_who_waits_is_next() -> None:
+    """Also where the holder wants it again at once, as a session does between two launches."""
+    with ExitStack() as ours:
+        with alone_on(["1"], print):
+            waiter = ours.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", HOLDER, "1"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            assert waiter.stdout is not None
+            assert waiter.stdout.readline().startswith("waiting for process")
+        said: list[str] = []
+
+        def notify(text: str) -> None:
+            said.append(text)
+            assert waiter.stdout is not None
+            assert waiter.stdout.readline() == "held\n"
+            waiter.kill()
+
+        with alone_on(["1"], notify):
+            assert len(said) == 1

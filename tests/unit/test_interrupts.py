@@ -1,0 +1,44 @@
+"""Signals that ask a session to end are like Ctrl-C while it runs, and what they were after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from zerogate.interrupts import SIGNALS, end_like_ctrl_c
+
+
+@pytest.fixture(autouse=True)
+def _as_they_were() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_interrupts(number: signal.Signals) -> None:
+    undo = end_like_ctrl_c()
+    with pytest.raises(KeyboardInterrupt, match=f"ended by {number.name}"):
+        os.kill(os.getpid(), number)
+    undo()
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_nohup_stays() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    undo = end_like_ctrl_c()
+    os.kill(os.getpid(), signal.SIGHUP)
+    undo()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_anothers_handler_stays() -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    end_like_ctrl_c()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [signal.SIGTERM]

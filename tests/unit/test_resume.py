@@ -1,0 +1,127 @@
+"""An interrupted run goes on under what it was made under, and under nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import a_job
+
+from zerogate.config_file import ConfigError
+from zerogate.launch.launcher import Ended
+from zerogate.record import Job, job_path, write_json
+from zerogate.resume import Kept, folder_state, made_under, run_path
+
+NOW = {"torch": "2.13.0", "deepspeed": "0.19.8"}
+
+
+def interrupted_run(folder: Path) -> Job:
+    """Run ``folder`` for one launch, which is kept."""
+    kept = Kept(folder, lambda: NOW)
+    job = replace(a_job(folder), run=kept.run_id)
+    write_json(job_path(folder), job)
+    kept.keep(folder, Ended(exit_codes={"rank 0": 0, "rank 1": 0}, seconds=1.5, log=folder))
+    return job
+
+
+def again(job: Job) -> Job:
+    """The same launch, asked for by another process."""
+    return replace(job, launch_id="a later one", controller_pid=2)
+
+
+def test_a_kept_launch_is_found(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    kept = Kept(tmp_path, lambda: NOW)
+    kept.resume()
+    assert kept.run_id == job.run
+    found = kept.find(again(job), tmp_path)
+    assert found is not None
+    theirs, folder, ended = found
+    assert (theirs, folder) == (job, tmp_path)
+    assert ended == Ended(exit_codes={"rank 0": 0, "rank 1": 0}, seconds=1.5, log=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 3}, {"seed": 1}, {"micro_batch_size": 4}, {"data_folder": "elsewhere"}],
+    ids=str,
+)
+def test_another_job_is_launched(tmp_path: Path, changes: dict[str, object]) -> None:
+    job = interrupted_run(tmp_path)
+    kept = Kept(tmp_path, lambda: NOW)
+    kept.resume()
+    assert kept.find(replace(again(job), **changes), tmp_path) is None  # type: ignore[arg-type]
+
+
+def test_without_resuming_nothing_is_kept(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    kept = Kept(tmp_path, lambda: NOW)
+    assert kept.run_id != job.run
+    assert kept.find(again(job), tmp_path) is None
+
+
+def test_a_run_that_began_anew_does_not_keep_an_earlier_ones(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    assert Kept(tmp_path, lambda: NOW).run_id
+    kept = Kept(tmp_path, lambda: NOW)
+    kept.resume()
+    assert kept.find(replace(again(job), run=kept.run_id), tmp_path) is None
+
+
+def test_a_launch_whose_end_was_not_seen_is_launched_again(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    (tmp_path / "ended.json").unlink()
+    kept = Kept(tmp_path, lambda: NOW)
+    kept.resume()
+    assert kept.find(again(job), tmp_path) is None
+
+
+def test_what_changed_is_said(tmp_path: Path) -> None:
+    interrupted_run(tmp_path)
+    kept = Kept(tmp_path, lambda: {"torch": "2.14.0", "deepspeed": "0.19.8", "apex": "1"})
+    with pytest.raises(ConfigError) as caught:
+        kept.resume()
+    assert "(apex: absent -> 1; torch: 2.13.0 -> 2.14.0)" in str(caught.value)
+
+
+def test_with_nothing_to_resume_a_run_begins(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, lambda: NOW)
+    kept.resume()
+    assert kept.run_id == json.loads(run_path(tmp_path).read_text())["id"]
+
+
+def test_what_a_killed_session_left_is_removed(tmp_path: Path) -> None:
+    scratch = tmp_path / "launches" / "a-cell" / "0" / "scratch"
+    scratch.mkdir(parents=True)
+    (scratch / "swapped").write_bytes(b"parameters")
+    assert Kept(tmp_path, lambda: NOW).run_id
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("name", ["configs/zero2.yaml", "workloads/toy.py", "workloads/data/a.csv"])
+def test_a_changed_file_is_another_run(tmp_path: Path, name: str) -> None:
+    for folder in ("configs", "workloads/data"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / name).write_text("before")
+    before = made_under(tmp_path, {})
+    assert made_under(tmp_path, {}) == before
+    (tmp_path / name).write_text("after!")
+    after = made_under(tmp_path, {})
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {f"{name.split('/', maxsplit=1)[0]}/"}
+
+
+def test_settings_and_versions_are_part_of_it(tmp_path: Path) -> None:
+    found = made_under(tmp_path, {"--launcher": "torchrun"})
+    assert found["--launcher"] == "torchrun"
+    assert {"torch", "deepspeed", "accelerate", "python", "host"} <= found.keys()
+
+
+def test_data_count_by_size_and_time(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a")
+    before = folder_state(tmp_path)
+    assert folder_state(tmp_path) == before
+    (tmp_path / "rows.csv").write_text("ab")
+    assert folder_state(tmp_path) != before

@@ -1,0 +1,40 @@
+"""What must be in no log, record or report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zerogate.launch.launcher import rank_environment
+from zerogate.secret import is_secret, masked
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "GITHUB_TOKEN", "apikey"],
+)
+def test_a_secret(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "HOME", "MONKEY", "KEYBOARD"])
+def test_no_secret(name: str) -> None:
+    assert not is_secret(name)
+
+
+def test_values_are_masked_by_their_names() -> None:
+    environment = {"HF_TOKEN": "hf_abcdef", "HOME": "/home/me", "X_TOKEN": "1"}
+    text = masked("401 for hf_abcdef in /home/me, 1 time", environment)
+    assert text == "401 for <HF_TOKEN> in /home/me, 1 time"
+
+
+def test_ranks_get_secrets_only_for_downloads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdef")
+    monkeypatch.setenv("WANDB_API_KEY", "w_abcdef")
+    assert "hf_abcdef" not in rank_environment("cpu", tmp_path).values()
+    gpu = rank_environment("gpu", tmp_path)
+    assert gpu["HF_TOKEN"] == "hf_abcdef"
+    assert "w_abcdef" not in gpu.values()
