@@ -10,6 +10,7 @@ import pytest
 
 from zerogate.devices import cards
 from zerogate.devices.cards import cards_key, cuda_device_names, cuda_device_uuids
+from zerogate.devices.cards import driver as nvidia_driver
 
 H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-80GB"
 
@@ -18,13 +19,14 @@ Driver = Callable[..., list[str]]
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    cards._devices.cache_clear()
+    cards._asked.cache_clear()
     yield
-    cards._devices.cache_clear()
+    cards._asked.cache_clear()
 
 
 class NVMLError(Exception):
-    pass
+    def __str__(self) -> str:
+        return "Driver Not Loaded"
 
 
 @pytest.fixture
@@ -47,6 +49,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
             nvmlDeviceGetCount=lambda: len(names),
             nvmlDeviceGetHandleByIndex=lambda index: index,
             nvmlDeviceGetName=lambda handle: names[handle],
+            nvmlSystemGetDriverVersion=lambda: "580.1",
             nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}",
         )
         monkeypatch.setitem(sys.modules, "pynvml", fake)
@@ -139,3 +142,11 @@ def test_what_is_locked_is_the_device_and_not_its_place(
     if setting is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
     assert cuda_device_uuids() == uuids
+
+
+def test_the_driver_says_its_version_or_why_not(driver: Driver) -> None:
+    driver(H200)
+    assert nvidia_driver() == ("580.1", "")
+    cards._asked.cache_clear()
+    driver(broken=True)
+    assert nvidia_driver() == ("", "Driver Not Loaded")

@@ -8,24 +8,36 @@ import re
 
 
 @functools.cache
-def _devices() -> tuple[tuple[str, str], ...]:
-    """Name and UUID of each of the machine's devices; empty without a driver."""
+def _asked() -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    """The driver's version, or why it does not answer, and name and UUID of each of its devices."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
+    except pynvml.NVMLError as error:
+        return "", str(error), ()
     try:
         handles = [
             pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
         ]
-        return tuple(
+        devices = tuple(
             (str(pynvml.nvmlDeviceGetName(one)), str(pynvml.nvmlDeviceGetUUID(one)))
             for one in handles
         )
+        return str(pynvml.nvmlSystemGetDriverVersion()), "", devices
     finally:
         pynvml.nvmlShutdown()
+
+
+def driver() -> tuple[str, str]:
+    """The NVIDIA driver's version and "", or "" and why it does not answer."""
+    version, why, _ = _asked()
+    return version, why
+
+
+def _devices() -> tuple[tuple[str, str], ...]:
+    """Name and UUID of each of the machine's devices; empty without a driver."""
+    return _asked()[2]
 
 
 def cuda_device_names() -> tuple[str, ...]:

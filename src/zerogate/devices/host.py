@@ -11,6 +11,8 @@ import re
 import sys
 from pathlib import Path
 
+import psutil
+
 
 @functools.cache
 def _cpuinfo() -> dict[str, str]:
@@ -86,3 +88,16 @@ def oom_kills() -> int:
         if "oom_kill" in counts:
             return int(counts["oom_kill"])
     return 0
+
+
+def available_memory_bytes() -> int:
+    """What processes can still have: of the machine, or of this container where that is less."""
+    available: int = psutil.virtual_memory().available
+    cgroup = Path("/sys/fs/cgroup")
+    try:
+        left = int((cgroup / "memory.max").read_text()) - int(
+            (cgroup / "memory.current").read_text()
+        )
+    except (OSError, ValueError):  # Not a container's, or without a limit ("max").
+        return available
+    return min(available, left)

@@ -1,0 +1,146 @@
+"""What the doctor finds, and what it says of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from zerogate import doctor
+from zerogate.__main__ import main
+from zerogate.doctor import Finding, blocks, examine, report
+
+
+@pytest.fixture(autouse=True)
+def driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A driver that answers, and two cards; torch is not asked."""
+    told = SimpleNamespace(
+        version="580.1", why="", names=("NVIDIA H200", "NVIDIA H200"),
+        torch='["13.0", true, [2, 28, 3]]',
+    )  # fmt: skip
+    monkeypatch.setattr(doctor, "driver", lambda: (told.version, told.why))
+    monkeypatch.setattr(doctor, "cuda_device_names", lambda: told.names)
+    monkeypatch.setattr(doctor, "_ask_torch", lambda: told.torch)
+    return told
+
+
+def found(subject: str) -> list[Finding]:
+    return [one for one in examine() if one.subject == subject]
+
+
+def blocked(tier: str) -> list[str]:
+    return [one.subject for one in examine() if blocks(one, tier)]  # type: ignore[arg-type]
+
+
+def test_this_machine_runs_the_cpu_tier() -> None:
+    assert blocked("cpu") == []
+
+
+def test_a_missing_package_stops_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+
+    def without(name: str) -> str:
+        if name == "deepspeed":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "0.9" if name == "accelerate" else version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    assert set(blocked("cpu")) == {"deepspeed", "accelerate"}
+    assert {"deepspeed", "accelerate"} <= set(blocked("gpu"))
+    assert found("deepspeed")[0].remedy.startswith('pip install "deepspeed')
+    assert found("accelerate")[0].found.startswith("0.9, not >=")
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *arguments, **options: None)
+    assert blocked("cpu") == ["g++"]
+    assert found("libaio") == []
+
+
+def test_no_driver(driver: SimpleNamespace) -> None:
+    driver.version, driver.why = "", "Driver Not Loaded"
+    assert blocked("gpu") == ["NVIDIA driver"]
+    assert "cpu tier: can run" in report(list(examine()))
+
+
+@pytest.mark.parametrize(
+    ("names", "state"), [((), "lacks"), (("NVIDIA H200",), "warns"), (("A", "B"), "ok")]
+)
+def test_devices(driver: SimpleNamespace, names: tuple[str, ...], state: str) -> None:
+    driver.names = names
+    assert [one.state for one in found("CUDA devices")] == [state]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("[null, false, []]", "is built without CUDA"),
+        ('["13.0", false, [2, 28, 3]]', "(CUDA 13.0) sees no device"),
+    ],
+)
+def test_torch_without_cuda(driver: SimpleNamespace, answer: str, words: str) -> None:
+    driver.torch = answer
+    assert words in found("torch and CUDA")[0].found
+    assert blocked("gpu") == ["torch and CUDA"]
+
+
+def test_torch_that_cannot_be_imported(driver: SimpleNamespace) -> None:
+    driver.torch = ""
+    assert found("torch and CUDA")[0].state == "lacks"
+    assert "torch and CUDA" in blocked("cpu")
+
+
+def test_nccl_is_named() -> None:
+    assert found("NCCL")[0].found == "2.28.3"
+
+
+def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "available_memory_bytes", lambda: 2**30)
+    assert blocked("cpu") == blocked("gpu") == ["memory"]
+    assert "1 GiB free, of 4 needed" in found("memory")[0].found
+
+
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    assert set(blocked("cpu")) == {"disk, cache", "disk, temporary", "disk, here"}
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["cpu tier: can run", "gpu tier: can run"]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_nothing_can_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = Finding("torch", "lacks", "not installed", "pip install torch", "both")
+
+    def examined() -> Iterable[Finding]:
+        return [lacking]
+
+    monkeypatch.setattr(doctor, "examine", examined)
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "lacks torch: not installed",
+        "      -> pip install torch",
+        "",
+        "cpu tier: cannot run: torch",
+        "gpu tier: cannot run: torch",
+    ]
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["docter"])
+    assert "doctor" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert "disk, here" in blocked("cpu")
