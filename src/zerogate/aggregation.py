@@ -31,11 +31,15 @@ SLOPE_POINTS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchValues:
-    """The metrics of one launch, and per rank those that are taken from the worst rank."""
+    """The metrics of one launch, and per rank those that are taken from the worst rank.
+
+    ``troubles`` are why its seconds say nothing of the stack.
+    """
 
     values: dict[str, Value]
     per_rank: dict[str, tuple[float, ...]]
     canary_seconds: float
+    troubles: tuple[str, ...] = ()
 
 
 def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
@@ -68,6 +72,12 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
         values=values,
         per_rank=worst,
         canary_seconds=max(record.canary_seconds for record in records),
+        troubles=tuple(
+            f"rank {record.rank}: {trouble}"
+            for record in records
+            if record.device is not None
+            for trouble in record.device.troubles
+        ),
     )
 
 
@@ -89,10 +99,21 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
         return {}
     peaks = {name: phase for name, phase in PEAKS.items() if phase in first.memory}
     return {
+        **_device(first),
         **{name: partial(_peak, phase) for name, phase in peaks.items()},
         "live_bytes": lambda record: record.memory["steady"].live_bytes,
         "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
     }
+
+
+def _device(first: RankRecord) -> dict[str, OfRank]:
+    """What NVML told; what it did not tell is no number of the allocator's in its place."""
+    if first.device is None:
+        return {}
+    names = ["peak_reserved_bytes"]
+    names += ["peak_bytes"] if first.device.source.startswith("nvml") else []
+    own = {"peak_bytes": "peak_device_bytes"}
+    return {own.get(name, name): attrgetter(f"device.{name}") for name in names}
 
 
 def _traced(first: RankRecord) -> dict[str, OfRank]:

@@ -65,6 +65,11 @@ class Measurement:
             [launch.canary_seconds for launch in self.launches] or [self.probe_canary_seconds]
         )
 
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why the seconds of its launches say nothing of the stack."""
+        return tuple(trouble for launch in self.launches for trouble in launch.troubles)
+
 
 def median(values: Sequence[Value]) -> Value | None:
     """Median; an element of the input for an even count, so that bytes stay bytes."""

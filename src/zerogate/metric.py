@@ -114,6 +114,9 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         _bytes("peak_allocated_bytes", "peak allocated"),
+        # Context, kernels and libraries are in it, which change with the driver.
+        _bytes("peak_device_bytes", "peak of the process (NVML)", scope="hardware", relative=0.02),
+        _bytes("peak_reserved_bytes", "peak reserved", scope="hardware", relative=0.02),
         _bytes("peak_init_bytes", "peak allocated, init"),
         _bytes("peak_first_step_bytes", "peak allocated, first step"),
         _bytes("peak_eval_bytes", "peak allocated, eval"),

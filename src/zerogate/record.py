@@ -156,6 +156,25 @@ class PhaseMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The CUDA device that a rank ran on, and the most that its allocator had reserved there.
+
+    The rest is the controller's to fill in: ``peak_bytes`` is all that the process had, by ``source``
+    (``devices.ladder``), ``driver_bytes`` what the driver kept, ``troubles`` why seconds mean nothing.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    uuid: str
+    pid: int
+    peak_reserved_bytes: int
+    peak_bytes: int = 0
+    driver_bytes: int = 0
+    source: str = ""
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """What ended a rank early. ``phase`` is where it was: set-up, train, eval.
 
@@ -213,6 +232,7 @@ class RankRecord:
     canary_seconds: float = 0.0
     memory: dict[Phase, PhaseMemory] = field(default_factory=dict)
     memory_source: str = ""
+    device: Device | None = None
     peak_host_bytes: int = 0
     quality: dict[str, float] = field(default_factory=dict)
     evaluates_by_generating: bool = False

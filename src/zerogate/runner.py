@@ -17,7 +17,9 @@ from zerogate.cell import Cell
 from zerogate.deadline import Deadlines
 from zerogate.devices.cards import cuda_device_names, cuda_device_uuids
 from zerogate.devices.host import oom_kills
+from zerogate.devices.nvml import DeviceWatch
 from zerogate.launch import shared_memory
+from zerogate.launch.device_use import with_device_use
 from zerogate.launch.errors import (
     DiskFailedError,
     LauncherFailedError,
@@ -25,11 +27,11 @@ from zerogate.launch.errors import (
     RankCrashedError,
 )
 from zerogate.launch.exclusive import alone_on
-from zerogate.launch.launcher import Ended, Launcher, rank_environment
+from zerogate.launch.launcher import Launcher, rank_environment
 from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
 from zerogate.launch.watch import Watch
-from zerogate.record import Job, ProbeRequest, RankRecord, job_path, write_json
+from zerogate.record import Job, ProbeRequest, RankRecord, job_path, record_path, write_json
 from zerogate.resume import Kept, folder_state, made_under
 from zerogate.strategy import Strategy, read_strategy
 
@@ -164,30 +166,30 @@ class Runner:
     def _run(self, job: Job, folder: Path, command: str) -> tuple[RankRecord, ...]:
         """Have the launcher start the job's ranks, alone on their devices."""
         cell = job.cell
-        devices = ["cpu"] if cell.tier == "cpu" else cuda_device_uuids()[: cell.world_size]
-        with _named(cell, command), alone_on(devices, partial(self._say, cell)):
+        cards = cuda_device_uuids()[: cell.world_size] if cell.tier == "gpu" else ()
+        with _named(cell, command), alone_on(cards or ["cpu"], partial(self._say, cell)):
             launcher = self._launcher_for(cell)
             environment = rank_environment(cell.tier, self._native.folder)
             segments, killed = shared_memory.segments(), oom_kills()
             watch = Watch(job, folder, self._deadlines(cell))
             try:
-                with _disk(cell, folder, command):
+                with _disk(cell, folder, command), DeviceWatch(cards) as watched:
                     ended = launcher.launch(job, folder, environment, watch)
             finally:
                 shared_memory.remove_left(segments)
-        try:
-            records = collect(job, folder, replace(ended, oom_kills=oom_kills() - killed), command)
-        except OutOfMemoryError:
-            if job.purpose == "training":
+        ended = replace(ended, oom_kills=oom_kills() - killed)
+        with _disk(cell, folder, command):
+            try:
+                records = collect(job, folder, ended, command)
+            except OutOfMemoryError:
+                if job.purpose == "probe":  # That is an answer.
+                    self._kept.keep(folder, ended)
                 raise
-            self._keep(job, folder, ended, command)  # Of a probe that is an answer.
-            raise
-        self._keep(job, folder, ended, command)
-        return records
-
-    def _keep(self, job: Job, folder: Path, ended: Ended, command: str) -> None:
-        with _disk(job.cell, folder, command):
+            seen = with_device_use(records, watched.devices)
+            for record in seen if watched.devices else ():
+                write_json(record_path(folder, record.rank), record)
             self._kept.keep(folder, ended)
+        return seen
 
     def _say(self, cell: Cell, text: str) -> None:
         self.notify(Step(text, cell))

@@ -159,28 +159,24 @@ def same_speed(measurement: Measurement, baseline: CellBaseline, hardware: str) 
 
     Its cell and metric are to be replaced.
     """
+
+    def verdict(status: Status, note: str) -> Verdict:
+        return Verdict(cell=measurement.cell, metric="", status=status, unit="", note=note)
+
     recorded = baseline.provenance
     if recorded.hardware != hardware:
-        return Verdict(
-            cell=measurement.cell,
-            metric="",
-            status="not_comparable",
-            unit="",
-            note=f"recorded on {recorded.hardware}, this is {hardware}",
-        )
+        return verdict("not_comparable", f"recorded on {recorded.hardware}, this is {hardware}")
+    if measurement.troubles:
+        why = "; ".join(dict.fromkeys(measurement.troubles))
+        return verdict("invalid", f"seconds not judged: {why}")
     change = change_of(measurement.canary_seconds, recorded.canary_seconds)
     if abs(change) <= CANARY_LIMIT:
         return None
-    return Verdict(
-        cell=measurement.cell,
-        metric="",
-        status="invalid",
-        unit="",
-        note=(
-            f"seconds not judged: this machine is {_times(change)} than when the baseline was "
-            f"recorded (a fixed piece of work takes {measurement.canary_seconds * 1e3:.2f} ms, then "
-            f"{recorded.canary_seconds * 1e3:.2f} ms)"
-        ),
+    return verdict(
+        "invalid",
+        f"seconds not judged: this machine is {_times(change)} than when the baseline was "
+        f"recorded (a fixed piece of work takes {measurement.canary_seconds * 1e3:.2f} ms, then "
+        f"{recorded.canary_seconds * 1e3:.2f} ms)",
     )
 
 

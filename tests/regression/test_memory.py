@@ -17,3 +17,9 @@ import pytest
 )
 def test_memory(gate, metric):
     gate(metric)
+
+
+@pytest.mark.tiers("gpu")
+@pytest.mark.parametrize("metric", ["peak_device_bytes", "peak_reserved_bytes"])
+def test_device_memory(gate, metric):
+    gate(metric)

@@ -56,6 +56,11 @@ FOREIGN = (
     "RANK", "WORLD_SIZE", "OMPI_", "PMI_", "COV_CORE_", "PYTEST_",
 )  # fmt: skip
 
+ALLOCATOR_SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""CUDA's caching allocator; what it is told changes every byte. All of torch reads the first."""
+
+PLAIN_ALLOCATOR = "expandable_segments:False"
+
 FOR_DOWNLOADS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """The secrets that ranks get, and only on the gpu tier, which may download what is gated."""
 
@@ -102,7 +107,10 @@ def rank_environment(tier: Tier, native_folder: Path) -> dict[str, str]:
             "GLOO_SOCKET_IFNAME": "lo",
         }
     else:
+        asked = [environment.pop(name, "") for name in ALLOCATOR_SETTINGS]
         environment |= {
+            # Two parsers read them with opposite priority: one is set, and everybody reads that.
+            ALLOCATOR_SETTINGS[0]: next(filter(None, asked), PLAIN_ALLOCATOR),
             # NVML counts devices in this order, CUDA by default does not.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             # Counting devices must not make a CUDA context: ranks are forked after it.

@@ -65,4 +65,5 @@ def software() -> dict[str, str]:
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
+        found["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
     return found

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 
 from zerogate.rank.allocator import CountingAllocator
-from zerogate.record import Phase, PhaseMemory
+from zerogate.record import Device, Phase, PhaseMemory
 
 
 class MemoryMeter(Protocol):
@@ -67,6 +67,15 @@ class CudaMemoryMeter:
 
     source = "cuda_allocator"
 
+    def __init__(self) -> None:
+        self._most_reserved = 0
+
+    def device(self) -> Device:
+        """Where this rank runs, and what its allocator has reserved at most, in all phases."""
+        found = torch.cuda.get_device_properties(torch.cuda.current_device())
+        most = max(self._most_reserved, torch.cuda.max_memory_reserved())
+        return Device(uuid=str(found.uuid), pid=os.getpid(), peak_reserved_bytes=most)
+
     def live_bytes(self) -> int:
         return torch.cuda.memory_allocated()
 
@@ -74,6 +83,7 @@ class CudaMemoryMeter:
         return torch.cuda.max_memory_allocated()
 
     def reset_peak(self) -> None:
+        self._most_reserved = max(self._most_reserved, torch.cuda.max_memory_reserved())
         torch.cuda.reset_peak_memory_stats()
 
     def set_budget(self, size_bytes: int) -> None:

@@ -33,6 +33,8 @@ def train_cell(job: Job, findings: Findings, started: float) -> None:
     )
     if job.steps is None:
         _evaluate(cell, findings)
+    if isinstance(cell.phases.meter, meters.CudaMemoryMeter):
+        findings.add(device=cell.phases.meter.device())
     if dist.is_initialized():
         dist.barrier()
 

@@ -1,4 +1,4 @@
-"""What must be in no log, record or report."""
+"""What ranks find in their environment: no secret, and one word on CUDA's allocator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.launch.launcher import rank_environment
+from zerogate.launch.launcher import ALLOCATOR_SETTINGS, rank_environment
 from zerogate.secret import is_secret, masked
 
 
@@ -27,6 +27,29 @@ def test_values_are_masked_by_their_names() -> None:
     environment = {"HF_TOKEN": "hf_abcdef", "HOME": "/home/me", "X_TOKEN": "1"}
     text = masked("401 for hf_abcdef in /home/me, 1 time", environment)
     assert text == "401 for <HF_TOKEN> in /home/me, 1 time"
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({}, "expandable_segments:False"),
+        ({"PYTORCH_ALLOC_CONF": "a:1"}, "a:1"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "b:2"}, "b:2"),
+        ({"PYTORCH_ALLOC_CONF": "a:1", "PYTORCH_CUDA_ALLOC_CONF": "b:2"}, "b:2"),
+    ],
+    ids=["none", "new name", "old name", "both"],
+)
+def test_one_variable_says_what_cudas_allocator_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], value: str
+) -> None:
+    for name in ALLOCATOR_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    for name, setting in given.items():
+        monkeypatch.setenv(name, setting)
+    found = rank_environment("gpu", tmp_path)
+    assert {name: found[name] for name in ALLOCATOR_SETTINGS if name in found} == {
+        "PYTORCH_CUDA_ALLOC_CONF": value
+    }
 
 
 def test_ranks_get_secrets_only_for_downloads(

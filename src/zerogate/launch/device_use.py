@@ -1,0 +1,63 @@
+"""What the controller saw of the devices, put into the records of the ranks that ran on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from zerogate.devices.ladder import OnDevice, device_use, throttled
+from zerogate.devices.nvml import Watched
+from zerogate.record import RankRecord
+
+
+def with_device_use(
+    records: Sequence[RankRecord], watched: Mapping[str, Watched]
+) -> tuple[RankRecord, ...]:
+    """``records`` with each rank's peak on its device, where that comes from, and what makes seconds
+    worthless: a throttled device, or somebody else on it. Ranks without a device stay as they are.
+    """
+    places = [
+        OnDevice(
+            rank=record.rank,
+            pid=record.device.pid,
+            uuid=record.device.uuid,
+            reserved_bytes=record.device.peak_reserved_bytes,
+        )
+        for record in records
+        if record.device is not None
+    ]
+    by_rank = {place.rank: place for place in places}
+    return tuple(
+        _seen(record, by_rank[record.rank], places, watched) if record.rank in by_rank else record
+        for record in records
+    )
+
+
+def _seen(
+    record: RankRecord,
+    place: OnDevice,
+    places: Sequence[OnDevice],
+    watched: Mapping[str, Watched],
+) -> RankRecord:
+    seen = _device(watched, place.uuid)
+    assert record.device is not None
+    if seen is None:
+        return record
+    sharing = [one for one in places if one.uuid == place.uuid]
+    use = device_use(place, sharing, seen.before, seen.during)
+    troubles = [f"the device was throttled ({name})" for name in throttled(seen.reasons)]
+    troubles += [f"process {pid} was on the device too" for pid in use.others]
+    device = replace(
+        record.device,
+        peak_bytes=use.peak_bytes,
+        driver_bytes=use.driver_bytes,
+        source=use.source,
+        troubles=tuple(troubles),
+    )
+    return replace(record, device=device)
+
+
+def _device(watched: Mapping[str, Watched], uuid: str) -> Watched | None:
+    """NVML's UUIDs begin with what they are of, torch's do not."""
+    plain = uuid.removeprefix("GPU-").removeprefix("MIG-")
+    return next((one for name, one in watched.items() if name.endswith(plain)), None)

@@ -1,0 +1,102 @@
+"""From what NVML told during a launch to the metrics of its ranks, and to seconds that are judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import PROVENANCE, a_cell, a_measurement, a_record
+
+from zerogate.baseline import of_measurement
+from zerogate.devices.ladder import Reading
+from zerogate.devices.nvml import Watched
+from zerogate.launch.device_use import with_device_use
+from zerogate.launch.outcome import read_record
+from zerogate.measurement import measure
+from zerogate.record import Device, RankRecord, record_path, write_json
+from zerogate.verdict import same_speed
+
+GIB = 2**30
+UUID = "7f6c-01"
+"""As torch has it; NVML's begins with GPU-."""
+
+
+def on_device(rank: int = 0, uuid: str = UUID) -> RankRecord:
+    device = Device(uuid=uuid, pid=100 + rank, peak_reserved_bytes=10 * GIB)
+    return a_record(rank, device=device)
+
+
+def watched(*, reasons: int = 0, **processes: int) -> dict[str, Watched]:
+    told = {int(name[1:]): size * GIB for name, size in processes.items()}
+    before = Reading(used_bytes=GIB, driver_bytes=GIB // 2, processes={})
+    reading = Reading(used_bytes=20 * GIB, driver_bytes=GIB // 2, processes=told)
+    return {f"GPU-{UUID}": Watched(before=before, during=[reading], reasons=reasons)}
+
+
+def seen(**about: int) -> Device:
+    (record,) = with_device_use([on_device()], watched(**about))
+    assert record.device is not None
+    return record.device
+
+
+def test_a_rank_has_what_its_process_had() -> None:
+    found = seen(p100=12)
+    assert (found.peak_bytes, found.source) == (12 * GIB, "nvml_process")
+    assert found.driver_bytes == GIB // 2
+    assert found.troubles == ()
+
+
+def test_what_makes_seconds_worthless_is_said() -> None:
+    assert seen(p100=12, p7=1, reasons=0x40).troubles == (
+        "the device was throttled (hw_thermal)",
+        "process 7 was on the device too",
+    )
+
+
+def test_a_device_that_nvml_does_not_know_changes_nothing() -> None:
+    record = on_device(uuid="another")
+    assert with_device_use([record], watched(p100=12)) == (record,)
+
+
+def test_ranks_on_the_cpu_stay_as_they_are() -> None:
+    record = a_record(0)
+    assert with_device_use([record], {}) == (record,)
+
+
+def test_the_metrics() -> None:
+    (record,) = with_device_use([on_device()], watched(p100=12))
+    found = measure(a_cell(), [[record]])
+    assert found.value("peak_device_bytes") == 12 * GIB
+    assert found.value("peak_reserved_bytes") == 10 * GIB
+
+
+def test_what_nvml_did_not_tell_is_no_number_of_the_allocators() -> None:
+    (record,) = with_device_use([on_device()], watched(p8=1, p9=1))
+    assert record.device is not None
+    assert record.device.source == "cuda_allocator"
+    found = measure(a_cell(), [[record]])
+    assert found.value("peak_device_bytes") is None
+    assert found.value("peak_reserved_bytes") == 10 * GIB
+
+
+def test_a_record_with_a_device_survives_the_wire(tmp_path: Path) -> None:
+    (record,) = with_device_use([on_device()], watched(p100=12, p7=1))
+    write_json(record_path(tmp_path, 0), record)
+    assert read_record(record_path(tmp_path, 0)) == record
+
+
+@pytest.mark.parametrize("troubled", [False, True])
+def test_seconds_of_a_troubled_launch_are_invalid(troubled: bool) -> None:
+    baseline = of_measurement(a_measurement(launches=3), PROVENANCE)
+    own = a_measurement()
+    if troubled:
+        trouble = "rank 0: the device was throttled (hw_thermal)"
+        own = replace(own, launches=(replace(own.launches[0], troubles=(trouble,)),))
+    found = same_speed(own, baseline, PROVENANCE.hardware)
+    if troubled:
+        assert found is not None
+        assert found.status == "invalid"
+        assert "throttled (hw_thermal)" in found.note
+    else:
+        assert found is None

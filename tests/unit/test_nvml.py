@@ -1,0 +1,116 @@
+"""Reading devices during a launch, with an NVML that is made by hand."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml as real
+import pytest
+
+from zerogate.devices import nvml
+from zerogate.devices.ladder import HARD, Reading
+from zerogate.devices.nvml import DeviceWatch, Watched
+
+
+class FakeNVML(SimpleNamespace):
+    """Tells of one device what ``memory`` and ``processes`` say, in turn, then the last for ever."""
+
+    NVMLError = real.NVMLError
+    nvmlMemory_v2 = real.nvmlMemory_v2
+    NVML_TEMPERATURE_GPU = NVML_CLOCK_SM = 0
+
+    def __init__(self, memory: list[int], processes: dict[int, int | None]) -> None:
+        super().__init__()
+        self.memory = memory
+        self.processes = processes
+        self.asked = 0
+        self.seen = threading.Event()
+        self.open = 0
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if uuid != "GPU-a":
+            raise self.NVMLError(real.NVML_ERROR_NOT_FOUND)
+        return uuid
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str, version: Any) -> SimpleNamespace:
+        used = self.memory[min(self.asked, len(self.memory) - 1)]
+        self.asked += 1
+        if self.asked > len(self.memory):
+            self.seen.set()
+        return SimpleNamespace(used=used, reserved=7)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in self.processes.items()
+        ]
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:
+        return 0x20
+
+    def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:
+        return 61
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
+        raise self.NVMLError(real.NVML_ERROR_NOT_SUPPORTED)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNVML]:
+    monkeypatch.setattr(nvml, "MEMORY_SECONDS", 0.001)
+    found = FakeNVML([10, 50, 90, 40], {100: 30})
+    monkeypatch.setitem(sys.modules, "pynvml", found)  # type: ignore[arg-type]
+    yield found
+    assert found.open == 0, "NVML is let go"
+
+
+def test_a_device_is_read_before_and_during(fake: FakeNVML) -> None:
+    with DeviceWatch(["GPU-a"]) as watch:
+        assert fake.seen.wait(30)
+    device = watch.devices["GPU-a"]
+    assert device.before == Reading(used_bytes=10, driver_bytes=7, processes={100: 30})
+    assert max(one.used_bytes for one in device.during) == 90
+    assert device.during[0].processes == {100: 30}
+    assert (device.reasons, device.temperature_celsius) == (0x20, 61)
+    assert device.least_sm_mhz is None, "this device does not tell"
+
+
+def test_a_device_that_is_not_known(fake: FakeNVML) -> None:
+    with DeviceWatch(["MIG-b"]) as watch:
+        pass
+    assert watch.devices == {}
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise real.NVMLError(real.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(real, "nvmlInit", broken)
+    with DeviceWatch(["GPU-a"]) as watch:
+        pass
+    assert watch.devices == {}
+
+
+def test_only_what_stands_out_is_kept() -> None:
+    device = Watched(before=Reading(used_bytes=0, driver_bytes=0))
+    for used in (5, 3, 4, 9, 9, 1):
+        device.add(Reading(used_bytes=used, driver_bytes=0))
+    assert [one.used_bytes for one in device.during] == [5, 9]
+
+
+def test_the_bits_are_nvmls() -> None:
+    assert {
+        "hw_slowdown": real.nvmlClocksEventReasonHwSlowdown,
+        "sw_thermal": real.nvmlClocksEventReasonSwThermalSlowdown,
+        "hw_thermal": real.nvmlClocksEventReasonHwThermalSlowdown,
+        "hw_power_brake": real.nvmlClocksEventReasonHwPowerBrakeSlowdown,
+    } == HARD
