@@ -51,7 +51,7 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
     first = records[0]
     worst = {
         name: tuple(of_rank(record) for record in records)
-        for name, of_rank in {**_memory(first), **_traced(first), **_named(ALWAYS)}.items()
+        for name, of_rank in _worst_of(records).items()
     }
     steps = _by_step(max, [record.step_seconds for record in records])
     epochs = len(first.train_seconds)
@@ -83,6 +83,13 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
 
 OfRank = Callable[[RankRecord], float]
 
+
+def _worst_of(records: Sequence[RankRecord]) -> dict[str, OfRank]:
+    """What is taken from the rank that has most of it."""
+    first = records[0]
+    return {**_memory(first), **_device(records), **_traced(first), **_named(ALWAYS)}
+
+
 ALWAYS = (
     "eval_seconds",
     "setup_seconds",
@@ -99,21 +106,21 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
         return {}
     peaks = {name: phase for name, phase in PEAKS.items() if phase in first.memory}
     return {
-        **_device(first),
         **{name: partial(_peak, phase) for name, phase in peaks.items()},
         "live_bytes": lambda record: record.memory["steady"].live_bytes,
         "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
     }
 
 
-def _device(first: RankRecord) -> dict[str, OfRank]:
-    """What NVML told; what it did not tell is no number of the allocator's in its place."""
-    if first.device is None:
+def _device(records: Sequence[RankRecord]) -> dict[str, OfRank]:
+    """What NVML told of every rank; what it did not tell is no number of the allocator's instead."""
+    devices = [record.device for record in records]
+    if None in devices:
         return {}
-    names = ["peak_reserved_bytes"]
-    names += ["peak_bytes"] if first.device.source.startswith("nvml") else []
-    own = {"peak_bytes": "peak_device_bytes"}
-    return {own.get(name, name): attrgetter(f"device.{name}") for name in names}
+    found: dict[str, OfRank] = {"peak_reserved_bytes": attrgetter("device.peak_reserved_bytes")}
+    if all(device is not None and device.source.startswith("nvml") for device in devices):
+        found["peak_device_bytes"] = attrgetter("device.peak_bytes")
+    return found
 
 
 def _traced(first: RankRecord) -> dict[str, OfRank]:

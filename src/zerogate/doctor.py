@@ -83,7 +83,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _compiling() -> Iterator[Finding]:
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         yield Finding(
             "g++", "lacks", "not found: DeepSpeed's ops and the memory counter are compiled",

@@ -235,7 +235,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     try:
         results = write_results(found)
         lines.append(f"{_count(found.runner)}; everything is in {_relative(results, root)}")
-        if session.config.getoption("zerogate_update_baselines"):
+        whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if whole and not found.errors:
+            found.runner.finish()
+        if whole and session.config.getoption("zerogate_update_baselines"):
             written = record_baselines(found, session.config.getoption("zerogate_reason"))
             lines += [f"recorded {_relative(path, root)}" for path in written]
             lines += [] if written else ["no baseline recorded: nothing differs from the old ones"]

@@ -29,7 +29,12 @@ STACK = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "evalua
 ENDED = "ended.json"
 """Beside a launch's records once the controller has seen that they are good."""
 
-STEERING = ("CUDA_", "DS_", "NCCL_", "OMP_", "PYTORCH_", "TORCH_", "ZEROGATE_")
+SOURCES = (".py", ".cpp", ".cc", ".h", ".cu", ".cuh")
+
+STEERING = (
+    "ATEN_", "CUBLAS_", "CUDA_", "DS_", "LD_", "MKL_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_",
+    "ZEROGATE_",
+)  # fmt: skip
 """Environment variables that change what ranks do."""
 
 
@@ -56,7 +61,14 @@ class Kept:
 
     def resume(self) -> None:
         """Go on with the run in the folder, if there is one. Raises ConfigError."""
-        self._run = interrupted(self._folder, self._made_under())
+        try:
+            now = self._made_under()
+        except OSError as error:
+            raise ConfigError(
+                f"--resume: {error.filename}: {error.strerror}; it is needed to tell whether "
+                "anything changed; make it readable, or start anew without --resume"
+            ) from None
+        self._run = interrupted(self._folder, now)
         self._resumed = self._run is not None
 
     @property
@@ -68,6 +80,10 @@ class Kept:
             for scratch in self._folder.glob("launches/*/*/scratch"):
                 shutil.rmtree(scratch, ignore_errors=True)  # Of a session that was killed.
         return self._run.id
+
+    def finish(self) -> None:
+        """There is nothing to go on with: the next run begins anew."""
+        run_path(self._folder).unlink(missing_ok=True)
 
     def keep(self, folder: Path, ended: Ended) -> None:
         """Have the launch in ``folder`` count if this run is resumed."""
@@ -129,7 +145,7 @@ def made_under(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
         "python": platform.python_version(),
         "host": host_key(),
         "CUDA devices": ", ".join(cuda_device_names()) or "none",
-        "zerogate's code": _hash(Path(zerogate.__file__).parent.rglob("*.py")),
+        "zerogate's code": _hash(Path(zerogate.__file__).parent.rglob("*")),
         "configs/": _hash((root / "configs").rglob("*")),
         "workloads/": _hash((root / "workloads").rglob("*")),
     }
@@ -137,6 +153,8 @@ def made_under(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
         if not one.name:
             continue  # What an interrupted installation left behind.
         found[one.name] = one.version
+        if origin := one.read_text("direct_url.json"):  # A commit, a wheel or a checkout.
+            found[one.name] += f" {_short(origin.encode())}"
         if one.name in STACK and _is_editable(one):
             found[one.name] += f" {_sources(one.name)}"
     found |= {name: os.environ[name] for name in os.environ if name.startswith(STEERING)}
@@ -145,9 +163,12 @@ def made_under(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
 
 def folder_state(folder: Path) -> str:
     """The names, sizes and times of all files below ``folder``: data sets are too large to read."""
+    files = (
+        Path(where, name) for where, _, names in os.walk(folder, followlinks=True) for name in names
+    )
     lines = [
         f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}"
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(files)
         if path.is_file()
     ]
     return f"{folder} {_short(chr(10).join(lines).encode())}"
@@ -177,4 +198,5 @@ def _sources(package: str) -> str:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return ""
-    return _hash(Path(spec.origin).parent.rglob("*.py"))
+    found = Path(spec.origin).parent.rglob("*")
+    return _hash(path for path in found if path.suffix in SOURCES)

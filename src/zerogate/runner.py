@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -147,11 +148,12 @@ class Runner:
         folder = self.options.report_folder / "launches" / cell.id / name
         with _disk(cell, folder, command):
             job = replace(self._job(cell, folder), **asked)
-            kept = self._kept.find(job, folder)
-        if kept:
-            self.resumed_launches += 1
-            self.notify(Step(f"{text}, kept from the interrupted run", cell))
-            return collect(*kept, command)
+        if kept := self._kept.find(job, folder):
+            with suppress(RankCrashedError, OSError):  # Damaged meanwhile: it is launched again.
+                records = collect(*kept, command)
+                self.resumed_launches += 1
+                self.notify(Step(f"{text}, kept from the interrupted run", cell))
+                return records
         self.notify(Step(text, cell))
         scratch = Path(job.scratch_folder)
         try:
@@ -170,13 +172,15 @@ class Runner:
         with _named(cell, command), alone_on(cards or ["cpu"], partial(self._say, cell)):
             launcher = self._launcher_for(cell)
             environment = rank_environment(cell.tier, self._native.folder)
-            segments, killed = shared_memory.segments(), oom_kills()
+            killed = oom_kills()
             watch = Watch(job, folder, self._deadlines(cell))
             try:
                 with _disk(cell, folder, command), DeviceWatch(cards) as watched:
                     ended = launcher.launch(job, folder, environment, watch)
             finally:
-                shared_memory.remove_left(segments)
+                shared_memory.remove_left(
+                    {beat.pid for beat in watch.heartbeats().values() if beat}
+                )
         ended = replace(ended, oom_kills=oom_kills() - killed)
         with _disk(cell, folder, command):
             try:
@@ -193,6 +197,10 @@ class Runner:
 
     def _say(self, cell: Cell, text: str) -> None:
         self.notify(Step(text, cell))
+
+    def finish(self) -> None:
+        """Everything was measured: there is nothing to resume."""
+        self._kept.finish()
 
     def resume(self) -> None:
         """Keep what the interrupted run in the report folder measured. Raises ConfigError."""
@@ -257,15 +265,25 @@ class Runner:
         self._launcher.clear()
 
 
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What a disk says that cannot be written."""
+
+
 @contextmanager
 def _disk(cell: Cell, folder: Path, command: str) -> Iterator[None]:
-    """Have what the disk refuses end this launch, and not the session."""
+    """Have what the system refuses end this launch, and not the session."""
     try:
         yield
     except OSError as error:
+        where = error.filename2 or error.filename or folder
+        if error.errno not in REFUSED:
+            raise LauncherFailedError(
+                f"{cell.id}: {where}: {error.strerror}; it was needed for the launch",
+                command=command,
+            ) from None
         raise DiskFailedError(
-            f"{cell.id}: {error.filename2 or error.filename or folder}: {error.strerror}; launches "
-            "are written there; free some space, or choose another --report-dir",
+            f"{cell.id}: {where}: {error.strerror}; launches are written there; free some space, or "
+            "choose another --report-dir",
             command=command,
         ) from None
 

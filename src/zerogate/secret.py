@@ -21,6 +21,6 @@ def is_secret(name: str) -> bool:
 def masked(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """``text`` with the name of the variable, in angle brackets, for every secret's value."""
     for name, value in environment.items():
-        if is_secret(name) and len(value) >= SHORTEST:
-            text = text.replace(value, f"<{name}>")
+        if is_secret(name) and len(value.strip()) >= SHORTEST:
+            text = text.replace(value.strip(), f"<{name}>")
     return text

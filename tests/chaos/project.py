@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -44,7 +45,12 @@ class Project:
         self.report = folder / "zerogate-report"
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
+        options = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+            "preexec_fn": heed_signals,
+        } | options
         return subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, **options)
 
     def run(self, *arguments: str) -> tuple[int, str]:
@@ -82,6 +88,12 @@ class Project:
                 measurement["values"].pop(name, None)
         verdicts = [one for one in found["verdicts"] if not one["metric"].startswith(HARDWARE)]
         return found | {"verdicts": verdicts}
+
+
+def heed_signals() -> None:
+    """In the child: whoever runs these tests in the background ignores SIGINT and SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

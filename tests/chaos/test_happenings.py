@@ -15,7 +15,7 @@ from tests.chaos.conftest import is_long
 from tests.chaos.sabotage import HAPPENINGS, Moment, Sabotaged
 from tests.launch.conftest import TOY, Launches, available
 from zerogate.deadline import Deadlines
-from zerogate.launch import process_tree, shared_memory
+from zerogate.launch import process_tree
 from zerogate.launch.errors import DeadlineExceededError, LaunchFailedError
 from zerogate.launch.launcher import Launcher
 from zerogate.metric import METRICS
@@ -36,6 +36,8 @@ DEADLINES = Deadlines(
 )
 REPORT_SECONDS = 10.0
 """How long after its deadline a hang is reported at the latest."""
+
+SHARED_MEMORY = Path("/dev/shm")
 
 PORTABLE = [name for name, metric in METRICS.items() if metric.scope == "portable"]
 
@@ -73,7 +75,7 @@ def test_a_happening(
     available(calm, TOY)
     if not usual:
         usual.update(_portable(calm))
-    segments = shared_memory.segments()
+    segments = set(SHARED_MEMORY.iterdir())
     sabotaged: list[Sabotaged] = []
 
     def around(inner: Launcher) -> Launcher:
@@ -129,5 +131,5 @@ def _nothing_is_left(launches: Launches, segments: set[Path]) -> None:
     ranks = [one for one in process_tree.children() if "rank" in " ".join(one.cmdline())]
     forked = [one for one in ranks if one.ppid() != psutil.Process().pid]
     assert not forked, f"processes outlived the launch: {forked}"
-    assert shared_memory.segments() <= segments
+    assert set(SHARED_MEMORY.iterdir()) <= segments
     assert not list(launches.root.glob("report-*/launches/*/*/scratch"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.conftest import is_long
-from tests.chaos.project import COMMAND, STRATEGIES, Project, left_of, processes_of
+from tests.chaos.project import COMMAND, STRATEGIES, Project, heed_signals, left_of, processes_of
 
 LEAVE_SECONDS = 15.0
 TIMES = 4
@@ -121,6 +121,7 @@ def _own_terminal() -> None:
     import fcntl
     import termios
 
+    heed_signals()
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

@@ -14,6 +14,8 @@ from zerogate.devices.cards import driver as nvidia_driver
 
 H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-80GB"
 
+LOST = "a card that fell off the bus"
+
 Driver = Callable[..., list[str]]
 
 
@@ -42,12 +44,17 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
             if broken:
                 raise NVMLError
 
+        def handle(index: int) -> int:
+            if names[index] == LOST:
+                raise NVMLError
+            return index
+
         fake = SimpleNamespace(
             NVMLError=NVMLError,
             nvmlInit=start,
             nvmlShutdown=lambda: asked.append("stop"),
             nvmlDeviceGetCount=lambda: len(names),
-            nvmlDeviceGetHandleByIndex=lambda index: index,
+            nvmlDeviceGetHandleByIndex=handle,
             nvmlDeviceGetName=lambda handle: names[handle],
             nvmlSystemGetDriverVersion=lambda: "580.1",
             nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}",
@@ -150,3 +157,9 @@ def test_the_driver_says_its_version_or_why_not(driver: Driver) -> None:
     cards._asked.cache_clear()
     driver(broken=True)
     assert nvidia_driver() == ("", "Driver Not Loaded")
+
+
+def test_a_lost_card_is_no_device(driver: Driver) -> None:
+    driver(H200, LOST, A100)
+    assert cuda_device_names() == (H200, A100)
+    assert cuda_device_uuids() == ("GPU-0", "GPU-2")

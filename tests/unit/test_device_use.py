@@ -80,6 +80,12 @@ def test_what_nvml_did_not_tell_is_no_number_of_the_allocators() -> None:
     assert found.value("peak_reserved_bytes") == 10 * GIB
 
 
+def test_a_rank_that_nvml_did_not_see_leaves_the_peak_unknown() -> None:
+    records = with_device_use([on_device(0), on_device(1, uuid="another")], watched(p100=12))
+    found = measure(a_cell(), [list(records)])
+    assert found.value("peak_device_bytes") is None
+
+
 def test_a_record_with_a_device_survives_the_wire(tmp_path: Path) -> None:
     (record,) = with_device_use([on_device()], watched(p100=12, p7=1))
     write_json(record_path(tmp_path, 0), record)

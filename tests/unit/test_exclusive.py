@@ -68,6 +68,12 @@ def test_two_who_want_the_same_two_do_not_wait_for_each_other() -> None:
         pass
 
 
+def test_a_device_that_is_named_twice_is_one() -> None:
+    said: list[str] = []
+    with alone_on(["1", "1"], said.append):
+        assert said == []
+
+
 def test_a_lock_that_cannot_be_had(tmp_path: Path) -> None:
     (tmp_path / "zerogate-locks" / "1.lock").mkdir(parents=True)
     with pytest.raises(LauncherFailedError, match="cannot be locked"), alone_on(["1"], print):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ".ci/nightly"
+Nightly = Callable[[str], "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +47,58 @@ def test_slurm_runs_the_same_command() -> None:
     assert lines[-1] == f'exec {COMMAND} "$@"'
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_the_command_keeps_pytests_exit_code_and_writes_the_summary(
-    tmp_path: Path, code: int
-) -> None:
+@pytest.fixture
+def nightly(tmp_path: Path) -> Nightly:
+    """Run the command in a project whose tox is a shell script."""
     (tmp_path / ".ci").mkdir()
     script = tmp_path / ".ci" / "nightly"
     script.write_text((ROOT / ".ci" / "nightly").read_text())
-    binaries = tmp_path / ".nightly" / "bin"
-    binaries.mkdir(parents=True)
-    tox = f"echo $@; echo '=== zerogate ==='; echo the table; exit {code}"
-    for name, text in (("python", "true"), ("tox", tox)):
-        (binaries / name).write_text(f"#!/bin/sh\n{text}\n")
-        (binaries / name).chmod(0o755)
-    fake = tmp_path / "fake"
-    fake.mkdir()
-    (fake / "python3").write_text("#!/bin/sh\nexit 0\n")
-    (fake / "python3").chmod(0o755)
-    summary = tmp_path / "summary.md"
-    result = subprocess.run(
-        ["bash", str(script), "--strategy", "zero3_offload"],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"PATH": f"{fake}:{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": str(summary)},
+    binaries, fake = tmp_path / ".nightly" / "bin", tmp_path / "fake"
+    for folder in (binaries, fake):
+        folder.mkdir(parents=True)
+
+    def nightly(tox: str) -> subprocess.Popen[str]:
+        for path, text in (
+            (fake / "python3", "exit 0"), (binaries / "python", "true"), (binaries / "tox", tox),
+        ):  # fmt: skip
+            path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+            path.chmod(0o755)
+        return subprocess.Popen(
+            ["bash", str(script), "--strategy", "zero3_offload"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ
+            | {
+                "PATH": f"{fake}:{os.environ['PATH']}",
+                "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+            },
+        )
+
+    return nightly
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_command_keeps_pytests_exit_code_and_writes_the_summary(
+    tmp_path: Path, nightly: Nightly, code: int
+) -> None:
+    process = nightly(f"echo $@; echo '=== zerogate ==='; echo the table; exit {code}")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"--report-dir={tmp_path}/zerogate-report --strategy zero3_offload" in output
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary == "```\n=== zerogate ===\nthe table\n```\n"
+
+
+def test_a_schedulers_sigterm_interrupts_pytest_and_waits_for_it(
+    tmp_path: Path, nightly: Nightly
+) -> None:
+    process = nightly(
+        "trap 'echo \"=== zerogate ===\"; echo what was measured; exit 2' INT; "
+        "echo there; while :; do read -t 0.1 < <(:) || true; done"
     )
-    assert result.returncode == code
-    report = tmp_path / "zerogate-report"
-    assert f"run -e gpu -- --report-dir={report} --resume --strategy zero3_offload" in result.stdout
-    assert summary.read_text() == "```\n=== zerogate ===\nthe table\n```\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "what was measured" in (tmp_path / "summary.md").read_text()

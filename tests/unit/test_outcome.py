@@ -291,6 +291,22 @@ def test_a_rank_that_the_kernel_killed_for_want_of_memory(tmp_path: Path) -> Non
     assert "rank 1 killed by the kernel" in error.summary
 
 
+def test_a_crash_beside_somebody_elses_oom_kill_stays_a_crash(tmp_path: Path) -> None:
+    wrote(tmp_path, a_record(0))
+    error = failure(tmp_path, ended(tmp_path, oom_kills=1, rank_0=0, rank_1=-11))
+    assert isinstance(error, RankCrashedError)
+    assert "killed by SIGSEGV" in error.summary
+
+
+def test_who_lost_the_store_of_rank_0_is_not_the_cause(tmp_path: Path) -> None:
+    lost = (
+        "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown?"
+    )
+    wrote(tmp_path, a_failed_record(1, type="DistNetworkError", message=lost))
+    error = failure(tmp_path, ended(tmp_path, rank_0=-9, rank_1=1))
+    assert "rank 0 left without a record (rank 0: killed by SIGKILL" in error.summary
+
+
 def test_a_full_disk_is_why_there_is_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

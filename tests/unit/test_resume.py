@@ -78,6 +78,24 @@ def test_a_launch_whose_end_was_not_seen_is_launched_again(tmp_path: Path) -> No
     assert kept.find(again(job), tmp_path) is None
 
 
+def test_a_finished_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    kept = Kept(tmp_path, lambda: NOW)
+    kept.resume()
+    kept.finish()
+    later = Kept(tmp_path, lambda: NOW)
+    later.resume()
+    assert later.run_id != job.run
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    def unreadable() -> dict[str, str]:
+        raise PermissionError(13, "Permission denied", "workloads/secret.py")
+
+    with pytest.raises(ConfigError, match=r"--resume: workloads/secret.py: Permission denied"):
+        Kept(tmp_path, unreadable).resume()
+
+
 def test_what_changed_is_said(tmp_path: Path) -> None:
     interrupted_run(tmp_path)
     kept = Kept(tmp_path, lambda: {"torch": "2.14.0", "deepspeed": "0.19.8", "apex": "1"})
@@ -125,3 +143,12 @@ def test_data_count_by_size_and_time(tmp_path: Path) -> None:
     assert folder_state(tmp_path) == before
     (tmp_path / "rows.csv").write_text("ab")
     assert folder_state(tmp_path) != before
+
+
+def test_data_behind_a_link_count_too(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mrpc").symlink_to(tmp_path / "elsewhere")
+    before = folder_state(tmp_path / "data")
+    (tmp_path / "elsewhere" / "rows.csv").write_text("a")
+    assert folder_state(tmp_path / "data") != before

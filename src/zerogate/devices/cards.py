@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from contextlib import suppress
 
 
 @functools.cache
@@ -16,15 +17,16 @@ def _asked() -> tuple[str, str, tuple[tuple[str, str], ...]]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         return "", str(error), ()
+    devices = []
     try:
-        handles = [
-            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
-        ]
-        devices = tuple(
-            (str(pynvml.nvmlDeviceGetName(one)), str(pynvml.nvmlDeviceGetUUID(one)))
-            for one in handles
-        )
-        return str(pynvml.nvmlSystemGetDriverVersion()), "", devices
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            with suppress(pynvml.NVMLError):  # A card that fell off the bus is no device.
+                one = pynvml.nvmlDeviceGetHandleByIndex(index)
+                name, uuid = pynvml.nvmlDeviceGetName(one), pynvml.nvmlDeviceGetUUID(one)
+                devices.append((str(name), str(uuid)))
+        return str(pynvml.nvmlSystemGetDriverVersion()), "", tuple(devices)
+    except pynvml.NVMLError as error:
+        return "", str(error), ()
     finally:
         pynvml.nvmlShutdown()
 

@@ -76,11 +76,18 @@ def _version(package: str) -> str:
         return "-absent"
 
 
+OOM_COUNTERS = (
+    "/sys/fs/cgroup/memory.events",
+    "/sys/fs/cgroup/memory/memory.oom_control",  # The first version of cgroups.
+    "/proc/vmstat",
+)
+
+
 def oom_kills() -> int:
     """How many processes the kernel has killed for want of memory: in this container, or, where
     that is not counted, on this machine.
     """
-    for path in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
+    for path in map(Path, OOM_COUNTERS):
         try:
             counts = dict(line.split() for line in path.read_text().splitlines())
         except (OSError, ValueError):
@@ -95,9 +102,10 @@ def available_memory_bytes() -> int:
     available: int = psutil.virtual_memory().available
     cgroup = Path("/sys/fs/cgroup")
     try:
-        left = int((cgroup / "memory.max").read_text()) - int(
-            (cgroup / "memory.current").read_text()
-        )
-    except (OSError, ValueError):  # Not a container's, or without a limit ("max").
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+        used -= int(dict(line.split() for line in lines)["inactive_file"])  # Given back when asked.
+    except (OSError, ValueError, KeyError):  # Not a container's, or without a limit ("max").
         return available
-    return min(available, left)
+    return min(available, limit - used)

@@ -25,7 +25,9 @@ def alone_on(devices: Sequence[str], notify: Callable[[str], None]) -> Iterator[
     they cannot be had at all.
     """
     with ExitStack() as held:
-        for device in sorted(devices):  # Two who want the same two wait for the same one first.
+        for device in sorted(
+            set(devices)
+        ):  # Two who want the same two wait for the same one first.
             held.enter_context(_lock(_folder() / f"{device}.lock", device, notify))
         yield
 
@@ -62,11 +64,14 @@ def _lock(path: Path, device: str, notify: Callable[[str], None]) -> Iterator[No
         ) from None
     try:
         with suppress(OSError):
+            _note(path).unlink(missing_ok=True)  # Another user's cannot be written over.
             _note(path).write_text(
                 json.dumps({"pid": os.getpid(), "in": str(Path.cwd()), "since": time.time()})
             )
         yield
     finally:
+        with suppress(OSError):
+            _note(path).unlink(missing_ok=True)
         lock.release()
 
 

@@ -32,6 +32,8 @@ class ForkserverLauncher:
         self._server: _Server | None = None
 
     def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+        process_tree.adopt_orphans()
+        before = process_tree.children()
         if self._server is None or not self._server.fits(environment):
             self.close()
             self._server = _Server(environment, self._log_folder / "forkserver.log")
@@ -40,6 +42,9 @@ class ForkserverLauncher:
         except BaseException:
             # Interrupted or broken: the server takes its ranks with it.
             self.close()
+            # What ranks had started comes to us when the server has gone before.
+            while left := process_tree.children() - before:
+                process_tree.end(left)
             raise
 
     def close(self) -> None:
@@ -169,8 +174,9 @@ class _Server:
         )
 
     def close(self) -> None:
+        started = process_tree.descendants([self._process.pid])
         self._channel.close()
-        process_tree.end(process_tree.descendants([self._process.pid]))
+        process_tree.end(started)
         self._process.wait()
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 from zerogate.launch.command import COMMANDS
@@ -23,11 +24,13 @@ from zerogate.launch.errors import (
 from zerogate.launch.launcher import Ended
 from zerogate.launch.watch import read_heartbeat
 from zerogate.record import Job, RankRecord, record_path
+from zerogate.secret import masked
 from zerogate.validated import from_json
 
 # gloo, NCCL and torch's store on a peer that is gone.
 LOST_PEER = re.compile(
-    r"connection (was )?(closed|reset|refused)|closed by peer|broken pipe|remote process exited",
+    r"connection (was )?(likely )?(closed|reset|refused)|closed by peer|broken pipe|"
+    r"remote process exited|failed to (recv|send), (got|sent) 0 bytes",
     re.IGNORECASE,
 )
 
@@ -135,7 +138,9 @@ def _without_record(job: Job, ended: Ended, missing: list[int]) -> LaunchFailedE
     codes = ", ".join(f"{name}: {ended_how(code)}" for name, code in ended.exit_codes.items())
     detail, log = _log_tail(ended.log, missing), _log(ended.log, missing[0])
     folder = Path(job.record_folder)
-    if ended.oom_kills:
+    # torchrun does not tell a rank's signal.
+    killed = -signal.SIGKILL in ended.exit_codes.values() or set(ended.exit_codes) & set(COMMANDS)
+    if ended.oom_kills and killed:
         return HostOutOfMemoryError(
             f"{cell}: {_ranks(missing)} killed by the kernel: the host, or this container, is out "
             f"of memory ({codes}); give it more, or run fewer ranks",
@@ -201,4 +206,4 @@ def _log_tail(log: Path, ranks: list[int], lines: int = 15) -> str:
     with path.open("rb") as file:
         size = path.stat().st_size
         file.seek(max(0, size - 16384))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        return masked("\n".join(file.read().decode(errors="replace").splitlines()[-lines:]))

@@ -18,6 +18,7 @@ from zerogate.heartbeat import stacks_path
 from zerogate.rank.findings import Findings
 from zerogate.rank.lifeline import leave_with
 from zerogate.record import job_path, read_job
+from zerogate.secret import masked
 
 EXIT_OOM = 77
 EXIT_ERROR = 1
@@ -49,18 +50,23 @@ def run(folder: Path) -> int:
             runpy.run_path(path)[function]()
     except BaseException as error:
         findings.write("error", error)
-        traceback.print_exc()
+        _print(error)
         return EXIT_ERROR
     try:
         {"training": train_cell, "probe": probe_cell}[job.purpose](job, findings, started)
     except BaseException as error:
         oom = is_device_oom(error)
         findings.write("oom" if oom else "error", error)
-        traceback.print_exc()
+        _print(error)
         return EXIT_OOM if oom else EXIT_ERROR
     findings.write("ok")
     stacks_path(folder, rank).unlink(missing_ok=True)  # Nobody had to ask.
     return 0
+
+
+def _print(error: BaseException) -> None:
+    """Into the log, which others read too."""
+    print(masked("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
 
 
 def main() -> None:
