@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from zerogate.cell import TIERS, Tier
 from zerogate.devices.cards import cuda_device_names, driver
 from zerogate.devices.host import available_memory_bytes, host_key, native_folder
+from zerogate.launch.stacks import py_spy
 
 DISTRIBUTION = "pytest-zerogate"
 GIB = 2**30
@@ -236,8 +237,7 @@ def _memlock() -> Finding:
 
 
 def _stacks() -> Finding:
-    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    if shutil.which("py-spy", path=search):
+    if py_spy():
         return Finding("stacks of stuck ranks", "ok", "py-spy, else faulthandler")
     return Finding(
         "stacks of stuck ranks", "ok", "faulthandler (py-spy would see stopped ones too)"

@@ -32,8 +32,9 @@ from zerogate.launch.launcher import Launcher, rank_environment
 from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
 from zerogate.launch.watch import Watch
+from zerogate.made_under import folder_state, made_under
 from zerogate.record import Job, ProbeRequest, RankRecord, job_path, record_path, write_json
-from zerogate.resume import Kept, folder_state, made_under
+from zerogate.resume import Kept
 from zerogate.strategy import Strategy, read_strategy
 
 DEVICE_MEMORY_BYTES = {"cpu": 24 * 2**30, "gpu": None}

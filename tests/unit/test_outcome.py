@@ -3,54 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from launch_ends import COMMAND, ended, failure, wrote
 from records import a_failed_record, a_job, a_record
 
-from zerogate.heartbeat import Pulse
 from zerogate.launch.errors import (
     ConfigurationWrongError,
     DeadlineExceededError,
-    DiskFailedError,
-    HostOutOfMemoryError,
-    LauncherFailedError,
-    LaunchFailedError,
     OutOfMemoryError,
     RankCrashedError,
 )
-from zerogate.launch.launcher import Ended
 from zerogate.launch.outcome import collect, read_record
-from zerogate.record import RankRecord, record_path, write_json
-
-COMMAND = "pytest -m cpu --workload deberta_mrpc"
-
-
-def wrote(folder: Path, *records: RankRecord) -> None:
-    for record in records:
-        write_json(record_path(folder, record.rank), record)
-
-
-def ended(log: Path, *, overdue: str = "", oom_kills: int = 0, **exit_codes: int) -> Ended:
-    return Ended(
-        exit_codes={name.replace("_", " "): code for name, code in exit_codes.items()},
-        overdue=overdue,
-        oom_kills=oom_kills,
-        seconds=12.3,
-        log=log,
-    )
-
-
-def failure(folder: Path, how: Ended) -> LaunchFailedError:
-    with pytest.raises(LaunchFailedError) as caught:
-        collect(a_job(folder), folder, how, COMMAND)
-    assert "\n" not in caught.value.summary
-    assert caught.value.summary.startswith("deberta_mrpc-zero2-w2-cpu: ")
-    return caught.value
+from zerogate.record import record_path
 
 
 def test_records_come_back_by_rank(tmp_path: Path) -> None:
@@ -222,100 +189,3 @@ def test_a_log_that_is_long_or_no_text_is_cut_to_its_end(tmp_path: Path) -> None
     error = failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=0))
     assert error.detail.endswith("the end")
     assert len(error.detail) < 20_000
-
-
-@pytest.mark.parametrize("name", ["torchrun", "accelerate"])
-def test_a_launcher_that_was_killed_took_its_ranks_with_it(tmp_path: Path, name: str) -> None:
-    wrote(tmp_path, a_failed_record(0))
-    error = failure(tmp_path, ended(tmp_path, **{name: -9}))
-    assert isinstance(error, LauncherFailedError)
-    assert f"{name}: killed by SIGKILL" in error.summary
-
-
-def test_a_launcher_that_started_no_rank(tmp_path: Path) -> None:
-    (tmp_path / "launch.log").write_text("no such option\n")
-    error = failure(tmp_path, ended(tmp_path / "launch.log", torchrun=2))
-    assert isinstance(error, LauncherFailedError)
-    assert "no rank was started (torchrun: exit code 2)" in error.summary
-    assert error.detail == "no such option"
-
-
-def test_a_rank_that_came_up_is_no_launcher_failure(tmp_path: Path) -> None:
-    Pulse(tmp_path, 0).beat("train", 1)
-    assert isinstance(failure(tmp_path, ended(tmp_path, torchrun=1)), RankCrashedError)
-
-
-@pytest.mark.parametrize(
-    ("kind", "values"),
-    [
-        pytest.param(HostOutOfMemoryError, {"type": "MemoryError", "message": ""}, id="Python"),
-        pytest.param(
-            HostOutOfMemoryError,
-            {
-                "type": "RuntimeError",
-                "message": "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't "
-                "allocate memory: you tried to allocate 4 bytes. Error code 12",
-            },
-            id="torch",
-        ),
-        pytest.param(
-            DiskFailedError,
-            {"type": "OSError", "message": "[Errno 28] No space left on device"},
-            id="disk",
-        ),
-        pytest.param(
-            DeadlineExceededError,
-            {
-                "type": "RuntimeError",
-                "message": "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out "
-                "waiting 180000ms for recv operation to complete",
-            },
-            id="time, of a collective",
-        ),
-        pytest.param(
-            RankCrashedError, {"type": "OSError", "message": "[Errno 5] I/O error"}, id="another"
-        ),
-    ],
-)
-def test_what_ran_out_is_told_apart(
-    tmp_path: Path, kind: type[LaunchFailedError], values: dict[str, str]
-) -> None:
-    wrote(tmp_path, a_record(0), a_failed_record(1, **values))
-    assert type(failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=1))) is kind
-
-
-def test_a_rank_that_the_kernel_killed_for_want_of_memory(tmp_path: Path) -> None:
-    wrote(tmp_path, a_record(0))
-    error = failure(tmp_path, ended(tmp_path, oom_kills=1, rank_0=0, rank_1=-9))
-    assert isinstance(error, HostOutOfMemoryError)
-    assert "rank 1 killed by the kernel" in error.summary
-
-
-def test_a_crash_beside_somebody_elses_oom_kill_stays_a_crash(tmp_path: Path) -> None:
-    wrote(tmp_path, a_record(0))
-    error = failure(tmp_path, ended(tmp_path, oom_kills=1, rank_0=0, rank_1=-11))
-    assert isinstance(error, RankCrashedError)
-    assert "killed by SIGSEGV" in error.summary
-
-
-def test_who_lost_the_store_of_rank_0_is_not_the_cause(tmp_path: Path) -> None:
-    lost = (
-        "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown?"
-    )
-    wrote(tmp_path, a_failed_record(1, type="DistNetworkError", message=lost))
-    error = failure(tmp_path, ended(tmp_path, rank_0=-9, rank_1=1))
-    assert "rank 0 left without a record (rank 0: killed by SIGKILL" in error.summary
-
-
-def test_a_full_disk_is_why_there_is_no_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
-    error = failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=1))
-    assert isinstance(error, DiskFailedError)
-    assert f"{tmp_path}: no space left" in error.summary
-
-
-def test_a_hang_shows_where_every_rank_stood(tmp_path: Path) -> None:
-    how = replace(ended(tmp_path, overdue="rank 1 at a step for 61 s"), stacks="rank 1: in loss")
-    assert failure(tmp_path, how).detail == "rank 1: in loss"

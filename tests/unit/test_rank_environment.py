@@ -24,10 +24,10 @@ def test_no_secret(name: str) -> None:
 
 
 def test_values_are_masked_by_their_names() -> None:
-    environment = {"HF_TOKEN": "hf_abcdef", "HOME": "/home/me", "X_TOKEN": "1"}
+    environment = {"HF_TOKEN": "hf_abcdef", "HOME": "where-I-live", "X_TOKEN": "1"}
     assert masked("Bearer hf_a_token", {"HF_TOKEN": "hf_a_token\n"}) == "Bearer <HF_TOKEN>"
-    text = masked("401 for hf_abcdef in /home/me, 1 time", environment)
-    assert text == "401 for <HF_TOKEN> in /home/me, 1 time"
+    text = masked("401 for hf_abcdef in where-I-live, 1 time", environment)
+    assert text == "401 for <HF_TOKEN> in where-I-live, 1 time"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from records import a_job
 
 from zerogate.config_file import ConfigError
 from zerogate.launch.launcher import Ended
+from zerogate.made_under import folder_state, made_under
 from zerogate.record import Job, job_path, write_json
-from zerogate.resume import Kept, folder_state, made_under, run_path
+from zerogate.resume import Kept, run_path
 
 NOW = {"torch": "2.13.0", "deepspeed": "0.19.8"}
 

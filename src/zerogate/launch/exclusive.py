@@ -25,9 +25,8 @@ def alone_on(devices: Sequence[str], notify: Callable[[str], None]) -> Iterator[
     they cannot be had at all.
     """
     with ExitStack() as held:
-        for device in sorted(
-            set(devices)
-        ):  # Two who want the same two wait for the same one first.
+        # In order: two who want the same two wait for the same one first.
+        for device in sorted(set(devices)):
             held.enter_context(_lock(_folder() / f"{device}.lock", device, notify))
         yield
 

@@ -62,9 +62,14 @@ def _stacks(folder: Path, rank: int, beat: Heartbeat) -> list[str]:
     )
 
 
-def _from_outside(pid: int) -> str:
+def py_spy() -> str | None:
+    """The tool, in this environment or on the path; None where there is none."""
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    tool = shutil.which("py-spy", path=search)
+    return shutil.which("py-spy", path=search)
+
+
+def _from_outside(pid: int) -> str:
+    tool = py_spy()
     if tool is None:
         return ""
     try:
