@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LONGEST_SECONDS = 1e6
 
 NEEDED_BYTES = 32 * 2**20
-"""On the disk of the report folder: a run over the cpu matrix leaves 2 MB, a failing one its logs."""
+"""On the disk of the report folder: the cpu matrix at three launches a cell leaves 20 MB."""
 
 LAUNCHERS = ("forkserver", "torchrun", "accelerate")
 

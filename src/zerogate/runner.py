@@ -295,6 +295,8 @@ def _named(cell: Cell, command: str) -> Iterator[None]:
     try:
         yield
     except LauncherFailedError as error:
+        if error.command:
+            raise  # It does already.
         raise LauncherFailedError(
             f"{cell.id}: {error.summary}", detail=error.detail, log=error.log, command=command
         ) from None

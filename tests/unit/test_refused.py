@@ -1,0 +1,36 @@
+"""What the system refuses ends one launch, and is called what it is."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from records import a_cell
+
+from zerogate.launch.errors import DiskFailedError, LauncherFailedError, LaunchFailedError
+from zerogate.runner import _disk, _named
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        pytest.param(errno.ENOSPC, DiskFailedError, id="full"),
+        pytest.param(errno.EROFS, DiskFailedError, id="read-only"),
+        pytest.param(errno.EAGAIN, LauncherFailedError, id="no more processes"),
+        pytest.param(errno.EPIPE, LauncherFailedError, id="a server that is gone"),
+    ],
+)
+def test_an_os_error(tmp_path: Path, number: int, kind: type[LaunchFailedError]) -> None:
+    cell = a_cell()
+    with pytest.raises(kind) as caught, _named(cell, "pytest"), _disk(cell, tmp_path, "pytest"):
+        raise OSError(number, "refused")
+    assert caught.value.summary.startswith(f"{cell.id}: {tmp_path}: refused; ")
+    assert caught.value.command == "pytest"
+
+
+def test_a_launchers_own_failure_gets_its_cell() -> None:
+    with pytest.raises(LauncherFailedError) as caught, _named(a_cell(), "pytest"):
+        raise LauncherFailedError("fork server: it has ended", detail="why", log="a.log")
+    assert caught.value.summary == f"{a_cell().id}: fork server: it has ended"
+    assert (caught.value.detail, caught.value.log) == ("why", "a.log")
