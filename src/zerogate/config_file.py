@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from zerogate.one_line import one_line
+
 # Accelerate's config keys (accelerate.commands.config.config_args.ClusterConfig and BaseConfig);
 # a test holds them to the installed release.
 ACCELERATE_KEYS = frozenset(
@@ -74,6 +76,9 @@ OFFLOAD_DEVICES = ("none", "cpu", "nvme")
 
 class ConfigError(ValueError):
     """A file of the user's that cannot be used; the message names file, key and remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def read_accelerate_config(path: Path) -> Mapping[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from zerogate.one_line import one_line
+
 Value = TypeVar("Value")
 
 _adapters: dict[type[Any], Any] = {}
@@ -22,5 +24,5 @@ def from_json(kind: type[Value], content: bytes | str) -> Value:
     except ValidationError as error:
         first: Any = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
-        raise ValueError(f"{where}: {first['msg']}") from None
+        raise ValueError(one_line(f"{where}: {first['msg']}")) from None
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from damage import change, damaged, without
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from records import PROVENANCE, a_measurement
 
@@ -202,7 +202,6 @@ def test_a_metric_named_like_a_type_is_named(
     assert ".".join(keys) in refusal(tmp_path / NAME, change(valid, keys, {"value": "many"}))
 
 
-@settings(max_examples=150, deadline=None, database=None)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_is_still_a_file(
     valid: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

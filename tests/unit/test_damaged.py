@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from damage import damaged
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from records import a_job, a_record
 
@@ -25,15 +25,12 @@ from zerogate.resume import ENDED, Kept, run_path
 
 MADE_UNDER = {"torch": "2.13.0", "host": "amd-epyc-2c"}
 
-often = settings(max_examples=150, deadline=None, database=None)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
-@often
 @given(data=st.data())
 def test_a_record(folder: Path, data: st.DataObject) -> None:
     write_json(record_path(folder, 0), a_record(0))
@@ -50,7 +47,6 @@ def test_a_record(folder: Path, data: st.DataObject) -> None:
     assert record_path(folder, 1).read_text() == text
 
 
-@often
 @given(data=st.data())
 def test_what_says_which_run_it_was(folder: Path, data: st.DataObject) -> None:
     assert Kept(folder, lambda: MADE_UNDER).run_id
@@ -67,7 +63,6 @@ def test_what_says_which_run_it_was(folder: Path, data: st.DataObject) -> None:
     assert path.read_text() == text
 
 
-@often
 @given(data=st.data())
 def test_how_a_launch_ended(folder: Path, data: st.DataObject) -> None:
     kept = Kept(folder, lambda: MADE_UNDER)
@@ -83,7 +78,6 @@ def test_how_a_launch_ended(folder: Path, data: st.DataObject) -> None:
     assert found is None or isinstance(found[2].failed, bool)
 
 
-@often
 @given(data=st.data())
 def test_the_job_beside_it(folder: Path, data: st.DataObject) -> None:
     kept = Kept(folder, lambda: MADE_UNDER)
@@ -97,10 +91,16 @@ def test_the_job_beside_it(folder: Path, data: st.DataObject) -> None:
     assert found is None or found[0].cell == job.cell
 
 
-@often
 @given(data=st.data())
 def test_a_heartbeat(folder: Path, data: st.DataObject) -> None:
     path = heartbeat_path(folder, 0)
     path.write_text(data.draw(damaged({"pid": 7, "phase": "train", "step": 3, "at": 5.25})))
     beat = read_heartbeat(folder, 0)
     assert beat is None or (isinstance(beat.pid, int) and isinstance(beat.at, float))
+
+
+def test_a_key_of_many_lines_stays_on_one(folder: Path) -> None:
+    run_path(folder).write_text('{"id": "a", "made_under": {"torch\\n": null}}')
+    with pytest.raises(ConfigError, match=r"made_under\.torch\\n: ") as caught:
+        Kept(folder, lambda: MADE_UNDER).resume()
+    assert "\n" not in str(caught.value)

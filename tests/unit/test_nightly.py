@@ -63,8 +63,9 @@ def nightly(tmp_path: Path) -> Nightly:
         ):  # fmt: skip
             path.write_text(f"#!/usr/bin/env bash\n{text}\n")
             path.chmod(0o755)
+        # Whoever runs these tests in the background ignores SIGINT, and so would what they start.
         return subprocess.Popen(
-            ["bash", str(script), "--strategy", "zero3_offload"],
+            ["env", "--default-signal=INT", "bash", str(script), "--strategy", "zero3_offload"],
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ

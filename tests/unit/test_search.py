@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zerogate.search import Probe, Search, Tried, next_size
@@ -70,7 +70,6 @@ def test_from_a_right_guess_the_two_certificates_are_all(fits: int) -> None:
     assert machine.firsts == [fits, fits + 1]
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     fits=st.integers(0, LIMIT),
     guess=st.none() | st.integers(1, LIMIT),

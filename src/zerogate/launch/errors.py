@@ -15,6 +15,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+from zerogate.one_line import one_line
+
 if TYPE_CHECKING:
     from zerogate.record import RankRecord
 
@@ -31,8 +33,8 @@ class LaunchFailedError(Exception):
     record: RankRecord | None = None
 
     def __init__(self, summary: str, *, detail: str = "", log: str = "", command: str = "") -> None:
-        super().__init__(summary)
-        self.summary = summary
+        self.summary = one_line(summary)
+        super().__init__(self.summary)
         self.detail = detail
         self.log = log
         self.command = command
