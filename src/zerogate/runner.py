@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,16 +20,13 @@ from zerogate.devices.host import oom_kills
 from zerogate.devices.nvml import DeviceWatch
 from zerogate.launch import shared_memory
 from zerogate.launch.device_use import with_device_use
-from zerogate.launch.errors import (
-    DiskFailedError,
-    LauncherFailedError,
-    OutOfMemoryError,
-    RankCrashedError,
-)
+from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
 from zerogate.launch.exclusive import alone_on
+from zerogate.launch.idle import IdleLevels
 from zerogate.launch.launcher import Launcher, rank_environment
 from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
+from zerogate.launch.refused import disk_named, named
 from zerogate.launch.watch import Watch
 from zerogate.made_under import folder_state, made_under
 from zerogate.record import Job, ProbeRequest, RankRecord, job_path, record_path, write_json
@@ -88,6 +84,7 @@ class Runner:
         self._launcher: dict[str, Launcher] = {}
         self._launch_hook = launch_hook
         self._deadlines = deadlines
+        self._idle = IdleLevels()
         self._kept = Kept(options.report_folder, self._made_under)
         self._native = NativeOps(options.cache_folder, notify=lambda text: notify(Step(text)))
 
@@ -147,7 +144,7 @@ class Runner:
             raise RankCrashedError(f"{cell.id}: {missing.failed}", command=command)
         self.launches += 1
         folder = self.options.report_folder / "launches" / cell.id / name
-        with _disk(cell, folder, command):
+        with disk_named(cell, folder, command):
             job = replace(self._job(cell, folder), **asked)
         if kept := self._kept.find(job, folder):
             with suppress(RankCrashedError, OSError):  # Damaged meanwhile: it is launched again.
@@ -158,7 +155,7 @@ class Runner:
         self.notify(Step(text, cell))
         scratch = Path(job.scratch_folder)
         try:
-            with _disk(cell, folder, command):
+            with disk_named(cell, folder, command):
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.mkdir(parents=True)
                 write_json(job_path(folder), job)
@@ -170,20 +167,22 @@ class Runner:
         """Have the launcher start the job's ranks, alone on their devices."""
         cell = job.cell
         cards = cuda_device_uuids()[: cell.world_size] if cell.tier == "gpu" else ()
-        with _named(cell, command), alone_on(cards or ["cpu"], partial(self._say, cell)):
+        say = partial(self._say, cell)
+        with named(cell, command), alone_on(cards or ["cpu"], say):
+            self._idle.await_idle(cards, say)
             launcher = self._launcher_for(cell)
             environment = rank_environment(cell.tier, self._native.folder)
             killed = oom_kills()
             watch = Watch(job, folder, self._deadlines(cell))
             try:
-                with _disk(cell, folder, command), DeviceWatch(cards) as watched:
+                with disk_named(cell, folder, command), DeviceWatch(cards) as watched:
                     ended = launcher.launch(job, folder, environment, watch)
             finally:
                 shared_memory.remove_left(
                     {beat.pid for beat in watch.heartbeats().values() if beat}
                 )
         ended = replace(ended, oom_kills=oom_kills() - killed)
-        with _disk(cell, folder, command):
+        with disk_named(cell, folder, command):
             try:
                 records = collect(job, folder, ended, command)
             except OutOfMemoryError:
@@ -264,39 +263,3 @@ class Runner:
         for launcher in self._launcher.values():
             launcher.close()
         self._launcher.clear()
-
-
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""What a disk says that cannot be written."""
-
-
-@contextmanager
-def _disk(cell: Cell, folder: Path, command: str) -> Iterator[None]:
-    """Have what the system refuses end this launch, and not the session."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename2 or error.filename or folder
-        if error.errno not in REFUSED:
-            raise LauncherFailedError(
-                f"{cell.id}: {where}: {error.strerror}; it was needed for the launch",
-                command=command,
-            ) from None
-        raise DiskFailedError(
-            f"{cell.id}: {where}: {error.strerror}; launches are written there; free some space, or "
-            "choose another --report-dir",
-            command=command,
-        ) from None
-
-
-@contextmanager
-def _named(cell: Cell, command: str) -> Iterator[None]:
-    """Have a launcher's own failure say which cell it was, and how to see it again."""
-    try:
-        yield
-    except LauncherFailedError as error:
-        if error.command:
-            raise  # It does already.
-        raise LauncherFailedError(
-            f"{cell.id}: {error.summary}", detail=error.detail, log=error.log, command=command
-        ) from None

@@ -90,6 +90,12 @@ def test_a_device_that_is_not_known(fake: FakeNVML) -> None:
     assert watch.devices == {}
 
 
+def test_a_device_as_it_is_now(fake: FakeNVML) -> None:
+    found = nvml.readings(["GPU-a", "MIG-b"])
+    assert found == {"GPU-a": Reading(used_bytes=10, driver_bytes=7, processes={100: 30})}
+    assert fake.asked == 1
+
+
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise real.NVMLError(real.NVML_ERROR_LIBRARY_NOT_FOUND)

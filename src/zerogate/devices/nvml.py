@@ -43,9 +43,10 @@ class DeviceWatch:
     cannot tell the memory of, are not in ``devices``.
     """
 
-    def __init__(self, uuids: Sequence[str]) -> None:
+    def __init__(self, uuids: Sequence[str], *, keep_reading: bool = True) -> None:
         self.devices: dict[str, Watched] = {}
         self._uuids = uuids
+        self._keep_reading = keep_reading
         self._handles: dict[str, Any] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="zerogate-nvml", daemon=True)
@@ -62,7 +63,7 @@ class DeviceWatch:
                     handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
                     self.devices[uuid] = Watched(before=_read(pynvml, handle, lists=True))
                     self._handles[uuid] = handle
-        if self._handles:
+        if self._handles and self._keep_reading:
             self._thread.start()
         return self
 
@@ -77,7 +78,7 @@ class DeviceWatch:
         import pynvml
 
         self._over.set()
-        if self._handles:
+        if self._thread.is_alive():
             self._thread.join()
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
@@ -94,6 +95,12 @@ class DeviceWatch:
                 if lists:
                     _read_clocks(pynvml, handle, self.devices[uuid])
             count += 1
+
+
+def readings(uuids: Sequence[str]) -> dict[str, Reading]:
+    """The devices with these UUIDs as they are now; those that NVML can tell of."""
+    with DeviceWatch(uuids, keep_reading=False) as watch:
+        return {uuid: device.before for uuid, device in watch.devices.items()}
 
 
 def _read(pynvml: Any, handle: Any, *, lists: bool) -> Reading:

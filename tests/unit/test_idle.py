@@ -1,0 +1,145 @@
+"""Before a launch the devices are as they were before the first, by an NVML made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import a_cell
+
+from zerogate import runner
+from zerogate.deadline import deadlines
+from zerogate.devices.ladder import Reading
+from zerogate.launch import idle
+from zerogate.launch.errors import LauncherFailedError, RankCrashedError
+from zerogate.launch.idle import BOUND_BYTES, IdleLevels
+from zerogate.launch.launcher import Ended
+from zerogate.launch.watch import Watch
+from zerogate.record import Job
+
+GIB = 2**30
+DEVICE = "GPU-a"
+
+
+class Device:
+    """Tells its memory in turn, the last for ever."""
+
+    def __init__(self) -> None:
+        self.used = [GIB]
+        self.processes: dict[int, int | None] = {}
+        self.asked = 0
+
+    def readings(self, uuids: Sequence[str]) -> dict[str, Reading]:
+        self.asked += 1
+        used = self.used.pop(0) if len(self.used) > 1 else self.used[0]
+        reading = Reading(used_bytes=used, driver_bytes=0, processes=self.processes)
+        return dict.fromkeys(uuids, reading)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    found = Device()
+    monkeypatch.setattr(idle, "readings", found.readings)
+    monkeypatch.setattr(idle, "POLL_SECONDS", 0.0)
+    return found
+
+
+def test_the_first_launch_finds_the_level(device: Device) -> None:
+    device.used = [40 * GIB]
+    IdleLevels(wait_seconds=0).await_idle([DEVICE], pytest.fail)
+    assert device.asked == 1
+
+
+def test_a_driver_that_is_late_is_waited_for(device: Device) -> None:
+    levels = IdleLevels()
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used = [30 * GIB, 8 * GIB, GIB + BOUND_BYTES]
+    levels.await_idle([DEVICE], pytest.fail)
+    assert device.asked == 4
+
+
+def test_what_nobody_holds_is_an_error(device: Device) -> None:
+    levels = IdleLevels(wait_seconds=0)
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used = [GIB + 512 * 2**20]
+    with pytest.raises(LauncherFailedError, match=f"{DEVICE}: 512 MiB above its idle level"):
+        levels.await_idle([DEVICE], pytest.fail)
+
+
+def test_the_next_launch_is_held_to_the_same_level(device: Device) -> None:
+    """Else a leak would be an error once, and then be the level."""
+    levels = IdleLevels(wait_seconds=0)
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used = [2 * GIB]
+    for _ in range(2):
+        with pytest.raises(LauncherFailedError):
+            levels.await_idle([DEVICE], pytest.fail)
+
+
+def test_somebody_elses_process_is_told_and_not_an_error(device: Device) -> None:
+    levels = IdleLevels(wait_seconds=0)
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used, device.processes = [3 * GIB], {77: 2 * GIB}
+    said: list[str] = []
+    levels.await_idle([DEVICE], said.append)
+    assert said == [f"{DEVICE}: 2048 MiB above its idle level: in use by process 77"]
+
+
+def test_the_level_falls_when_somebody_leaves(device: Device) -> None:
+    device.used = [3 * GIB]
+    levels = IdleLevels(wait_seconds=0)
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used = [GIB]
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used = [2 * GIB]
+    with pytest.raises(LauncherFailedError, match="1024 MiB above"):
+        levels.await_idle([DEVICE], pytest.fail)
+
+
+def test_without_devices_nothing_is_asked(device: Device) -> None:
+    IdleLevels().await_idle([], pytest.fail)
+
+
+class NoRanks:
+    """A launcher whose ranks leave nothing."""
+
+    name = "torchrun"
+
+    def __init__(self) -> None:
+        self.launches = 0
+
+    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+        self.launches += 1
+        return Ended(exit_codes={"rank 0": 1}, seconds=1.0, log=folder)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_launch_waits_for_it(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "cuda_device_uuids", lambda: (DEVICE,))
+    monkeypatch.setattr(idle, "WAIT_SECONDS", 0.0)
+    launcher = NoRanks()
+    asked = runner.Options(
+        root=Path(__file__).parents[2], baseline_folder=None, report_folder=tmp_path,
+        cache_folder=tmp_path, launcher="torchrun", repeats=1, data_folder=None,
+        deadline_seconds=None,
+    )  # fmt: skip
+    cells = runner.Runner(
+        asked,
+        launchers={"torchrun": lambda: launcher},
+        launch_hook=lambda job, folder: None,
+        deadlines=lambda cell: deadlines("gpu", None),
+        notify=lambda step: None,
+    )
+    cell = replace(a_cell(), tier="gpu", strategy="ddp", world_size=1)
+    with pytest.raises(RankCrashedError):
+        cells.launch(cell, 0, 1)
+    device.used = [2 * GIB]
+    with pytest.raises(LauncherFailedError, match=f"{cell.id}: {DEVICE}: 1024 MiB above"):
+        cells.launch(cell, 0, 1)
+    assert launcher.launches == 1
