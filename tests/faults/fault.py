@@ -16,6 +16,9 @@ Family = Literal["memory", "speed", "wrong numbers", "configuration"]
 SEPARATOR = "__"
 """Between a strategy and the fault that is planted under it, in the name of a strategy file."""
 
+ALL_SPARED = "all_that_spare_it"
+"""Planted under a strategy: at once, all faults that must leave it as it was."""
+
 WRONG_CONFIGURATION = "wrong configuration"
 """What a fault is caught by that ranks refuse to train with: an ERROR, not a regression."""
 
@@ -43,6 +46,36 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
+
+
+@dataclass(frozen=True)
+class Spared:
+    """A strategy, and the faults that it must not notice."""
+
+    workload: str
+    strategy: str
+    faults: tuple[Fault, ...]
+
+
+def spared_strategies() -> list[Spared]:
+    """Every strategy that a registered fault spares. One launch carries all of its faults: together
+    they must change nothing either, and launches are what this suite's minutes are made of.
+    """
+    found: dict[tuple[str, str], list[Fault]] = {}
+    for one in FAULTS.values():
+        for strategy in one.spares:
+            found.setdefault((one.workload, strategy), []).append(one)
+    return [Spared(*cell, tuple(faults)) for cell, faults in sorted(found.items())]
+
+
+def planted_under(workload: str, strategy: str, name: str) -> tuple[str, ...]:
+    """What ranks of a cell run first whose strategy's name ends in ``name``."""
+    if name != ALL_SPARED:
+        return (FAULTS[name].preload,)
+    (spared,) = (
+        one for one in spared_strategies() if (one.workload, one.strategy) == (workload, strategy)
+    )
+    return tuple(fault.preload for fault in spared.faults)
 
 
 def fault(

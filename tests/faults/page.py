@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.fault import WRONG_CONFIGURATION, Fault
+from tests.faults.fault import ALL_SPARED, WRONG_CONFIGURATION, Fault, Spared
 from tests.faults.speed import TIME_ALONE
 from zerogate.report.words import percent
 
@@ -18,11 +18,19 @@ HEAD = """# The suite can fail: planted faults
 
 writes this page. Each fault is planted in the stack inside the ranks, in the way of a bug that people
 have met, and found by the suite's own run over `tests/regression`, without a clock. Measured and limit
-are of the metric that must see it, under the first strategy named; others may see it as well. Wherever
-there is a strategy that a fault should spare, it is planted there too, and leaves it green.
+are of the metric that must see it, under the first strategy named; others may see it as well.
 
 | fault | what goes wrong | real bug | planted under | caught by | measured | expected | limit |
 |---|---|---|---|---|---|---|---|
+"""
+
+SPARED = """
+## What stays green
+
+All faults that a strategy should be spared by, planted there at once: nothing regressed.
+
+| workload | strategy | faults |
+|---|---|---|
 """
 
 CLOCK = """
@@ -44,13 +52,14 @@ From the limits that the same run judged by; where the limit is 0, one more is a
 """
 
 
-def page(faults: Iterable[Fault], results: Results) -> str:
-    faults = list(faults)
+def page(faults: Iterable[Fault], spared: Iterable[Spared], results: Results) -> str:
+    spared = list(spared)
     rows = [_row(fault, results) for fault in faults]
     clock = [f"| `{name}` | {what} | {_link(bug)} |" for name, (bug, what) in TIME_ALONE.items()]
     return (
-        HEAD + "\n".join(rows) + "\n" + CLOCK + "\n".join(clock) + "\n" + SMALLEST
-        + "\n".join(_smallest(faults, results)) + "\n"
+        HEAD + "\n".join(rows) + "\n" + SPARED + "\n".join(map(_spared, spared)) + "\n"
+        + CLOCK + "\n".join(clock) + "\n"
+        + SMALLEST + "\n".join(_smallest(spared, results)) + "\n"
     )  # fmt: skip
 
 
@@ -58,9 +67,11 @@ def _row(fault: Fault, results: Results) -> str:
     first = fault.on[0]
     cells = [f"`{fault.name}`", fault.what, _link(fault.bug), ", ".join(fault.on)]
     if fault.caught_by == WRONG_CONFIGURATION:
-        said = results.failure(first, fault)["summary"].partition("configuration not applied: ")[2]
+        said = results.failure(first, fault.name)["summary"].partition(
+            "configuration not applied: "
+        )[2]
         return _line(*cells, "ranks refuse", said.partition(";")[0].replace("|", "\\|"), "", "")
-    found = results.regressed(first, fault)[fault.caught_by]
+    found = results.regressed(first, fault.name)[fault.caught_by]
     limit = found["tolerance"]
     return _line(
         *cells,
@@ -71,18 +82,21 @@ def _row(fault: Fault, results: Results) -> str:
     )
 
 
-def _smallest(faults: Iterable[Fault], results: Results) -> list[str]:
-    """A row for each metric with a baseline, from a cell that a fault spared."""
+def _spared(one: Spared) -> str:
+    return _line(one.workload, one.strategy, ", ".join(f"`{fault.name}`" for fault in one.faults))
+
+
+def _smallest(spared: Iterable[Spared], results: Results) -> list[str]:
+    """A row for each metric with a baseline, from a cell that faults spared."""
     seen: dict[str, str] = {}
-    for fault in faults:
-        for strategy in fault.spares:
-            for verdict in results.verdicts(strategy, fault):
-                if verdict["against"] == "baseline" and verdict["status"] == "ok":
-                    name = verdict["metric"]
-                    change = f"1 {_one(verdict['unit'])}"
-                    if verdict["tolerance"]:
-                        change = percent(verdict["tolerance"]).lstrip("+")
-                    seen.setdefault(name, f"| `{name}` | {change} | {strategy} |")
+    for one in spared:
+        for verdict in results.verdicts(one.strategy, ALL_SPARED):
+            if verdict["against"] == "baseline" and verdict["status"] == "ok":
+                name = verdict["metric"]
+                change = f"1 {_one(verdict['unit'])}"
+                if verdict["tolerance"]:
+                    change = percent(verdict["tolerance"]).lstrip("+")
+                seen.setdefault(name, f"| `{name}` | {change} | {one.strategy} |")
     return sorted(seen.values())
 
 
