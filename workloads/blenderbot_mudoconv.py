@@ -13,7 +13,12 @@ import torch
 from torch.nn.functional import pad
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
-from workloads.parts.architecture import fresh_model, model_config
+from workloads.parts.architecture import (
+    fresh_model,
+    model_config,
+    published_model,
+    published_tokenizer,
+)
 from workloads.parts.batching import mask, padded, repeated
 from workloads.parts.scoring import load_metric
 from workloads.parts.vocabulary import word_tokenizer
@@ -75,6 +80,7 @@ class BlenderbotMudoconv(Workload):
     version = 1
     full_parameters = 364_802_560
     scale_parameters = 3_201_088
+    repository = "facebook/blenderbot-400M-distill"
     layer_classes = ("BlenderbotEncoderLayer", "BlenderbotDecoderLayer")
     quality: ClassVar = {"bleu": Quality(better="higher", chance=0.0, learned=40.0)}
     averages_samples = False
@@ -102,7 +108,11 @@ class BlenderbotMudoconv(Workload):
 
     def build_model(self) -> torch.nn.Module:
         config = model_config("blenderbot_400m_distill", self.tier, SCALE)
-        model: Any = fresh_model(AutoModelForSeq2SeqLM, config)
+        model: Any = (
+            published_model(AutoModelForSeq2SeqLM, self.published)
+            if self.published
+            else fresh_model(AutoModelForSeq2SeqLM, config)
+        )
         # One module for the three uses of the tied embedding. As three modules with one parameter
         # FSDP2 refuses it from torch 2.13 on: Accelerate groups input and output embedding only.
         model.model.set_input_embeddings(model.model.shared)
@@ -111,6 +121,8 @@ class BlenderbotMudoconv(Workload):
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:
+        if self.published:
+            return published_tokenizer(self.published)
         source, target = first_columns(self.corpus.folder)
         train = self._rows("train")
         return word_tokenizer(

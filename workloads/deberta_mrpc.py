@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from workloads.parts.architecture import fresh_model, model_config
+from workloads.parts.architecture import (
+    fresh_model,
+    model_config,
+    published_model,
+    published_tokenizer,
+)
 from workloads.parts.batching import mask, padded
 from workloads.parts.scoring import load_metric
 from workloads.parts.vocabulary import word_tokenizer
@@ -49,6 +54,7 @@ class DebertaMrpc(Workload):
     version = 1
     full_parameters = 886_957_058
     scale_parameters = 3_193_090
+    repository = "microsoft/deberta-v2-xlarge-mnli"
     layer_classes = ("DebertaV2Layer",)
     quality: ClassVar = {
         # Without learning one class is always answered; if that is class 1, F1 is 2/3.
@@ -73,8 +79,15 @@ class DebertaMrpc(Workload):
     }
 
     def build_model(self) -> torch.nn.Module:
-        config = model_config("deberta_v2_xlarge", self.tier, SCALE)
-        model: torch.nn.Module = fresh_model(AutoModelForSequenceClassification, config)
+        kind = AutoModelForSequenceClassification
+        model: torch.nn.Module
+        if self.published:
+            # The head of three classes goes: MRPC has two.
+            model = published_model(
+                kind, self.published, num_labels=2, ignore_mismatched_sizes=True
+            )
+        else:
+            model = fresh_model(kind, model_config("deberta_v2_xlarge", self.tier, SCALE))
         return model
 
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -86,9 +99,15 @@ class DebertaMrpc(Workload):
             read_split(self.corpus.folder, split, columns, limit)
             for split, limit in zip(("train", "validation"), limits, strict=True)
         )
+        tokenizer = self._tokenizer([*train["sentence1"], *train["sentence2"]])
+        return _samples(tokenizer, train), _samples(tokenizer, validation)
+
+    def _tokenizer(self, texts: list[str]) -> PreTrainedTokenizerFast:
+        if self.published:
+            return published_tokenizer(self.published)
         size: int = model_config("deberta_v2_xlarge", self.tier, SCALE).vocab_size
-        tokenizer = word_tokenizer(
-            [*train["sentence1"], *train["sentence2"]],
+        return word_tokenizer(
+            texts,
             size=size,
             special=("[PAD]", "[CLS]", "[SEP]", "[UNK]"),
             roles={
@@ -100,7 +119,6 @@ class DebertaMrpc(Workload):
             single="[CLS] $A [SEP]",
             pair="[CLS] $A [SEP] $B [SEP]",
         )
-        return _samples(tokenizer, train), _samples(tokenizer, validation)
 
     def collate(self, samples: list[Any]) -> Batch:
         """``input_ids`` and ``attention_mask`` (batch, longest), ``labels`` (batch)."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from operator import attrgetter
 
-from zerogate.record import COLLECTIVES, Phase, RankRecord
+from zerogate.peak_flops import peak_flops
+from zerogate.record import COLLECTIVES, SHARED_DEVICE, Phase, RankRecord
 
 Value = float | int | tuple[float, ...]
 
@@ -54,6 +55,7 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
         for name, of_rank in _worst_of(records).items()
     }
     steps = _by_step(max, [record.step_seconds for record in records])
+    step_seconds = statistics.median(steps[WARMUP_STEPS:] or steps)
     epochs = len(first.train_seconds)
     epoch_seconds = statistics.median(_by_step(max, [record.train_seconds for record in records]))
     samples = sum(sum(record.step_samples) for record in records)
@@ -65,20 +67,37 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
         "samples_per_epoch": samples / epochs if samples % epochs else samples // epochs,
         **first.quality,
         "epoch_seconds": epoch_seconds,
-        "step_seconds": statistics.median(steps[WARMUP_STEPS:] or steps),
+        "step_seconds": step_seconds,
         "samples_per_second": samples / epochs / epoch_seconds,
     }
+    if (used := utilization(first, step_seconds)) is not None:
+        values["mfu"] = used
     return LaunchValues(
         values=values,
         per_rank=worst,
         canary_seconds=max(record.canary_seconds for record in records),
-        troubles=tuple(
-            f"rank {record.rank}: {trouble}"
-            for record in records
-            if record.device is not None
-            for trouble in record.device.troubles
-        ),
+        troubles=tuple(_troubles(records)),
     )
+
+
+def utilization(first: RankRecord, step_seconds: float) -> float | None:
+    """Model FLOPs utilization (PaLM, arXiv 2204.02311, appendix B), with the FLOPs that were counted
+    in the traced step instead of 6 a parameter and token: a kernel that the profiler knows no formula
+    for is left out. None where card or precision are not known.
+    """
+    if first.traced is None or first.device is None:
+        return None
+    precision = first.accelerate_environment.get("ACCELERATE_MIXED_PRECISION", "")
+    peak = peak_flops(first.device.name, precision)
+    return first.traced.flops / step_seconds / peak if peak else None
+
+
+def _troubles(records: Sequence[RankRecord]) -> Iterator[str]:
+    if records[0].topology == SHARED_DEVICE:
+        yield "ranks share a device (topology: shared_device)"
+    for record in records:
+        for trouble in record.device.troubles if record.device else ():
+            yield f"rank {record.rank}: {trouble}"
 
 
 OfRank = Callable[[RankRecord], float]
@@ -106,7 +125,9 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
         return {}
     peaks = {name: phase for name, phase in PEAKS.items() if phase in first.memory}
     return {
-        **{name: partial(_peak, phase) for name, phase in peaks.items()},
+        **{
+            name: partial(_of_phase, phase, "peak_allocated_bytes") for name, phase in peaks.items()
+        },
         "live_bytes": lambda record: record.memory["steady"].live_bytes,
         "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
     }
@@ -117,10 +138,17 @@ def _device(records: Sequence[RankRecord]) -> dict[str, OfRank]:
     devices = [record.device for record in records]
     if None in devices:
         return {}
-    found: dict[str, OfRank] = {"peak_reserved_bytes": attrgetter("device.peak_reserved_bytes")}
+    found = _named(ALLOCATOR, within="device.")
+    if all("steady" in record.memory for record in records):
+        steady = "peak_requested_bytes", "peak_active_bytes"
+        found |= {name: partial(_of_phase, "steady", name) for name in steady}
     if all(device is not None and device.source.startswith("nvml") for device in devices):
         found["peak_device_bytes"] = attrgetter("device.peak_bytes")
     return found
+
+
+ALLOCATOR = ("peak_reserved_bytes", "allocator_retries", "allocator_ooms", "pinned_bytes")
+"""What a card's allocators tell of the whole run, under the metric's own name."""
 
 
 def _traced(first: RankRecord) -> dict[str, OfRank]:
@@ -140,8 +168,9 @@ def _named(names: Iterable[str], *, within: str = "") -> dict[str, OfRank]:
     return {name: attrgetter(within + name) for name in names}
 
 
-def _peak(phase: Phase, record: RankRecord) -> int:
-    return record.memory[phase].peak_allocated_bytes
+def _of_phase(phase: Phase, name: str, record: RankRecord) -> int:
+    found: int = getattr(record.memory[phase], name)
+    return found
 
 
 def _collective(kind: str, name: str, record: RankRecord) -> int:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zerogate.aggregation import Value
+from zerogate.atomic import write_text
 from zerogate.config_file import ConfigError
 from zerogate.measurement import Measurement, median
-from zerogate.record import Strict, write_text
+from zerogate.record import Strict
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

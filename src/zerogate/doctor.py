@@ -21,8 +21,9 @@ import platformdirs
 from packaging.requirements import Requirement
 
 from zerogate.cell import TIERS, Tier
-from zerogate.devices.cards import cuda_device_names, driver
+from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import available_memory_bytes, host_key, native_folder
+from zerogate.devices.room import BUILT_BYTES, OPTIMIZER_BYTES, PARAMETER_BYTES
 from zerogate.launch.stacks import py_spy
 
 DISTRIBUTION = "pytest-zerogate"
@@ -31,8 +32,8 @@ CPU_RAM_BYTES = 4 * GIB
 """Twice what two ranks and the fork server take (``peak_host_bytes`` in the baselines is a rank's)."""
 
 GPT2_XL_PARAMETERS = 1_557_611_200
-GPU_RAM_BYTES = 2 * 16 * GPT2_XL_PARAMETERS
-"""Twice its model states in mixed precision (ZeRO paper, section 3.1), all of them offloaded."""
+GPU_RAM_BYTES = (OPTIMIZER_BYTES + PARAMETER_BYTES + 2 * BUILT_BYTES) * GPT2_XL_PARAMETERS
+"""All of its model states offloaded, by two ranks."""
 
 DISK_BYTES = 2 * GIB
 """Compiled ops and a run's records."""
@@ -123,7 +124,7 @@ def _cuda() -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding("NVIDIA driver", "ok", version)
-    names = cuda_device_names()
+    names = [card.name for card in cuda_devices()]
     if not names:
         yield Finding(
             "CUDA devices", "lacks", "none is visible", "check CUDA_VISIBLE_DEVICES", "gpu"
@@ -131,7 +132,7 @@ def _cuda() -> Iterator[Finding]:
     elif len(names) == 1:
         yield Finding(
             "CUDA devices", "warns", f"{names[0]}: cells of two ranks skip",
-            "use --world-size 1, or a machine with two",
+            "use --world-size 1 or --share-device, or a machine with two",
         )  # fmt: skip
     else:
         yield Finding("CUDA devices", "ok", ", ".join(names))

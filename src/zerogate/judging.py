@@ -17,7 +17,7 @@ from zerogate.measurement import AT_MAX, Measurement, speedup_at_max, speedup_ov
 from zerogate.metric import Metric, metric_named
 from zerogate.published import Published
 from zerogate.session import Session
-from zerogate.verdict import Verdict
+from zerogate.verdict import Status, Verdict
 
 SPEEDUP = "speedup_over_ddp"
 SPEEDUP_AT_MAX = "speedup_over_ddp_at_max"
@@ -81,18 +81,29 @@ def _judge(session: Session, cell: Cell, metric: Metric) -> Verdict:
         found = replace(found, note=note)
     if baseline is None or found.status == "no_baseline":
         return found
+    status, why = _held_back(session, measurement, baseline, metric)
+    return replace(found, status=status, note=why) if why else found
+
+
+def _held_back(
+    session: Session, measurement: Measurement, baseline: CellBaseline, metric: Metric
+) -> tuple[Status, str]:
+    """What it is instead of a comparison, and why; ``ok`` and nothing where the two compare."""
+    cell = measurement.cell
     if why := verdicts.comparable(measurement, baseline):
         # Other data is the user's choice; any other difference leaves the cell without one.
         theirs = baseline.settings.get("data_origin")
         chosen = theirs is not None and theirs != measurement.settings["data_origin"]
-        return replace(found, status="not_comparable" if chosen else "no_baseline", note=why)
+        return ("not_comparable" if chosen else "no_baseline"), why
     if why := _other_budget(measurement, baseline, metric.budget):
-        return replace(found, status="not_comparable", note=why)
-    if metric.scope == "hardware":
-        other = verdicts.same_speed(measurement, baseline, session.hardware(cell))
-        if other is not None:
-            return replace(found, status=other.status, note=other.note)
-    return found
+        return "not_comparable", why
+    if metric.scope == "hardware" and (
+        why := verdicts.same_hardware(baseline, session.hardware(cell))
+    ):
+        return "not_comparable", why
+    if metric.is_speed and (why := verdicts.same_speed(measurement, baseline)):
+        return "invalid", why
+    return "ok", ""
 
 
 def _value(session: Session, measurement: Measurement, metric: Metric) -> Value | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from zerogate.aggregation import DEVICE_MEMORY, LaunchValues, Value, launch_values
 from zerogate.cell import Cell
-from zerogate.record import RankRecord
+from zerogate.record import PUBLISHED, RankRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +111,9 @@ def described(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
             "parameters": first.parameters,
             "dtype": first.applied.get("dtype", dtype),
             **asdict(first.recipe),
+            # Only where they are not what baselines have always been of.
+            **({"topology": first.topology} if first.topology else {}),
+            **({"weights_origin": PUBLISHED} if first.weights_origin == PUBLISHED else {}),
         },
         software=first.environment,
         quality_better=first.quality_better,

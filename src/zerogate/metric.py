@@ -1,7 +1,8 @@
 """The metric table: every number that is judged, with unit, direction, scope and tolerance.
 
 The single source for all of these. ``portable`` metrics are the same on any machine for the same
-package releases; ``hardware`` metrics are seconds and what follows from them.
+package releases; ``hardware`` metrics are seconds and what follows from them, and memory that a driver
+or the host's kernel has a part in.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ class Metric:
     absolute: float = 0.0
     series: bool = False
     budget: str | None = None
+
+    @property
+    def is_speed(self) -> bool:
+        """Whether it is seconds or follows from them: a machine that is slow today changes it."""
+        return self.scope == "hardware" and self.unit not in ("bytes", "times")
 
 
 def _bytes(name: str, title: str, **more: Any) -> Metric:
@@ -115,8 +121,30 @@ METRICS: dict[str, Metric] = {
     for metric in (
         _bytes("peak_allocated_bytes", "peak allocated"),
         # Context, kernels and libraries are in it, which change with the driver.
-        _bytes("peak_device_bytes", "peak of the process (NVML)", scope="hardware", relative=0.02),
+        _bytes(
+            "peak_device_bytes",
+            "peak of the process (NVML)",
+            scope="hardware",
+            absolute=192 * 2**20,
+        ),
         _bytes("peak_reserved_bytes", "peak reserved", scope="hardware", relative=0.02),
+        _bytes("peak_active_bytes", "peak active", scope="hardware", relative=0.02),
+        _bytes("peak_requested_bytes", "peak requested", scope="hardware", relative=0.01),
+        _bytes("pinned_bytes", "peak of pinned host memory", scope="hardware", relative=0.02),
+        Metric(
+            name="allocator_retries",
+            unit="times",
+            better="lower",
+            scope="hardware",
+            title="caches given back to make room",
+        ),
+        Metric(
+            name="allocator_ooms",
+            unit="times",
+            better="lower",
+            scope="hardware",
+            title="allocations that found no room",
+        ),
         _bytes("peak_init_bytes", "peak allocated, init"),
         _bytes("peak_first_step_bytes", "peak allocated, first step"),
         _bytes("peak_eval_bytes", "peak allocated, eval"),
@@ -187,6 +215,7 @@ METRICS: dict[str, Metric] = {
         _seconds("eval_seconds", "eval time"),
         _seconds("setup_seconds", "set-up time"),
         _rate("samples_per_second", "samples/s", "samples per second"),
+        _rate("mfu", "", "model FLOPs utilization"),
         _rate("speedup_over_ddp", "x", "speedup over DDP"),
         _rate(
             "speedup_over_ddp_at_max",

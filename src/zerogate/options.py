@@ -45,6 +45,9 @@ def add_options(parser: pytest.Parser) -> None:
     add("--device-memory", "Memory of each rank's device, like 24GiB: the budget of the largest batch "
         "(default: 24GiB on the cpu tier, where a scale model gets its share of it; the whole card "
         "on the gpu tier)", metavar="SIZE")  # fmt: skip
+    add("--share-device", "Where there are fewer CUDA devices than ranks, ranks share them: memory, "
+        "numbers and batch sizes are judged, time is not",
+        action="store_true", default=False)  # fmt: skip
     add("--launcher", "What starts ranks: forkserver, torchrun or accelerate (default: forkserver)",
         metavar="NAME", default="forkserver")  # fmt: skip
     add("--repeats", "Training launches per cell; the median is judged (default: 1; 3 when "
@@ -135,6 +138,7 @@ def read_options(config: pytest.Config, selection: Selection) -> Options:
         data_folder=_data_folder(config, selection),
         device_memory_bytes=_device_memory(config.getoption("zerogate_device_memory")),
         deadline_seconds=_deadline(config),
+        share_device=config.getoption("zerogate_share_device"),
         resume=config.getoption("zerogate_resume"),
     )
 

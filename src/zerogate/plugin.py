@@ -17,7 +17,7 @@ import pytest
 
 from zerogate.cell import TIERS, Cell
 from zerogate.config_file import ConfigError
-from zerogate.devices.cards import cuda_device_names
+from zerogate.devices.cards import cuda_devices
 from zerogate.gate import STATUS_PROPERTY
 from zerogate.interrupts import end_like_ctrl_c
 from zerogate.options import (
@@ -105,7 +105,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _deselect(config, items, lambda item: "cell" in _params(item) and not _cells([item]))
     if not _cells(items):
         return
-    if not config.option.markexpr and not cuda_device_names():
+    if not config.option.markexpr and not cuda_devices():
         # Nobody named a tier: the cells that this machine can run.
         _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
     named = f"{config.option.markexpr} {config.option.keyword} {config.args}"

@@ -7,8 +7,7 @@ checks these same dataclasses strictly.
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +21,11 @@ STRICT: Strict = {"extra": "forbid", "strict": True}
 Outcome = Literal["ok", "oom", "error"]
 Purpose = Literal["training", "probe"]
 BatchKind = Literal["train", "eval"]
+PUBLISHED = "published"
+"""The origin of weights that are not random."""
+
+SHARED_DEVICE = "shared_device"
+"""The topology of ranks that run together on one device."""
 OTHER_COLLECTIVE = "other_collective"
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", OTHER_COLLECTIVE)
 """The kinds that are counted apart."""
@@ -65,7 +69,11 @@ class Probed:
     rank holds before the model; ``forward_bytes`` what is held when the forward pass is done: it rises
     with every sample from the first, where the peak may be that of a bucket or of the optimizer step.
     ``step_seconds`` of each optimizer step (of the evaluation).
-    ``allocator_retries``: how often the allocator gave back its cache to make it fit.
+    ``allocator_retries``: how often the allocator gave its cache back to make room;
+    ``allocator_ooms``: how often that was not enough; ``pinned_bytes``: the peak of pinned host memory.
+
+    The rest is the controller's to fill in: ``peak_bytes`` is all that the process had, by ``source``
+    (``devices.ladder``), ``driver_bytes`` what the driver kept, ``troubles`` why seconds mean nothing.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -118,6 +126,7 @@ class Job:
     after so many and nothing is evaluated. ``preload`` are functions that a rank calls first,
     ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is
     what a full-size cell may use on each rank's device; a scale model gets its share of it.
+    ``shared_devices``: on how many devices more ranks run together; 0 where each has its own.
     """
 
     run: str
@@ -142,22 +151,35 @@ class Job:
     preload: tuple[str, ...] = ()
     probe: ProbeRequest | None = None
     device_memory_bytes: int | None = None
+    shared_devices: int = 0
     schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseMemory:
-    """Device memory of one rank in one phase, above what it held before the model was built."""
+    """Device memory of one rank in one phase, above what it held before the model was built.
+
+    A card's allocator also tells, in all, the peaks of what was asked for (``requested``), of blocks
+    in use, those that wait for a stream included (``active``), and of what it took from the driver
+    (``reserved``); torch.cuda.memory_stats says what they mean. The counting allocator has none of
+    these: 0.
+    """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
 
     peak_allocated_bytes: int
     live_bytes: int
+    peak_requested_bytes: int = 0
+    peak_active_bytes: int = 0
+    peak_reserved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """The CUDA device that a rank ran on, and the most that its allocator had reserved there.
+
+    ``allocator_retries``: how often the allocator gave its cache back to make room; ``allocator_ooms``:
+    how often that was not enough; ``pinned_bytes``: the peak of pinned host memory.
 
     The rest is the controller's to fill in: ``peak_bytes`` is all that the process had, by ``source``
     (``devices.ladder``), ``driver_bytes`` what the driver kept, ``troubles`` why seconds mean nothing.
@@ -168,6 +190,10 @@ class Device:
     uuid: str
     pid: int
     peak_reserved_bytes: int
+    name: str = ""
+    allocator_retries: int = 0
+    allocator_ooms: int = 0
+    pinned_bytes: int = 0
     peak_bytes: int = 0
     driver_bytes: int = 0
     source: str = ""
@@ -200,7 +226,8 @@ class RankRecord:
     held when it is done, without data. Per-epoch tuples have one entry per epoch. ``quality`` is
     rank 0's. ``applied`` is what the engine reports it runs. Samples that no rank drew in an epoch
     are missed; those drawn again, beyond what fills the last global batch, repeated. A probe has
-    ``probed``, the sizes that fit, and ``probing``, the one it tried last (0: none yet).
+    ``probed``, the sizes that fit, and ``probing``, the one it tried last (0: none yet). ``topology``
+    is said where ranks share a device: their seconds then mean nothing.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -216,6 +243,7 @@ class RankRecord:
     applied: dict[str, Any] = field(default_factory=dict)
     workload_version: int = 0
     data_origin: str = ""
+    weights_origin: str = ""
     parameters: int = 0
     recipe: Recipe | None = None
     quality_better: dict[str, str] = field(default_factory=dict)
@@ -243,6 +271,7 @@ class RankRecord:
     samples_repeated: int = 0
     eval_samples_miscounted: int = 0
     budget_bytes: int = 0
+    topology: str = ""
     probed: tuple[Probed, ...] = ()
     probing: int = 0
 
@@ -263,35 +292,3 @@ def read_job(path: Path) -> Job:
     if values["probe"] is not None:
         values["probe"] = ProbeRequest(**values["probe"])
     return Job(**values)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` (a dataclass or JSON-able) so that a reader sees all of it or nothing."""
-    text = json.dumps(value if isinstance(value, dict) else asdict(value), indent=1)
-    write_text(path, text + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` atomically; the data is on the disk before the name is."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # A full disk does not say which file it was.
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is on the disk too, and not only in memory."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -125,14 +125,14 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         metric = metric_named(name, measurement.quality_better)
         if judge(measurement.cell, metric, kept[name].value, entry).status == "ok":
             kept[name] = entry
-        elif metric.scope == "hardware":
+        elif metric.is_speed:
             slower_or_faster = True
     if slower_or_faster:
         # Seconds belong together, and to the speed that the machine had when they were taken.
         kept |= {
             name: entry
             for name, entry in new.metrics.items()
-            if metric_named(name, measurement.quality_better).scope == "hardware"
+            if metric_named(name, measurement.quality_better).is_speed
         }
         return replace(new, metrics=kept)
     if kept == old.metrics:

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from zerogate.atomic import write_json
 from zerogate.config_file import ConfigError
 from zerogate.launch.launcher import Ended
-from zerogate.record import STRICT, Job, Strict, job_path, read_job, write_json
+from zerogate.record import STRICT, Job, Strict, job_path, read_job
 from zerogate.validated import from_json
 
 ENDED = "ended.json"

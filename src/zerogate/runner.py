@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from zerogate.atomic import write_json
 from zerogate.cell import Cell
 from zerogate.deadline import Deadlines
-from zerogate.devices.cards import cuda_device_names, cuda_device_uuids
+from zerogate.devices.cards import Card, cuda_devices
 from zerogate.devices.host import oom_kills
 from zerogate.devices.nvml import DeviceWatch
+from zerogate.devices.room import shortage
 from zerogate.launch import shared_memory
-from zerogate.launch.device_use import with_device_use
+from zerogate.launch.device_use import Readings, readings_path, with_device_use
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
 from zerogate.launch.exclusive import alone_on
 from zerogate.launch.idle import IdleLevels
@@ -29,7 +31,7 @@ from zerogate.launch.outcome import collect
 from zerogate.launch.refused import disk_named, named
 from zerogate.launch.watch import Watch
 from zerogate.made_under import folder_state, made_under
-from zerogate.record import Job, ProbeRequest, RankRecord, job_path, record_path, write_json
+from zerogate.record import Job, ProbeRequest, RankRecord, job_path, record_path
 from zerogate.resume import Kept
 from zerogate.strategy import Strategy, read_strategy
 
@@ -52,6 +54,7 @@ class Options:
     data_folder: Path | None
     deadline_seconds: float | None
     device_memory_bytes: int | None = None
+    share_device: bool = False
     resume: bool = False
 
 
@@ -96,12 +99,27 @@ class Runner:
 
         Builds what must be compiled for it, once.
         """
-        if cell.tier == "gpu":
-            found = len(cuda_device_names())
-            if found < cell.world_size:
-                plural = "s" if cell.world_size != 1 else ""
-                return f"needs {cell.world_size} CUDA device{plural}, found {found}"
+        if cell.tier == "gpu" and (why := self._no_room(cell)):
+            return why
         return self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier).absent
+
+    def devices(self, cell: Cell) -> tuple[Card, ...]:
+        """The CUDA devices that the cell's ranks run on; empty on the cpu tier."""
+        return cuda_devices()[: cell.world_size] if cell.tier == "gpu" else ()
+
+    def shares_devices(self, cell: Cell) -> bool:
+        """Whether ranks of the cell run together on a device."""
+        return self.options.share_device and 0 < len(self.devices(cell)) < cell.world_size
+
+    def _no_room(self, cell: Cell) -> str:
+        found = len(self.devices(cell))
+        if found < cell.world_size and not self.shares_devices(cell):
+            plural = "s" if cell.world_size != 1 else ""
+            remedy = "; --share-device lets ranks share" if found else ""
+            return f"needs {cell.world_size} CUDA device{plural}, found {found}{remedy}"
+        workload = self.options.root / "workloads" / f"{cell.workload}.py"
+        folder = self.options.report_folder
+        return shortage(workload, self.strategy(cell), cell.world_size, folder)
 
     def launch(self, cell: Cell, index: int, of: int) -> tuple[RankRecord, ...]:
         """Launch ``cell`` for training; the records of its ranks, all ok.
@@ -166,7 +184,7 @@ class Runner:
     def _run(self, job: Job, folder: Path, command: str) -> tuple[RankRecord, ...]:
         """Have the launcher start the job's ranks, alone on their devices."""
         cell = job.cell
-        cards = cuda_device_uuids()[: cell.world_size] if cell.tier == "gpu" else ()
+        cards = [card.uuid for card in self.devices(cell)]
         say = partial(self._say, cell)
         with named(cell, command), alone_on(cards or ["cpu"], say):
             self._idle.await_idle(cards, say)
@@ -190,8 +208,11 @@ class Runner:
                     self._kept.keep(folder, ended)
                 raise
             seen = with_device_use(records, watched.devices)
-            for record in seen if watched.devices else ():
-                write_json(record_path(folder, record.rank), record)
+            if watched.devices:
+                found = Readings(origin="recorded", devices=watched.devices)
+                write_json(readings_path(folder), found)
+                for record in seen:
+                    write_json(record_path(folder, record.rank), record)
             self._kept.keep(folder, ended)
         return seen
 
@@ -213,6 +234,7 @@ class Runner:
             {
                 "--launcher": self.options.launcher,
                 "--device-memory": "default" if memory is None else str(memory),
+                "--share-device": str(self.options.share_device),
                 "--data-dir": folder_state(data) if data else "generated",
             },
         )
@@ -220,6 +242,7 @@ class Runner:
     def _job(self, cell: Cell, folder: Path) -> Job:
         root = self.options.root
         real = self.options.data_folder
+        shares = self.shares_devices(cell)
         return Job(
             run=self._kept.run_id,
             launch_id=f"{cell.id}-{os.getpid()}-{time.time_ns()}",
@@ -235,6 +258,9 @@ class Runner:
             record_folder=str(folder),
             root_folder=str(root),
             controller_pid=os.getpid(),
+            shared_devices=len(self.devices(cell)) if shares else 0,
+            # Who shares keeps to its share in training too.
+            device_memory_bytes=self.options.device_memory_bytes if shares else None,
         )
 
     def _launcher_for(self, cell: Cell) -> Launcher:
@@ -255,6 +281,8 @@ class Runner:
         )
         if self.options.device_memory_bytes is not None:
             command += f" --device-memory {self.options.device_memory_bytes}"
+        if self.options.share_device:
+            command += " --share-device"
         if self.options.data_folder:
             command += f" --data-dir={shlex.quote(str(self.options.data_folder))}"
         return command

@@ -64,7 +64,11 @@ class Session:
 
     def hardware(self, cell: Cell) -> str:
         """The key of the machine that seconds of this cell belong to."""
-        return host_key() if cell.tier == "cpu" else cards_key(cell.world_size)
+        if cell.tier == "cpu":
+            return host_key()
+        if self.runner.shares_devices(cell):
+            return f"{cards_key(len(self.runner.devices(cell)))}-shared"
+        return cards_key(cell.world_size)
 
     # Measuring
 

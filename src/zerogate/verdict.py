@@ -154,29 +154,24 @@ def comparable(measurement: Measurement, baseline: CellBaseline) -> str:
     return f"the baseline is of other settings ({'; '.join(differing)})" if differing else ""
 
 
-def same_speed(measurement: Measurement, baseline: CellBaseline, hardware: str) -> Verdict | None:
-    """None when seconds may be held to the baseline's; else a verdict to take for every such metric.
+def same_hardware(baseline: CellBaseline, hardware: str) -> str:
+    """Why what depends on the hardware cannot be held to the baseline; empty when it can."""
+    recorded = baseline.provenance.hardware
+    return "" if recorded == hardware else f"recorded on {recorded}, this is {hardware}"
 
-    Its cell and metric are to be replaced.
-    """
 
-    def verdict(status: Status, note: str) -> Verdict:
-        return Verdict(cell=measurement.cell, metric="", status=status, unit="", note=note)
-
+def same_speed(measurement: Measurement, baseline: CellBaseline) -> str:
+    """Why seconds say nothing of the stack, on the same hardware; empty when they do."""
     recorded = baseline.provenance
-    if recorded.hardware != hardware:
-        return verdict("not_comparable", f"recorded on {recorded.hardware}, this is {hardware}")
     if measurement.troubles:
-        why = "; ".join(dict.fromkeys(measurement.troubles))
-        return verdict("invalid", f"seconds not judged: {why}")
+        return f"seconds not judged: {'; '.join(dict.fromkeys(measurement.troubles))}"
     change = change_of(measurement.canary_seconds, recorded.canary_seconds)
     if abs(change) <= CANARY_LIMIT:
-        return None
-    return verdict(
-        "invalid",
+        return ""
+    return (
         f"seconds not judged: this machine is {_times(change)} than when the baseline was "
         f"recorded (a fixed piece of work takes {measurement.canary_seconds * 1e3:.2f} ms, then "
-        f"{recorded.canary_seconds * 1e3:.2f} ms)",
+        f"{recorded.canary_seconds * 1e3:.2f} ms)"
     )
 
 

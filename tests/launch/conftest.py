@@ -13,13 +13,14 @@ import platformdirs
 import psutil
 import pytest
 
+from zerogate.atomic import write_json
 from zerogate.cell import Cell
 from zerogate.deadline import Deadlines
 from zerogate.launch import process_tree
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Ended, Launcher
-from zerogate.record import Job, job_path, write_json
+from zerogate.record import Job, job_path
 from zerogate.runner import Options
 from zerogate.session import Session
 

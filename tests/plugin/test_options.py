@@ -9,7 +9,7 @@ import pytest
 OPTIONS = {
     "--strategy", "--workload", "--world-size", "--launcher", "--repeats", "--data-dir",
     "--baseline-dir", "--update-baselines", "--reason", "--missing-baseline", "--report-dir",
-    "--device-memory", "--resume",
+    "--device-memory", "--resume", "--share-device",
 }  # fmt: skip
 
 

@@ -20,6 +20,17 @@ def test_memory(gate, metric):
 
 
 @pytest.mark.tiers("gpu")
-@pytest.mark.parametrize("metric", ["peak_device_bytes", "peak_reserved_bytes"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "peak_device_bytes",
+        "peak_reserved_bytes",
+        "peak_active_bytes",
+        "peak_requested_bytes",
+        "pinned_bytes",
+        "allocator_retries",
+        "allocator_ooms",
+    ],
+)
 def test_device_memory(gate, metric):
     gate(metric)

@@ -9,14 +9,27 @@ from types import SimpleNamespace
 import pytest
 
 from zerogate.devices import cards
-from zerogate.devices.cards import cards_key, cuda_device_names, cuda_device_uuids
+from zerogate.devices.cards import cards_key, cuda_devices
 from zerogate.devices.cards import driver as nvidia_driver
 
 H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-80GB"
 
+RTX = "NVIDIA GeForce RTX(TM) 4090 "
+MEMORY_BYTES = {H200: 150_754_820_096, A100: 85_899_345_920, RTX: 25_757_220_864}
+"""As drivers tell it, after what nvidia-smi shows of these cards: 143771, 81920 and 24564 MiB."""
+
+MIG, MIG_NAME = "MIG-5c89", "NVIDIA H200 MIG 1g.18gb"
 LOST = "a card that fell off the bus"
 
 Driver = Callable[..., list[str]]
+
+
+def names() -> tuple[str, ...]:
+    return tuple(card.name for card in cuda_devices())
+
+
+def uuids() -> tuple[str, ...]:
+    return tuple(card.uuid for card in cuda_devices())
 
 
 @pytest.fixture(autouse=True)
@@ -49,15 +62,25 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
                 raise NVMLError
             return index
 
+        def slice_of(uuid: str) -> str:
+            if uuid != MIG:
+                raise NVMLError
+            return uuid
+
+        def memory(handle: int | str) -> int:
+            return 10_200_547_328 if isinstance(handle, str) else MEMORY_BYTES[names[handle]]
+
         fake = SimpleNamespace(
             NVMLError=NVMLError,
             nvmlInit=start,
             nvmlShutdown=lambda: asked.append("stop"),
             nvmlDeviceGetCount=lambda: len(names),
             nvmlDeviceGetHandleByIndex=handle,
-            nvmlDeviceGetName=lambda handle: names[handle],
+            nvmlDeviceGetHandleByUUID=slice_of,
+            nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=memory(handle)),
+            nvmlDeviceGetName=lambda handle: names[handle] if handle != MIG else MIG_NAME,
             nvmlSystemGetDriverVersion=lambda: "580.1",
-            nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}",
+            nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}" if handle != MIG else MIG,
         )
         monkeypatch.setitem(sys.modules, "pynvml", fake)
         return asked
@@ -67,19 +90,19 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 def test_devices_are_told_by_name_and_the_driver_is_let_go(driver: Driver) -> None:
     asked = driver(H200, H200)
-    assert cuda_device_names() == (H200, H200)
+    assert names() == (H200, H200)
     assert asked == ["start", "stop"]
 
 
 def test_the_driver_is_asked_once(driver: Driver) -> None:
     asked = driver(H200)
-    assert cuda_device_names() == cuda_device_names()
+    assert cuda_devices() == cuda_devices()
     assert asked.count("start") == 1
 
 
 def test_without_a_driver_there_are_no_devices(driver: Driver) -> None:
     asked = driver(H200, broken=True)
-    assert cuda_device_names() == ()
+    assert names() == ()
     assert asked == ["start"]
 
 
@@ -90,7 +113,12 @@ def test_without_a_driver_there_are_no_devices(driver: Driver) -> None:
         pytest.param("0", (H200,), id="the first"),
         pytest.param("0,1", (H200, H200), id="both"),
         pytest.param(" 0 , 1 ", (H200, H200), id="with spaces"),
-        pytest.param("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", (H200,), id="by UUID"),
+        pytest.param("GPU-1", (H200,), id="by UUID"),
+        pytest.param("GPU-", (), id="by a UUID of two"),
+        pytest.param("GPU-8932f937", (), id="by another machine's UUID"),
+        pytest.param("0,GPU-0", (), id="one twice: none"),
+        pytest.param("MIG-5c89", (MIG_NAME,), id="a slice"),
+        pytest.param("MIG-0", (), id="another machine's slice"),
         pytest.param("-1", (), id="minus one: none"),
         pytest.param(
             "0,-1,1",
@@ -105,7 +133,7 @@ def test_only_visible_devices_count(
 ) -> None:
     driver(H200, H200)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert cuda_device_names() == expected
+    assert names() == expected
 
 
 def test_the_visible_device_is_the_one_named(
@@ -113,16 +141,16 @@ def test_the_visible_device_is_the_one_named(
 ) -> None:
     driver(A100, H200)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert cuda_device_names() == (H200,)
+    assert names() == (H200,)
 
 
 @pytest.mark.parametrize(
     ("names", "world_size", "expected"),
     [
-        pytest.param([H200, H200], 2, "nvidia-h200-x2", id="two"),
-        pytest.param([H200] * 8, 4, "nvidia-h200-x4", id="some of eight"),
-        pytest.param([A100], 1, "nvidia-a100-sxm4-80gb-x1", id="with a hyphen"),
-        pytest.param(["NVIDIA GeForce RTX(TM) 4090 "], 1, "nvidia-geforce-rtx-tm-4090-x1", id="®"),
+        pytest.param([H200, H200], 2, "nvidia-h200-141g-x2", id="two"),
+        pytest.param([H200] * 8, 4, "nvidia-h200-141g-x4", id="some of eight"),
+        pytest.param([A100], 1, "nvidia-a100-sxm4-80gb-80g-x1", id="with a hyphen"),
+        pytest.param([RTX], 1, "nvidia-geforce-rtx-tm-4090-24g-x1", id="®"),
         pytest.param([], 2, "no-gpu-x2", id="none"),
     ],
 )
@@ -134,7 +162,7 @@ def test_the_key_is_a_slug_of_model_and_number(
 
 
 @pytest.mark.parametrize(
-    ("setting", "uuids"),
+    ("setting", "expected"),
     [
         pytest.param(None, ("GPU-0", "GPU-1", "GPU-2"), id="all"),
         pytest.param("2,0", ("GPU-2", "GPU-0"), id="by number"),
@@ -143,12 +171,12 @@ def test_the_key_is_a_slug_of_model_and_number(
     ],
 )
 def test_what_is_locked_is_the_device_and_not_its_place(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch, setting: str | None, uuids: tuple[str, ...]
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, setting: str | None, expected: tuple[str, ...]
 ) -> None:
     driver(H200, H200, H200)
     if setting is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
-    assert cuda_device_uuids() == uuids
+    assert uuids() == expected
 
 
 def test_the_driver_says_its_version_or_why_not(driver: Driver) -> None:
@@ -161,5 +189,5 @@ def test_the_driver_says_its_version_or_why_not(driver: Driver) -> None:
 
 def test_a_lost_card_is_no_device(driver: Driver) -> None:
     driver(H200, LOST, A100)
-    assert cuda_device_names() == (H200, A100)
-    assert cuda_device_uuids() == ("GPU-0", "GPU-2")
+    assert names() == (H200, A100)
+    assert uuids() == ("GPU-0", "GPU-2")

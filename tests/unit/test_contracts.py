@@ -82,6 +82,7 @@ def test_ranks_import_nothing_of_the_controllers(path: Path) -> None:
     assert not packages(path) & (SLOW | {"pytest"})
     ours = {name for name in imported(path) if name.startswith("zerogate.")}
     assert {name for name in ours if not name.startswith("zerogate.rank")} <= {
+        "zerogate.atomic",
         "zerogate.cell",
         "zerogate.heartbeat",
         "zerogate.record",

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from records import PROVENANCE, a_job, a_measurement, a_record
 
+from zerogate.atomic import write_json
 from zerogate.baseline import CellBaseline, MetricBaseline, of_measurement
 from zerogate.deadline import FLOOR_SECONDS, LAUNCH_SECONDS, Deadlines, deadlines
 from zerogate.heartbeat import Heartbeat, Pulse, heartbeat_path
 from zerogate.launch.watch import Watch, read_heartbeat
-from zerogate.record import record_path, write_json
+from zerogate.record import record_path
 
 PHASED = Deadlines(launch=100.0, phases={"set-up": 30.0, "train": 5.0, "eval": 10.0})
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from records import PROVENANCE, a_cell, a_measurement, a_record
 
-from zerogate.baseline import of_measurement
+from zerogate.atomic import write_json
+from zerogate.baseline import MetricBaseline, of_measurement
 from zerogate.devices.ladder import Reading
 from zerogate.devices.nvml import Watched
 from zerogate.launch.device_use import with_device_use
 from zerogate.launch.outcome import read_record
 from zerogate.measurement import measure
-from zerogate.record import Device, RankRecord, record_path, write_json
-from zerogate.verdict import same_speed
+from zerogate.metric import METRICS
+from zerogate.record import Device, RankRecord, record_path
+from zerogate.verdict import judge, same_speed
 
 GIB = 2**30
 UUID = "7f6c-01"
@@ -99,10 +101,20 @@ def test_seconds_of_a_troubled_launch_are_invalid(troubled: bool) -> None:
     if troubled:
         trouble = "rank 0: the device was throttled (hw_thermal)"
         own = replace(own, launches=(replace(own.launches[0], troubles=(trouble,)),))
-    found = same_speed(own, baseline, PROVENANCE.hardware)
-    if troubled:
-        assert found is not None
-        assert found.status == "invalid"
-        assert "throttled (hw_thermal)" in found.note
-    else:
-        assert found is None
+    found = same_speed(own, baseline)
+    assert ("throttled (hw_thermal)" in found) == troubled
+    assert bool(found) == troubled
+
+
+@pytest.mark.parametrize(
+    ("extra_mib", "status"),
+    [(256, "regressed"), (128, "ok"), (-128, "ok"), (-256, "improved")],
+)
+@pytest.mark.parametrize("peak_gib", [2, 24, 140])
+def test_an_extra_allocation_of_256_mib_is_caught_on_any_card(
+    peak_gib: int, extra_mib: int, status: str
+) -> None:
+    peak = peak_gib * GIB
+    baseline = MetricBaseline(value=peak, spread=0.0, launches=(peak,) * 3)
+    metric = METRICS["peak_device_bytes"]
+    assert judge(a_cell(), metric, peak + extra_mib * 2**20, baseline).status == status

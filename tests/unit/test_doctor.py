@@ -12,6 +12,7 @@ import pytest
 
 from zerogate import doctor
 from zerogate.__main__ import main
+from zerogate.devices.cards import Card
 from zerogate.doctor import Finding, blocks, examine, report
 
 
@@ -23,7 +24,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         torch='["13.0", true, [2, 28, 3]]',
     )  # fmt: skip
     monkeypatch.setattr(doctor, "driver", lambda: (told.version, told.why))
-    monkeypatch.setattr(doctor, "cuda_device_names", lambda: told.names)
+    monkeypatch.setattr(doctor, "cuda_devices", lambda: [Card(name, "", 0) for name in told.names])
     monkeypatch.setattr(doctor, "_ask_torch", lambda: told.torch)
     return told
 

@@ -11,6 +11,7 @@ from records import a_cell
 
 from zerogate import runner
 from zerogate.deadline import deadlines
+from zerogate.devices.cards import Card
 from zerogate.devices.ladder import Reading
 from zerogate.launch import idle
 from zerogate.launch.errors import LauncherFailedError, RankCrashedError
@@ -121,7 +122,7 @@ class NoRanks:
 def test_a_launch_waits_for_it(
     device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "cuda_device_uuids", lambda: (DEVICE,))
+    monkeypatch.setattr(runner, "cuda_devices", lambda: (Card("NVIDIA H200", DEVICE, 141 * GIB),))
     monkeypatch.setattr(idle, "WAIT_SECONDS", 0.0)
     launcher = NoRanks()
     asked = runner.Options(

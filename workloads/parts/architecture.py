@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 from zerogate.cell import Tier
 
@@ -23,6 +23,18 @@ def model_config(name: str, tier: Tier, scale: Mapping[str, Any]) -> PretrainedC
         fields.update(scale)
     config: PretrainedConfig = AutoConfig.for_model(**fields)
     return config
+
+
+def published_model(auto_class: Any, folder: Path, **settings: Any) -> Any:
+    """A model of ``auto_class`` with the weights in ``folder``, in fp32 whatever they are stored in."""
+    return auto_class.from_pretrained(folder, dtype=torch.float32, **settings)
+
+
+def published_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer that the weights in ``folder`` were trained with."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    found: PreTrainedTokenizerFast = tokenizer
+    return found
 
 
 def fresh_model(auto_class: Any, config: PretrainedConfig) -> Any:

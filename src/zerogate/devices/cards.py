@@ -5,82 +5,96 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A CUDA device: a card, or a MIG slice of one. ``total_bytes`` with what the driver keeps."""
+
+    name: str
+    uuid: str
+    total_bytes: int
 
 
 @functools.cache
-def _asked() -> tuple[str, str, tuple[tuple[str, str], ...]]:
-    """The driver's version, or why it does not answer, and name and UUID of each of its devices."""
+def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
+    """The driver's version, or why it does not answer, and the devices that CUDA would show with
+    CUDA_VISIBLE_DEVICES at ``setting``.
+    """
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         return "", str(error), ()
-    devices = []
     try:
+        cards = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             with suppress(pynvml.NVMLError):  # A card that fell off the bus is no device.
-                one = pynvml.nvmlDeviceGetHandleByIndex(index)
-                name, uuid = pynvml.nvmlDeviceGetName(one), pynvml.nvmlDeviceGetUUID(one)
-                devices.append((str(name), str(uuid)))
-        return str(pynvml.nvmlSystemGetDriverVersion()), "", tuple(devices)
+                cards.append(_card(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)))
+        version = str(pynvml.nvmlSystemGetDriverVersion())
+        return version, "", tuple(cards if setting is None else _shown(pynvml, cards, setting))
     except pynvml.NVMLError as error:
         return "", str(error), ()
     finally:
         pynvml.nvmlShutdown()
 
 
+def _card(pynvml: Any, handle: Any) -> Card:
+    return Card(
+        name=str(pynvml.nvmlDeviceGetName(handle)),
+        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+        total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+    )
+
+
+def _shown(pynvml: Any, cards: Sequence[Card], setting: str) -> list[Card]:
+    """Those of the machine's devices that CUDA shows, in its order; it stops at the first entry that
+    is no device, and shows none where one is named twice. A UUID may be cut short where that is still
+    one device's.
+    """
+    shown: list[Card] = []
+    for entry in filter(None, (part.strip() for part in setting.split(","))):
+        found: list[Card] = []
+        if entry.startswith("MIG-"):  # A slice is no device of its own to NVML's count.
+            with suppress(pynvml.NVMLError):
+                found = [_card(pynvml, pynvml.nvmlDeviceGetHandleByUUID(entry))]
+        elif entry.startswith("GPU-"):
+            found = [card for card in cards if card.uuid.startswith(entry)]
+        elif entry.isascii() and entry.isdecimal():
+            found = list(cards[int(entry) :][:1])
+        if len(found) != 1:
+            break
+        if found[0] in shown:
+            return []
+        shown += found
+    return shown
+
+
 def driver() -> tuple[str, str]:
     """The NVIDIA driver's version and "", or "" and why it does not answer."""
-    version, why, _ = _asked()
+    version, why, _ = _asked(os.environ.get("CUDA_VISIBLE_DEVICES"))
     return version, why
 
 
-def _devices() -> tuple[tuple[str, str], ...]:
-    """Name and UUID of each of the machine's devices; empty without a driver."""
-    return _asked()[2]
+def cuda_devices() -> tuple[Card, ...]:
+    """The devices that CUDA would show; empty without a driver."""
+    return _asked(os.environ.get("CUDA_VISIBLE_DEVICES"))[2]
 
 
-def cuda_device_names() -> tuple[str, ...]:
-    """Names of the devices that CUDA would show; empty without a driver."""
-    return _visible([name for name, _ in _devices()], os.environ.get("CUDA_VISIBLE_DEVICES"))
+def cards_key(number: int) -> str:
+    """``nvidia-h200-141g-x2``: model and memory of ``number`` devices, from fields that never change.
 
-
-def cuda_device_uuids() -> tuple[str, ...]:
-    """UUIDs of the devices that CUDA would show; empty without a driver."""
-    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = _visible([uuid for _, uuid in _devices()], setting)
-    entries = [part.strip() for part in (setting or "").split(",") if part.strip()]
-    named = {
-        index: entry for index, entry in enumerate(entries) if entry.startswith(("GPU-", "MIG-"))
-    }
-    return tuple(named.get(index, uuid) for index, uuid in enumerate(found))
-
-
-def _visible(names: list[str], setting: str | None) -> tuple[str, ...]:
-    """Those of the machine's devices that CUDA shows, in its order.
-
-    CUDA stops at the first entry that is no device. UUIDs are counted, not looked up.
+    Memory is rounded up to GiB, which gives what is printed on cards: some of it is kept by ECC.
     """
-    if setting is None:
-        return tuple(names)
-    shown: list[str] = []
-    for entry in filter(None, (part.strip() for part in setting.split(","))):
-        if entry.startswith(("GPU-", "MIG-")):
-            index = len(shown)
-        elif entry.isdigit():
-            index = int(entry)
-        else:
-            break
-        if index >= len(names):
-            break
-        shown.append(names[index])
-    return tuple(shown)
-
-
-def cards_key(world_size: int) -> str:
-    """``nvidia-h200-x2``: the first ``world_size`` devices, from fields that never change."""
-    names = cuda_device_names()
-    model = re.sub(r"[^a-z0-9]+", "-", (names[0] if names else "no-gpu").lower()).strip("-")
-    return f"{model}-x{world_size}"
+    devices = cuda_devices()
+    if not devices:
+        return f"no-gpu-x{number}"
+    model = re.sub(r"[^a-z0-9]+", "-", devices[0].name.lower()).strip("-")
+    return f"{model}-{-(-devices[0].total_bytes // GIB)}g-x{number}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from zerogate.devices.ladder import OnDevice, device_use, throttled
 from zerogate.devices.nvml import Watched
@@ -61,3 +63,17 @@ def _device(watched: Mapping[str, Watched], uuid: str) -> Watched | None:
     """NVML's UUIDs begin with what they are of, torch's do not."""
     plain = uuid.removeprefix("GPU-").removeprefix("MIG-")
     return next((one for name, one in watched.items() if name.endswith(plain)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """What NVML told while a launch ran, by UUID: beside the records of its ranks, so that both can be
+    replayed where there is no card. ``origin`` tells a machine's answers from a person's.
+    """
+
+    origin: Literal["recorded", "hand-made"]
+    devices: dict[str, Watched]
+
+
+def readings_path(folder: Path) -> Path:
+    return folder / "nvml.json"

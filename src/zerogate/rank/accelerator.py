@@ -20,6 +20,9 @@ from zerogate.rank.scale import scale_deepspeed
 from zerogate.rank.workload import Workload
 from zerogate.record import Job
 
+SHARING_NCCL = (2, 30)
+"""The first that lets ranks share a device; gloo carries CUDA tensors instead, through the host."""
+
 COLLECTIVE_TIMEOUT = timedelta(seconds=180)
 
 
@@ -40,12 +43,12 @@ def build_accelerator(job: Job, workload: Workload) -> Accelerator:
         deepspeed_plugin=_deepspeed_plugin(job, workload) if deepspeed else None,
         fsdp_plugin=_fsdp_plugin(workload) if fsdp else None,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=job.seed),
-        kwargs_handlers=[_process_group(tier)],
+        kwargs_handlers=[_process_group(tier, shared=job.shared_devices > 0)],
     )
 
 
-def _process_group(tier: Tier) -> InitProcessGroupKwargs:
-    if tier == "gpu":
+def _process_group(tier: Tier, *, shared: bool) -> InitProcessGroupKwargs:
+    if tier == "gpu" and not (shared and torch.cuda.nccl.version() < SHARING_NCCL):
         return InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)
     # Without a named backend Accelerate >= 1.13 believes it is alone while DeepSpeed runs N ranks.
     return InitProcessGroupKwargs(backend="gloo", timeout=COLLECTIVE_TIMEOUT)

@@ -7,8 +7,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from zerogate.atomic import write_json
 from zerogate.heartbeat import Pulse
-from zerogate.record import SCHEMA_VERSION, Failure, Job, RankRecord, record_path, write_json
+from zerogate.record import SCHEMA_VERSION, Failure, Job, RankRecord, record_path
 from zerogate.secret import masked
 
 

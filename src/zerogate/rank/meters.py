@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 
 from zerogate.rank.allocator import CountingAllocator
-from zerogate.record import Device, Phase, PhaseMemory
+from zerogate.record import Phase, PhaseMemory
 
 
 class MemoryMeter(Protocol):
@@ -28,6 +28,7 @@ class MemoryMeter(Protocol):
 
     def live_bytes(self) -> int: ...
     def peak_bytes(self) -> int: ...
+    def further_peaks(self) -> dict[str, int]: ...
     def reset_peak(self) -> None: ...
     def set_budget(self, size_bytes: int) -> None: ...
     def retries(self) -> int: ...
@@ -48,6 +49,9 @@ class CpuMemoryMeter:
     def peak_bytes(self) -> int:
         return self._allocator.peak_bytes()
 
+    def further_peaks(self) -> dict[str, int]:
+        return {}  # Nothing is rounded, kept for a stream or cached.
+
     def reset_peak(self) -> None:
         self._allocator.reset_peak()
 
@@ -60,46 +64,6 @@ class CpuMemoryMeter:
 
     def capacity_bytes(self) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-class CudaMemoryMeter:
-    """The CUDA caching allocator's own statistics for the current device."""
-
-    source = "cuda_allocator"
-
-    def __init__(self) -> None:
-        self._most_reserved = 0
-
-    def device(self) -> Device:
-        """Where this rank runs, and what its allocator has reserved at most, in all phases."""
-        found = torch.cuda.get_device_properties(torch.cuda.current_device())
-        most = max(self._most_reserved, torch.cuda.max_memory_reserved())
-        return Device(uuid=str(found.uuid), pid=os.getpid(), peak_reserved_bytes=most)
-
-    def live_bytes(self) -> int:
-        return torch.cuda.memory_allocated()
-
-    def peak_bytes(self) -> int:
-        return torch.cuda.max_memory_allocated()
-
-    def reset_peak(self) -> None:
-        self._most_reserved = max(self._most_reserved, torch.cuda.max_memory_reserved())
-        torch.cuda.reset_peak_memory_stats()
-
-    def set_budget(self, size_bytes: int) -> None:
-        """Leave this process ``size_bytes`` of the card: for what it holds outside of the allocator
-        by now (CUDA's context, NCCL) and, with the rest, for the allocator.
-        """
-        free, total = torch.cuda.mem_get_info()
-        outside = max(0, total - free - torch.cuda.memory_reserved())
-        share = max(0.0, (size_bytes - outside) / total)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, share))
-
-    def retries(self) -> int:
-        return int(torch.cuda.memory_stats()["num_alloc_retries"])
-
-    def capacity_bytes(self) -> int:
-        return torch.cuda.mem_get_info()[1]
 
 
 class MemoryPhases:
@@ -130,9 +94,12 @@ class MemoryPhases:
         self.meter.reset_peak()
         yield
         peak = self.meter.peak_bytes() - self.floor_bytes
+        further = self.meter.further_peaks()
         self.settle()
         self.phases[name] = PhaseMemory(
-            peak_allocated_bytes=peak, live_bytes=self.meter.live_bytes() - self.floor_bytes
+            peak_allocated_bytes=peak,
+            live_bytes=self.meter.live_bytes() - self.floor_bytes,
+            **further,
         )
 
     def settle(self, *, keep: bool = False) -> None:

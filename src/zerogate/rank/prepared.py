@@ -22,6 +22,7 @@ from zerogate.rank.applied import (
     check_applied,
     check_collectives,
 )
+from zerogate.rank.cuda_memory import CudaMemoryMeter
 from zerogate.rank.environment import export_accelerate_environment, software
 from zerogate.rank.gloo import wait_for_release
 from zerogate.rank.optimizer import build_optimizer
@@ -30,7 +31,7 @@ from zerogate.rank.scale import scale_bytes
 from zerogate.rank.train import Trainer
 from zerogate.rank.weights import build_model
 from zerogate.rank.workload import Corpus, Workload, load_workload_class
-from zerogate.record import Job
+from zerogate.record import PUBLISHED, SHARED_DEVICE, Job
 
 if TYPE_CHECKING:
     from zerogate.rank.findings import Findings
@@ -72,6 +73,8 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
         quality_learned={name: quality.learned for name, quality in workload.quality.items()},
         evaluates_by_generating=workload.evaluates_by_generating,
         averages_samples=workload.averages_samples,
+        weights_origin=PUBLISHED if workload.published else "random",
+        topology=SHARED_DEVICE if job.shared_devices else "",
     )
     if job.cell.tier == "cpu" and meter is not None:
         wait_for_release(meter.live_bytes)
@@ -114,15 +117,17 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
 
 
 def _set_budget(job: Job, workload: Workload, phases: meters.MemoryPhases) -> int | None:
-    """Limit the device memory of a rank that probes, counted from what it holds before the model;
-    the limit, in bytes. Raises NotPossibleError where the device has less.
+    """Limit the device memory of a rank that probes, or shares its device, counted from what it holds
+    before the model; the limit, in bytes. Raises NotPossibleError where the device has less.
     """
-    if phases.meter is None or job.purpose != "probe":
+    if phases.meter is None or not (job.purpose == "probe" or job.shared_devices):
         return None
     capacity = phases.meter.capacity_bytes()
-    if job.device_memory_bytes is None:
+    if job.shared_devices:
+        capacity //= -(-job.cell.world_size // job.shared_devices)
+    elif job.device_memory_bytes is None:
         return capacity
-    budget = job.device_memory_bytes
+    budget = capacity if job.device_memory_bytes is None else job.device_memory_bytes
     if job.cell.tier == "cpu":
         budget = scale_bytes(budget, ratio=workload.scale_parameters / workload.full_parameters)
         capacity //= job.cell.world_size  # The ranks share what the host has.
@@ -200,8 +205,8 @@ def _workload(job: Job) -> Workload:
 
 def _memory_meter(job: Job, findings: Findings) -> meters.MemoryMeter | None:
     if job.cell.tier == "gpu":
-        findings.add(memory_source=meters.CudaMemoryMeter.source)
-        return meters.CudaMemoryMeter()
+        findings.add(memory_source=CudaMemoryMeter.source)
+        return CudaMemoryMeter()
     try:
         allocator = CountingAllocator(build(Path(os.environ["ZEROGATE_NATIVE_DIR"])))
     except AllocatorUnavailableError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from accelerate import Accelerator
 
 from zerogate.rank.workload import Workload
@@ -24,9 +25,11 @@ def build_model(workload: Workload, accelerator: Accelerator, seed: int) -> torc
         return unsharded
     from deepspeed.runtime.zero import GatheredParameters
 
+    integrations: Any = transformers.integrations
     torch.manual_seed(seed)
     with plugin.zero3_init_context_manager(enable=False):
-        reference = dict(type(model)(model.config).named_parameters())
+        integrations.unset_hf_deepspeed_config()  # The switch that this one leaves on.
+        reference = dict(workload.build_model().named_parameters())
     for name, parameter in model.named_parameters():
         with GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
             if accelerator.process_index == 0:

@@ -17,7 +17,7 @@ from pathlib import Path
 from zerogate.heartbeat import stacks_path
 from zerogate.rank.findings import Findings
 from zerogate.rank.lifeline import leave_with
-from zerogate.record import job_path, read_job
+from zerogate.record import Job, job_path, read_job
 from zerogate.secret import masked
 
 EXIT_OOM = 77
@@ -34,6 +34,7 @@ def run(folder: Path) -> int:
     job = read_job(job_path(folder))
     leave_with(job.controller_pid)
     rank = int(os.environ["RANK"])
+    share_device(job)
     # Asked for when a launch is late; kept open, since the disk may be full by then.
     stacks = stacks_path(folder, rank).open("w")
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
@@ -62,6 +63,19 @@ def run(folder: Path) -> int:
     findings.write("ok")
     stacks_path(folder, rank).unlink(missing_ok=True)  # Nobody had to ask.
     return 0
+
+
+def share_device(job: Job) -> None:
+    """Where there are more ranks than devices, give this one its device; before torch is imported.
+
+    DeepSpeed takes the device with the number LOCAL_RANK. NCCL lets ranks share one when told to, from
+    2.30 on (``rank.accelerator`` sees to older ones), and may then hang for want of multiprocessors.
+    """
+    if job.shared_devices:
+        local = int(os.environ["LOCAL_RANK"]) % job.shared_devices
+        os.environ["LOCAL_RANK"] = str(local)
+        os.environ.setdefault("NCCL_MULTI_RANK_GPU_ENABLE", "1")
+        os.environ.setdefault("NCCL_MAX_CTAS", "8")
 
 
 def _print(error: BaseException) -> None:

@@ -11,6 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -57,6 +58,9 @@ class Workload(ABC):
     scale_parameters: ClassVar[int]
     """Parameters of the scale model (cpu tier), tied ones counted once."""
 
+    repository: ClassVar[str | None] = None
+    """The hub's id of the weights that training begins with; None where it begins with random ones."""
+
     layer_classes: ClassVar[tuple[str, ...]]
     """Names of the transformer layer classes that FSDP wraps."""
 
@@ -83,9 +87,26 @@ class Workload(ABC):
     def parameters(self) -> int:
         return self.full_parameters if self.tier == "gpu" else self.scale_parameters
 
+    @cached_property
+    def published(self) -> Path | None:
+        """The folder of the published weights and their tokenizer, for real data on the gpu tier, where
+        the hub's cache (``HF_HOME``) has them. Nothing is downloaded: ranks must not disagree on it.
+        """
+        if self.repository is None or self.tier == "cpu" or self.corpus.origin == "generated":
+            return None
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(self.repository, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+
     @abstractmethod
     def build_model(self) -> torch.nn.Module:
-        """A freshly initialised model in fp32, on the CPU (or sharded as built, under ZeRO-3)."""
+        """The model in fp32, on the CPU (or sharded as built, under ZeRO-3): freshly initialised, or
+        with the ``published`` weights where there are any.
+        """
 
     @abstractmethod
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:

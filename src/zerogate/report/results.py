@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from zerogate.devices.cards import cuda_device_names
+from zerogate.atomic import write_json
+from zerogate.devices.cards import cuda_devices
 from zerogate.devices.host import host_key
 from zerogate.measurement import Measurement
-from zerogate.record import write_json
 from zerogate.report.model_states import model_states
 from zerogate.session import Session
 
@@ -63,7 +63,7 @@ def _readable(value: Any) -> Any:
 def environment(session: Session) -> dict[str, Any]:
     return {
         "host": host_key(),
-        "cuda_devices": list(cuda_device_names()),
+        "cuda_devices": [card.name for card in cuda_devices()],
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "launcher": session.options.launcher,

@@ -1,0 +1,52 @@
+"""What reading a device every 50 ms costs the one that trains on it; prints a ratio, judges nothing.
+
+tox run -e benchmarks, on a machine with a CUDA device
+"""
+
+from __future__ import annotations
+
+import statistics
+from contextlib import nullcontext
+
+import pytest
+
+from zerogate.devices.cards import cuda_devices
+
+STEPS = 200
+PAIRS = 5
+
+
+def test_steps_with_and_without_readings():
+    """Steps of matrix products on one device, in turn: A B B A and so on."""
+    if not cuda_devices():
+        pytest.skip("needs a CUDA device")
+    import torch
+
+    from zerogate.devices.nvml import DeviceWatch
+    from zerogate.rank.meters import Clock
+
+    (card, *_) = cuda_devices()
+    matrix = torch.ones(4096, 4096, device="cuda", dtype=torch.bfloat16)
+
+    def step_seconds(watched: bool) -> float:
+        with DeviceWatch([card.uuid]) if watched else nullcontext():
+            clock = Clock(torch.device("cuda"))
+            clock.mark()
+            for _ in range(STEPS):
+                for _ in range(10):
+                    matrix @ matrix
+                clock.mark()
+            return statistics.median(clock.laps())
+
+    step_seconds(watched=False)
+    order = [
+        watched for pair in range(PAIRS) for watched in ((False, True), (True, False))[pair % 2]
+    ]
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for watched in order:
+        found[watched].append(step_seconds(watched))
+    without, with_readings = (statistics.median(found[key]) for key in (False, True))
+    print(
+        f"\na step with readings every 50 ms / without: {with_readings / without:.4f} "
+        f"({with_readings * 1e3:.3f} ms / {without * 1e3:.3f} ms)"
+    )

@@ -1,0 +1,41 @@
+"""Files that a reader sees whole or not at all, on a full disk and after a crash too."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` (a dataclass or JSON-able) so that a reader sees all of it or nothing."""
+    text = json.dumps(value if isinstance(value, dict) else asdict(value), indent=1)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` atomically; the data is on the disk before the name is."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # A full disk does not say which file it was.
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk too, and not only in memory."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""What a rank measures of a CUDA device, against the device itself and against NVML.
+
+Needs one; everything else about devices is tested without (tests/unit).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device here; .ci/card runs this on one", allow_module_level=True)
+
+from zerogate.devices.cards import cuda_devices  # noqa: E402
+from zerogate.devices.nvml import DeviceWatch, readings  # noqa: E402
+from zerogate.rank.cuda_memory import CudaMemoryMeter  # noqa: E402
+from zerogate.rank.meters import Clock, MemoryPhases  # noqa: E402
+from zerogate.rank.oom import is_device_oom  # noqa: E402
+
+MIB = 2**20
+SEEN_SECONDS = 30.0
+
+
+@pytest.fixture
+def meter() -> Iterator[CudaMemoryMeter]:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    yield CudaMemoryMeter()
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
+def block(mebibytes: int) -> torch.Tensor:
+    return torch.empty(mebibytes * MIB, dtype=torch.uint8, device="cuda")
+
+
+def test_a_phase_has_its_peak_and_what_is_left(meter: CudaMemoryMeter) -> None:
+    phases = MemoryPhases(meter)
+    with phases.phase("init"):
+        kept, gone = block(64), block(32)
+        del gone
+    found = phases.phases["init"]
+    assert (found.peak_allocated_bytes, found.live_bytes) == (96 * MIB, 64 * MIB)
+    assert found.peak_requested_bytes <= 96 * MIB + meter.live_bytes()
+    assert found.peak_active_bytes >= 96 * MIB
+    assert found.peak_reserved_bytes >= found.peak_active_bytes
+    del kept
+
+
+def test_a_budget_is_a_smaller_card(meter: CudaMemoryMeter) -> None:
+    torch.zeros(1, device="cuda")
+    before = meter.device()
+    free, total = torch.cuda.mem_get_info()
+    meter.set_budget(total - free + 512 * MIB)
+    fits = block(256)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        block(512)
+    assert is_device_oom(caught.value)
+    assert meter.device().allocator_ooms == before.allocator_ooms + 1
+    del fits
+
+
+def test_pinned_memory_is_seen(meter: CudaMemoryMeter) -> None:
+    held = torch.empty(32 * MIB, dtype=torch.uint8).pin_memory()
+    assert meter.device().pinned_bytes >= held.numel()
+
+
+def test_the_device_is_the_one_that_nvml_knows(meter: CudaMemoryMeter) -> None:
+    torch.zeros(1, device="cuda")
+    own = meter.device()
+    known = [card for card in cuda_devices() if card.uuid.endswith(own.uuid)]
+    assert [card.name for card in known] == [own.name]
+
+
+def test_events_measure_what_the_device_did() -> None:
+    matrix = torch.ones(4096, 4096, device="cuda")
+    clock = Clock(torch.device("cuda"))
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    clock.mark()
+    for _ in range(20):
+        matrix @ matrix
+    clock.mark()
+    (seconds,) = clock.laps()
+    assert 0 < seconds <= time.perf_counter() - start
+
+
+def test_another_process_that_takes_256_mib_is_seen() -> None:
+    """And what NVML tells of it is at least what its allocator reserved."""
+    (card, *_) = cuda_devices()
+    before = readings([card.uuid])[card.uuid]
+    code = (
+        "import sys, torch; held = torch.empty(256 * 2**20, dtype=torch.uint8, device='cuda'); "
+        "print(torch.cuda.memory_reserved(), flush=True); sys.stdin.read()"
+    )
+    with DeviceWatch([card.uuid]) as watch:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        reserved = int(process.stdout.readline())
+        device = watch.devices[card.uuid]
+        give_up = time.monotonic() + SEEN_SECONDS
+        while (
+            max((one.used_bytes for one in device.during), default=0) < before.used_bytes + reserved
+        ):
+            assert time.monotonic() < give_up, "NVML never told of it"
+            time.sleep(0.05)
+        process.communicate("")
+    assert reserved >= 256 * MIB

@@ -1,0 +1,80 @@
+"""``.ci/card``: each part once, what was cut short again, nothing lost. Python is a shell script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PARTS = ["cuda", "sampling", "gpt2xl", "deberta", "blenderbot", "training"]
+Card = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Card:
+    """Run the script in a project of its own; ``behaves`` is what Python does with its arguments."""
+    project = tmp_path / "project"
+    (project / ".ci").mkdir(parents=True)
+    (project / "baselines").mkdir()
+    script = project / ".ci" / "card"
+    script.write_text((ROOT / ".ci" / "card").read_text())
+    python = tmp_path / "python"
+
+    def card(behaves: str = "exit 0", seconds: int = 600) -> subprocess.CompletedProcess[str]:
+        python.write_text(f'#!/usr/bin/env bash\necho "$@" >>{tmp_path}/asked\n{behaves}\n')
+        python.chmod(0o755)
+        return subprocess.run(
+            ["env", "--default-signal=INT", "bash", str(script), str(tmp_path / "out"), str(seconds)],
+            env=os.environ | {"PYTHON": str(python), "ZEROGATE_CARD_LEAST_SECONDS": "1"},
+            text=True, capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    return card
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    return {path.stem: path.read_text().strip() for path in (folder / "out").glob("*.status")}
+
+
+def asked(folder: Path) -> int:
+    return len((folder / "asked").read_text().splitlines())
+
+
+def test_every_part_runs_once(card: Card, tmp_path: Path) -> None:
+    assert card().returncode == 0
+    assert statuses(tmp_path) == dict.fromkeys(PARTS, "0")
+    before = asked(tmp_path)
+    assert card().returncode == 0
+    assert asked(tmp_path) == before + 1, "only the doctor is asked again"
+    assert (tmp_path / "out" / "baselines").is_dir()
+
+
+def test_a_part_that_fails_does_not_keep_the_others_from_running(
+    card: Card, tmp_path: Path
+) -> None:
+    failing = 'case "$*" in *deberta*) exit 1 ;; esac'
+    assert card(failing).returncode == 1
+    assert statuses(tmp_path) == dict.fromkeys(PARTS, "0") | {"deberta": "1"}
+    assert card().returncode == 1, "a later call does not forget it"
+
+
+def test_what_is_cut_short_goes_on_next_time(card: Card, tmp_path: Path) -> None:
+    """A part that ends when interrupted, as pytest does; the call has little more than its minimum."""
+    endless = 'trap "exit 2" INT; while :; do read -t 0.1 < <(:) || true; done'
+    first = card(f'case "$*" in *gpt2xl*) {endless} ;; esac', seconds=3)
+    assert first.returncode == 3
+    assert "no time left in gpt2xl; call this again" in first.stdout
+    assert statuses(tmp_path) == {"cuda": "0", "sampling": "0"}
+    assert card().returncode == 0
+    assert set(statuses(tmp_path)) == set(PARTS)
+
+
+def test_without_time_nothing_is_begun(card: Card, tmp_path: Path) -> None:
+    found = card(seconds=0)
+    assert found.returncode == 3
+    assert "no time left for cuda; call this again" in found.stdout
+    assert asked(tmp_path) == 1

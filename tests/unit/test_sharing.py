@@ -1,0 +1,133 @@
+"""More ranks than devices: who runs where, under which budget, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import a_cell, a_job
+
+from zerogate import runner
+from zerogate.deadline import deadlines
+from zerogate.devices import cards
+from zerogate.devices.cards import Card
+from zerogate.rank.worker import share_device
+from zerogate.record import Job
+from zerogate.session import Session
+
+ROOT = Path(__file__).parents[2]
+CELL = replace(a_cell(), tier="gpu")
+Sessions = Callable[..., Session]
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
+    """A session on a machine with so many cards; its jobs are kept in ``launched``."""
+
+    def session(number: int, *, share: bool, memory: int | None = None) -> Session:
+        found = tuple(Card("NVIDIA H200", f"GPU-{index}", 141 * 2**30) for index in range(number))
+        monkeypatch.setattr(runner, "cuda_devices", lambda: found)
+        monkeypatch.setattr(cards, "cuda_devices", lambda: found)
+        asked = runner.Options(
+            root=ROOT, baseline_folder=None, report_folder=tmp_path, cache_folder=tmp_path,
+            launcher="torchrun", repeats=1, data_folder=None, deadline_seconds=None,
+            device_memory_bytes=memory, share_device=share,
+        )  # fmt: skip
+        return Session(asked, launchers={})
+
+    return session
+
+
+def job_of(session: Session) -> Job:
+    """What its ranks are told."""
+    launched: list[Job] = []
+
+    def keep(job: Job, folder: Path) -> None:
+        launched.append(job)
+        raise InterruptedError
+
+    cells = runner.Runner(
+        session.options,
+        launchers={},
+        launch_hook=keep,
+        deadlines=lambda cell: deadlines("gpu", None),
+        notify=lambda step: None,
+    )
+    with pytest.raises(InterruptedError):
+        cells.launch(CELL, 0, 1)
+    return launched[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "share", "why"),
+    [
+        pytest.param(0, False, "needs 2 CUDA devices, found 0", id="none"),
+        pytest.param(0, True, "needs 2 CUDA devices, found 0", id="none to share"),
+        pytest.param(
+            1, False, "needs 2 CUDA devices, found 1; --share-device lets ranks share", id="one"
+        ),
+        pytest.param(1, True, "", id="one to share"),
+        pytest.param(2, True, "", id="enough"),
+    ],
+)
+def test_what_a_machine_can_run(session: Sessions, number: int, share: bool, why: str) -> None:
+    assert session(number, share=share).runner.unavailable(CELL) == why
+
+
+def test_ranks_that_share_are_told_so_and_keep_to_their_budget(session: Sessions) -> None:
+    job = job_of(session(1, share=True, memory=24 * 2**30))
+    assert (job.shared_devices, job.device_memory_bytes) == (1, 24 * 2**30)
+
+
+def test_ranks_with_a_device_each_are_not(session: Sessions) -> None:
+    job = job_of(session(2, share=True, memory=24 * 2**30))
+    assert (job.shared_devices, job.device_memory_bytes) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("number", "key"), [(1, "nvidia-h200-141g-x1-shared"), (2, "nvidia-h200-141g-x2")]
+)
+def test_baselines_of_shared_devices_are_their_own(
+    session: Sessions, number: int, key: str
+) -> None:
+    found = session(number, share=True)
+    assert found.hardware(CELL) == key
+    assert found.baseline_path(CELL).parent.name == key
+
+
+@pytest.mark.parametrize(
+    ("devices", "local", "expected"), [(0, 1, "1"), (1, 1, "0"), (2, 3, "1"), (2, 0, "0")]
+)
+def test_a_ranks_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int, local: int, expected: str
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    for name in ("NCCL_MULTI_RANK_GPU_ENABLE", "NCCL_MAX_CTAS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    share_device(replace(a_job(tmp_path), shared_devices=devices))
+    assert os.environ["LOCAL_RANK"] == expected
+    assert ("NCCL_MULTI_RANK_GPU_ENABLE" in os.environ) == (devices > 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "used", "reserved", "share"),
+    [
+        pytest.param(24, 0, [0], 0.24, id="nothing yet"),
+        pytest.param(24, 4, [2], 0.22, id="a context"),
+        pytest.param(24, 4, [0, 0], 0.22, id="two contexts"),
+        pytest.param(24, 14, [6, 4], 0.22, id="two contexts and what they hold"),
+        pytest.param(24, 60, [0], 0.0, id="no room at all"),
+        pytest.param(300, 0, [0], 1.0, id="more than the card"),
+        pytest.param(24, 2, [4], 0.24, id="less used than reserved: asked at different moments"),
+    ],
+)
+def test_the_share_of_a_budget(size: int, used: int, reserved: list[int], share: float) -> None:
+    # Only ranks import torch; importing it is slow.
+    from zerogate.rank.cuda_memory import budget_share
+
+    found = budget_share(size, used=used, reserved=reserved, total=100)
+    assert found == pytest.approx(share)
