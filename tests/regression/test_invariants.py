@@ -3,8 +3,8 @@
 import pytest
 
 
-# Not zero3 against zero2: DeepSpeed keeps gathered what is used again within its maximum reuse
-# distance, a billion parameters by default, which is all of a smaller model.
+# Not zero3 against zero2: its reduce bucket stays, 500 million elements by default, and of a model that
+# is not much larger that is more than sharding saves (docs/model-states.md).
 @pytest.mark.strategies("zero1", "zero2", "zero2_config_file", "zero3", "fsdp2")
 @pytest.mark.compared_with("ddp")
 def test_sharding_needs_less_than_ddp(gate, other):
@@ -58,11 +58,14 @@ def test_loss_is_finite_and_falls(gate):
     gate.falls("loss")
 
 
+# These two in fp32 and without dropout, as parity.
+@pytest.mark.tiers("cpu")
 @pytest.mark.equivalence
 def test_accumulation_changes_nothing(gate, other_accumulation):
     gate.equivalent("accumulation", other_accumulation)
 
 
+@pytest.mark.tiers("cpu")
 @pytest.mark.equivalence
 def test_the_number_of_ranks_changes_nothing(gate, one_rank):
     gate.equivalent("one_rank", one_rank)

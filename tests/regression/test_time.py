@@ -8,3 +8,8 @@ import pytest
 )
 def test_time(gate, metric):
     gate(metric)
+
+
+@pytest.mark.tiers("gpu")
+def test_utilization(gate):
+    gate("mfu")
