@@ -16,13 +16,14 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from zerogate.asked import Options
 from zerogate.batch_size import find
 from zerogate.cell import Cell
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.record import ProbeRequest
-from zerogate.runner import Options, Runner
+from zerogate.runner import Runner
 from zerogate.session import Session
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,6 @@
-"""The command line: ``zerogate doctor``. Measuring and judging are pytest's: ``pytest -m cpu``."""
+"""The command line: what a machine can run, and which release changed what. Measuring and judging
+this environment are pytest's: ``pytest -m cpu``.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,36 @@ import sys
 
 from zerogate import doctor
 from zerogate.cell import TIERS
+from zerogate.config_file import ConfigError
+from zerogate.interrupts import end_like_ctrl_c
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 where at least one tier can run."""
+    """The exit code: of the doctor 0 where at least one tier can run; 4 for a mistake."""
+    from zerogate.releases.command import add_commands
+
     parser = argparse.ArgumentParser(prog="zerogate", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="what this machine can run, and what it lacks").set_defaults(
         run=_doctor
     )
-    run = parser.parse_args(arguments).run
-    code: int = run()
+    add_commands(commands)
+    parsed = parser.parse_args(arguments)
+    undo = end_like_ctrl_c()
+    try:
+        code: int = parsed.run(parsed)
+    except ConfigError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 4
+    except KeyboardInterrupt:
+        print("interrupted; what was measured is kept", file=sys.stderr)
+        return 130
+    finally:
+        undo()
     return code
 
 
-def _doctor() -> int:
+def _doctor(arguments: argparse.Namespace) -> int:
     findings = list(doctor.examine())
     print(doctor.report(findings))
     runs = [not any(doctor.blocks(one, tier) for one in findings) for tier in TIERS]

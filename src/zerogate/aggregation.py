@@ -10,7 +10,7 @@ from itertools import combinations
 from operator import attrgetter
 
 from zerogate.peak_flops import peak_flops
-from zerogate.record import COLLECTIVES, SHARED_DEVICE, Phase, RankRecord
+from zerogate.record import COLLECTIVES, Phase, RankRecord
 
 Value = float | int | tuple[float, ...]
 
@@ -93,8 +93,6 @@ def utilization(first: RankRecord, step_seconds: float) -> float | None:
 
 
 def _troubles(records: Sequence[RankRecord]) -> Iterator[str]:
-    if records[0].topology == SHARED_DEVICE:
-        yield "ranks share a device (topology: shared_device)"
     for record in records:
         for trouble in record.device.troubles if record.device else ():
             yield f"rank {record.rank}: {trouble}"

@@ -5,6 +5,7 @@ The identity of everything measured. Nothing else knows how a cell's id is spell
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -56,6 +57,22 @@ class Cell:
     @property
     def is_reference(self) -> bool:
         return self.strategy == REFERENCE_STRATEGY
+
+
+def parse_cell(text: str) -> Cell:
+    """The cell with this id; the cpu tier's where no tier is named. Raises ValueError."""
+    found = re.fullmatch(r"(\w+)-([\w-]+)-w([1-9]\d{0,3})(?:-(cpu|gpu))?", text)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is no cell; expected one like gpt2xl_wikitext2-zero2-w2, as tests are named"
+        )
+    workload, strategy, world_size, tier = found.groups()
+    return Cell(
+        workload=workload,
+        strategy=strategy,
+        world_size=int(world_size),
+        tier="gpu" if tier == "gpu" else "cpu",
+    )
 
 
 def data_name(workload: str) -> str:

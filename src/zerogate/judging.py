@@ -9,18 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zerogate import verdict as verdicts
+from zerogate.against import judge_against
 from zerogate.aggregation import Value
 from zerogate.baseline import CellBaseline, MetricBaseline
 from zerogate.batch_size import searched_kind
 from zerogate.cell import Cell
-from zerogate.measurement import AT_MAX, Measurement, speedup_at_max, speedup_over
+from zerogate.measurement import (
+    AT_MAX,
+    SPEEDUP,
+    SPEEDUP_AT_MAX,
+    Measurement,
+    speedup_at_max,
+    speedup_over,
+)
 from zerogate.metric import Metric, metric_named
 from zerogate.published import Published
 from zerogate.session import Session
 from zerogate.verdict import Status, Verdict
-
-SPEEDUP = "speedup_over_ddp"
-SPEEDUP_AT_MAX = "speedup_over_ddp_at_max"
 
 
 def judge(session: Session, cell: Cell, name: str) -> Verdict:
@@ -30,7 +35,7 @@ def judge(session: Session, cell: Cell, name: str) -> Verdict:
     """
     metric = metric_named(name, session.known(cell).quality_better)
     found = _judge(session, cell, metric)
-    if found.status == "regressed" and metric.scope == "hardware":
+    if session.against is None and found.status == "regressed" and metric.scope == "hardware":
         with_ddp = metric.name in (SPEEDUP, SPEEDUP_AT_MAX)
         cells = (cell.reference, cell) if with_ddp else (cell,)
         if kind := searched_kind(metric):
@@ -66,6 +71,8 @@ def keep(session: Session, verdict: Verdict) -> Verdict:
 def _judge(session: Session, cell: Cell, metric: Metric) -> Verdict:
     measurement = session.known(cell)
     value = _value(session, measurement, metric)
+    if session.against is not None:
+        return judge_against(session, session.against, cell, metric, value)
     baseline = session.baseline(cell)
     if value is None:
         note = measurement.notes.get(metric.name, "not measured here")

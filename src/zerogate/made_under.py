@@ -14,9 +14,7 @@ from pathlib import Path
 import zerogate
 from zerogate.devices.cards import cuda_devices
 from zerogate.devices.host import host_key
-
-STACK = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "evaluate")
-"""What may be a checkout, whose version says nothing about what is in it."""
+from zerogate.stack import STACK
 
 SOURCES = (".py", ".cpp", ".cc", ".h", ".cu", ".cuh")
 
@@ -43,7 +41,7 @@ def made_under(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
         found[one.name] = one.version
         if origin := one.read_text("direct_url.json"):  # A commit, a wheel or a checkout.
             found[one.name] += f" {_short(origin.encode())}"
-        if one.name in STACK and _is_editable(one):
+        if one.name in STACK and _is_editable(one):  # Its version says nothing about what is in it.
             found[one.name] += f" {_sources(one.name)}"
     found |= {name: os.environ[name] for name in os.environ if name.startswith(STEERING)}
     return found | dict(settings)

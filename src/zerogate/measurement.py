@@ -68,6 +68,12 @@ class Measurement:
     @property
     def troubles(self) -> tuple[str, ...]:
         """Why the seconds of its launches say nothing of the stack."""
+        if topology := self.settings.get("topology"):
+            return (f"ranks share a device (topology: {topology})", *self._troubles)
+        return self._troubles
+
+    @property
+    def _troubles(self) -> tuple[str, ...]:
         return tuple(trouble for launch in self.launches for trouble in launch.troubles)
 
 
@@ -130,6 +136,14 @@ def speedup_over(reference: Measurement, own: Measurement) -> float:
     return reference.scalar("epoch_seconds") / own.scalar("epoch_seconds")
 
 
+def speedups(own: Measurement, reference: Measurement) -> tuple[float, ...]:
+    """Of each launch, against the reference's median: the spread is then this cell's own."""
+    seconds = reference.scalar("epoch_seconds")
+    return tuple(seconds / value for value in own.each("epoch_seconds") if isinstance(value, float))
+
+
+SPEEDUP = "speedup_over_ddp"
+SPEEDUP_AT_MAX = "speedup_over_ddp_at_max"
 AT_MAX = "samples_per_second_at_max"
 
 

@@ -19,10 +19,13 @@ from zerogate.cell import data_name
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from zerogate.runner import Options
+    from zerogate.asked import Options
     from zerogate.selection import Selection
 
 LONGEST_SECONDS = 1e6
+
+MINIMUM_PAIRS = 2
+"""Of launches that are compared in turn."""
 
 NEEDED_BYTES = 32 * 2**20
 """On the disk of the report folder: the cpu matrix at three launches a cell leaves 20 MB."""
@@ -50,6 +53,11 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true", default=False)  # fmt: skip
     add("--launcher", "What starts ranks: forkserver, torchrun or accelerate (default: forkserver)",
         metavar="NAME", default="forkserver")  # fmt: skip
+    add("--with", "Lay packages over the environment, for ranks alone: what pip installs, a wheel or a "
+        "checkout (repeatable)", metavar="REQUIREMENT", action="append", default=[])  # fmt: skip
+    add("--against", "Hold cells to the same cells with these packages, measured in turn in this "
+        "session, and to no baseline (repeatable)",
+        metavar="REQUIREMENT", action="append", default=[])  # fmt: skip
     add("--repeats", "Training launches per cell; the median is judged (default: 1; 3 when "
         "recording)", metavar="N", type=int)  # fmt: skip
     add("--data-dir", "Folder with the real data sets, each in its own: mrpc, mudoconv, wikitext2 "
@@ -84,13 +92,19 @@ def refuse_lost_root(config: pytest.Config) -> None:
     It looks for the root folder before it knows any plugin's options.
     """
     here = config.invocation_params.dir
-    for name in ("report-dir", "data-dir", "baseline-dir"):
-        given = config.getoption(f"zerogate_{name.replace('-', '_')}")
-        if given and is_project(here) and _below(here, given).is_dir():
+    options = ("report-dir", "data-dir", "baseline-dir", "with", "against")
+    asked = [(name, config.getoption(f"zerogate_{name.replace('-', '_')}")) for name in options]
+    words = [(name, one) for name, all_of in asked for one in _each(all_of)]
+    for name, given in words:
+        if is_project(here) and _below(here, given).is_dir():
             raise pytest.UsageError(
                 f"--{name}: pytest looks for tests in {given}; write it in one word: "
                 f"--{name}={given}"
             )
+
+
+def _each(given: str | list[str] | None) -> list[str]:
+    return [] if given is None else [given] if isinstance(given, str) else given
 
 
 def refuse_workers(config: pytest.Config) -> None:
@@ -116,7 +130,7 @@ def refuse_workers(config: pytest.Config) -> None:
 
 def read_options(config: pytest.Config, selection: Selection) -> Options:
     """What a session needs to know. Raises UsageError; makes the report folder."""
-    from zerogate.runner import Options  # Only where cells are run: collecting is to be quick.
+    from zerogate.asked import Options  # Only where cells are run: collecting is to be quick.
 
     root = config.rootpath
     here = config.invocation_params.dir
@@ -138,9 +152,25 @@ def read_options(config: pytest.Config, selection: Selection) -> Options:
         data_folder=_data_folder(config, selection),
         device_memory_bytes=_device_memory(config.getoption("zerogate_device_memory")),
         deadline_seconds=_deadline(config),
+        packages=_packages(config, "with"),
+        against=_packages(config, "against"),
         share_device=config.getoption("zerogate_share_device"),
         resume=config.getoption("zerogate_resume"),
     )
+
+
+def _packages(config: pytest.Config, option: str) -> tuple[str, ...]:
+    asked: list[str] = config.getoption(f"zerogate_{option}")
+    if asked and config.getoption("zerogate_update_baselines"):
+        raise pytest.UsageError(
+            f"--{option}: not with --update-baselines; baselines are of the environment "
+            "itself: install the packages there to record them"
+        )
+    if asked and option == "against" and config.getoption("zerogate_resume"):
+        raise pytest.UsageError(
+            "--against: not with --resume; launches are compared that were made in turn; start anew"
+        )
+    return tuple(asked)
 
 
 def _device_memory(text: str | None) -> int | None:
@@ -183,9 +213,12 @@ def _repeats(config: pytest.Config) -> int:
         )
     if reason and not recording:
         raise pytest.UsageError("--reason: only means something with --update-baselines; add it")
-    least = MINIMUM_LAUNCHES if recording else 1
+    least, why = 1, "a cell is launched at least once"
+    if recording:
+        least, why = MINIMUM_LAUNCHES, "a baseline needs its spread"
+    elif config.getoption("zerogate_against"):
+        least, why = MINIMUM_PAIRS, "launches are compared in pairs, A B B A"
     if repeats is not None and repeats < least:
-        why = "a baseline needs its spread" if recording else "a cell is launched at least once"
         raise pytest.UsageError(f"--repeats: {repeats} is too few; expected {least} or more: {why}")
     return repeats if repeats is not None else least
 

@@ -7,7 +7,6 @@ SKIPPED says why. Exit codes are pytest's own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from zerogate.stash import CLOSING_LINES, LOCK, PROGRESS, SELECTION, SESSION
 
 if TYPE_CHECKING:
     from zerogate.published import Published
-    from zerogate.runner import Runner, Step
+    from zerogate.runner import Runner
     from zerogate.session import Session
 
 pytest_plugins = ["zerogate.fixtures"]
@@ -126,9 +125,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name in marker.args
         for cell in _cells([item])
     }
+    from zerogate.opening import prepare_environments
+
     try:
-        if session.options.resume:
-            session.runner.resume()
+        prepare_environments(session)
         for cell in cells | brought:
             session.runner.strategy(cell)
             session.baseline(cell)
@@ -170,10 +170,7 @@ def _cells(items: list[pytest.Item]) -> set[Cell]:
 
 
 def _open_session(config: pytest.Config) -> Session:
-    from zerogate.launch.command import CommandLauncher
-    from zerogate.launch.forkserver import ForkserverLauncher
-    from zerogate.report.results import write_results
-    from zerogate.session import Session
+    from zerogate.opening import open_session
 
     options = read_options(config, config.stash[SELECTION])
     config.stash[LOCK] = lock_report(options.report_folder)
@@ -184,25 +181,7 @@ def _open_session(config: pytest.Config) -> Session:
     def launch(job: Any, folder: Path) -> Any:
         return config.hook.pytest_zerogate_launch(job=job, folder=folder)
 
-    def notify(step: Step) -> None:
-        progress.show(step)
-        if step.state != "started":
-            # Nothing already measured is lost when a later cell, or this process, ends badly.
-            # Where it cannot be written, the end of the session says so.
-            with suppress(OSError):
-                write_results(session)
-
-    session = Session(
-        options,
-        launchers={
-            "forkserver": lambda: ForkserverLauncher(options.report_folder),
-            "torchrun": lambda: CommandLauncher("torchrun"),
-            "accelerate": lambda: CommandLauncher("accelerate"),
-        },
-        launch_hook=launch,
-        notify=notify,
-    )
-    return session
+    return open_session(options, launch_hook=launch, show=progress.show)
 
 
 # Reporting
@@ -228,16 +207,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from zerogate.report.results import write_results
 
     if not (found.measurements or found.errors):
-        found.runner.close()
+        found.close()
         return  # A mistake was found, or nothing ran: the last results stay.
     lines = session.config.stash[CLOSING_LINES] = []
     root = session.config.rootpath
     try:
         results = write_results(found)
+        if found.against is not None:
+            lines.append(f"held to {found.against.name}: {_count(found.against.runner)}")
         lines.append(f"{_count(found.runner)}; everything is in {_relative(results, root)}")
         whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         if whole and not found.errors:
-            found.runner.finish()
+            found.finish()
         if whole and session.config.getoption("zerogate_update_baselines"):
             written = record_baselines(found, session.config.getoption("zerogate_reason"))
             lines += [f"recorded {_relative(path, root)}" for path in written]
@@ -248,7 +229,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
     finally:
-        found.runner.close()  # Last: a second Ctrl-C ends the wait for ranks, which leave anyway.
+        found.close()  # Last: a second Ctrl-C ends the wait for ranks, which leave anyway.
 
 
 def _count(runner: Runner) -> str:

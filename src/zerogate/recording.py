@@ -18,8 +18,13 @@ from zerogate.baseline import (
 )
 from zerogate.cell import Cell
 from zerogate.invariant import judge_same
-from zerogate.judging import SPEEDUP, SPEEDUP_AT_MAX
-from zerogate.measurement import Measurement, speedup_at_max
+from zerogate.measurement import (
+    SPEEDUP,
+    SPEEDUP_AT_MAX,
+    Measurement,
+    speedup_at_max,
+    speedups,
+)
 from zerogate.metric import metric_named
 from zerogate.session import Session
 from zerogate.verdict import comparable, judge
@@ -74,8 +79,10 @@ def _finite(measurement: Measurement) -> bool:
 def _in_parity(session: Session, cell: Cell) -> bool:
     """Whether the cell computes what DDP does, judged here too: its tests may not have run."""
     own, ddp = session.measurements[cell], session.measurements.get(cell.reference)
-    if ddp is None or not (own.launches and ddp.launches):
-        return True  # Batch sizes alone were asked for.
+    if cell.tier != "cpu" or ddp is None or not (own.launches and ddp.launches):
+        return (
+            True  # Not to be equal at full size (test_parity); or batch sizes alone were asked for.
+        )
     verdicts = [judge_same(metric_named(name), own, ddp) for name in ("loss", "gradient_norm")]
     return all(verdict.status == "ok" for verdict in verdicts)
 
@@ -98,14 +105,7 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
         baseline = with_speedup(baseline, SPEEDUP_AT_MAX, (at_max,))
     if not (reference.launches and measurement.launches):
         return baseline
-    # Launch by launch against DDP's median: the spread is then this cell's own.
-    ddp_seconds = reference.scalar("epoch_seconds")
-    speedups = tuple(
-        ddp_seconds / seconds
-        for launch in measurement.launches
-        if isinstance(seconds := launch.values["epoch_seconds"], float)
-    )
-    return with_speedup(baseline, SPEEDUP, speedups)
+    return with_speedup(baseline, SPEEDUP, speedups(measurement, reference))
 
 
 def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline) -> CellBaseline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from zerogate.asked import Options
 from zerogate.atomic import write_json
 from zerogate.cell import Cell
 from zerogate.deadline import Deadlines
@@ -28,9 +28,10 @@ from zerogate.launch.idle import IdleLevels
 from zerogate.launch.launcher import Launcher, rank_environment
 from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
+from zerogate.launch.overlay import Overlay, lay_over
 from zerogate.launch.refused import disk_named, named
 from zerogate.launch.watch import Watch
-from zerogate.made_under import folder_state, made_under
+from zerogate.made_under import made_under
 from zerogate.record import Job, ProbeRequest, RankRecord, job_path, record_path
 from zerogate.resume import Kept
 from zerogate.strategy import Strategy, read_strategy
@@ -39,23 +40,6 @@ DEVICE_MEMORY_BYTES = {"cpu": 24 * 2**30, "gpu": None}
 """The article's card, whose share the cpu tier's scale models get; on the gpu tier the card itself."""
 
 LaunchHook = Callable[[Job, Path], "tuple[RankRecord, ...] | None"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the user asked of a session. Folders are absolute."""
-
-    root: Path
-    baseline_folder: Path | None
-    report_folder: Path
-    cache_folder: Path
-    launcher: str
-    repeats: int
-    data_folder: Path | None
-    deadline_seconds: float | None
-    device_memory_bytes: int | None = None
-    share_device: bool = False
-    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +62,34 @@ class Runner:
         launch_hook: LaunchHook,
         deadlines: Callable[[Cell], Deadlines],
         notify: Callable[[Step], None],
+        idle: IdleLevels | None = None,
     ) -> None:
         self.options = options
         self.launches = 0
         self.resumed_launches = 0
+        self.overlay: Overlay | None = None
         self.notify = notify
         self._launchers = launchers
         self._launcher: dict[str, Launcher] = {}
         self._launch_hook = launch_hook
         self._deadlines = deadlines
-        self._idle = IdleLevels()
-        self._kept = Kept(options.report_folder, self._made_under)
-        self._native = NativeOps(options.cache_folder, notify=lambda text: notify(Step(text)))
+        self.idle = idle or IdleLevels()
+        self._kept = Kept(options.report_folder, self.made_under)
+        self._native = self._native_ops()
+
+    def _native_ops(self) -> NativeOps:
+        return NativeOps(
+            self.options.cache_folder,
+            notify=lambda text: self.notify(Step(text)),
+            overlay=self.overlay.folder if self.overlay else None,
+        )
+
+    def lay_over(self) -> None:
+        """Have ranks find the packages that were asked for first. Raises ConfigError."""
+        asked, cache = self.options.packages, self.options.cache_folder
+        if asked:
+            self.overlay = lay_over(asked, cache, lambda text: self.notify(Step(text)))
+            self._native = self._native_ops()
 
     def strategy(self, cell: Cell) -> Strategy:
         return read_strategy(self.options.root / "configs" / f"{cell.strategy}.yaml")
@@ -156,7 +156,7 @@ class Runner:
         )
 
     def _launch(self, cell: Cell, text: str, name: str, **asked: Any) -> tuple[RankRecord, ...]:
-        command = self._reproduce(cell, asked["purpose"])
+        command = self.options.command(cell, asked["purpose"])
         missing = self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier)
         if missing.failed:
             raise RankCrashedError(f"{cell.id}: {missing.failed}", command=command)
@@ -187,9 +187,10 @@ class Runner:
         cards = [card.uuid for card in self.devices(cell)]
         say = partial(self._say, cell)
         with named(cell, command), alone_on(cards or ["cpu"], say):
-            self._idle.await_idle(cards, say)
+            self.idle.await_idle(cards, say)
             launcher = self._launcher_for(cell)
-            environment = rank_environment(cell.tier, self._native.folder)
+            overlay = self.overlay.folder if self.overlay else None
+            environment = rank_environment(cell.tier, self._native.folder, overlay)
             killed = oom_kills()
             watch = Watch(job, folder, self._deadlines(cell))
             try:
@@ -199,6 +200,7 @@ class Runner:
                 shared_memory.remove_left(
                     {beat.pid for beat in watch.heartbeats().values() if beat}
                 )
+        self.idle.saw(watched.devices)
         ended = replace(ended, oom_kills=oom_kills() - killed)
         with disk_named(cell, folder, command):
             try:
@@ -227,17 +229,10 @@ class Runner:
         """Keep what the interrupted run in the report folder measured. Raises ConfigError."""
         self._kept.resume()
 
-    def _made_under(self) -> dict[str, str]:
-        data, memory = self.options.data_folder, self.options.device_memory_bytes
-        return made_under(
-            self.options.root,
-            {
-                "--launcher": self.options.launcher,
-                "--device-memory": "default" if memory is None else str(memory),
-                "--share-device": str(self.options.share_device),
-                "--data-dir": folder_state(data) if data else "generated",
-            },
-        )
+    def made_under(self) -> dict[str, str]:
+        """Everything that what is measured now depends on."""
+        over = f"{self.overlay} ({self.overlay.folder.name})" if self.overlay else "nothing"
+        return made_under(self.options.root, self.options.settings() | {"--with": over})
 
     def _job(self, cell: Cell, folder: Path) -> Job:
         root = self.options.root
@@ -272,20 +267,6 @@ class Runner:
         if name not in self._launcher:
             self._launcher[name] = self._launchers[name]()
         return self._launcher[name]
-
-    def _reproduce(self, cell: Cell, purpose: str = "training") -> str:
-        marks = cell.tier if purpose == "training" else f'"{cell.tier} and batch_size"'
-        command = (
-            f"pytest -m {marks} --workload {cell.workload} --strategy {cell.strategy} "
-            f"--world-size {cell.world_size} --launcher {self.options.launcher}"
-        )
-        if self.options.device_memory_bytes is not None:
-            command += f" --device-memory {self.options.device_memory_bytes}"
-        if self.options.share_device:
-            command += " --share-device"
-        if self.options.data_folder:
-            command += f" --data-dir={shlex.quote(str(self.options.data_folder))}"
-        return command
 
     def close(self) -> None:
         for launcher in self._launcher.values():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zerogate.aggregation import Value, launch_values
+from zerogate.asked import Options
 from zerogate.baseline import BaselineFile, CellBaseline, read_baselines
 from zerogate.batch_size import CONFIRMING_LAUNCHES, SIZE, BatchSize, confirm, find
 from zerogate.cell import Cell
@@ -24,8 +25,8 @@ from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.launcher import Launcher
 from zerogate.measurement import Measurement, described, measure
 from zerogate.published import Published, read_published
-from zerogate.record import BatchKind
-from zerogate.runner import LaunchHook, Options, Runner, Step
+from zerogate.record import BatchKind, RankRecord
+from zerogate.runner import LaunchHook, Runner, Step
 from zerogate.verdict import Verdict
 
 VARIANT_STEPS = 6
@@ -44,14 +45,18 @@ class Session:
         launchers: Mapping[str, Callable[[], Launcher]],
         launch_hook: LaunchHook = lambda job, folder: None,
         notify: Callable[[Step], None] = lambda step: None,
+        against: Session | None = None,
     ) -> None:
         self.options = options
-        self.runner = Runner(
+        self.against = against
+        self.runner: Runner = Runner(
             options,
             launchers=launchers,
             launch_hook=launch_hook,
             deadlines=self.deadlines,
             notify=notify,
+            # The devices are the same, whoever launches on them.
+            idle=against.runner.idle if against else None,
         )
         self.measurements: dict[Cell, Measurement] = {}
         self.failures: dict[Cell, LaunchFailedError] = {}
@@ -61,6 +66,11 @@ class Session:
         self.notify = notify
         self._variants: dict[tuple[Cell, str], Measurement] = {}
         self._baselines: dict[Path, BaselineFile] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the environment: what is laid over it."""
+        return str(self.runner.overlay or "this environment")
 
     def hardware(self, cell: Cell) -> str:
         """The key of the machine that seconds of this cell belong to."""
@@ -78,8 +88,7 @@ class Session:
             raise self.failures[cell]
         if cell not in self.measurements or not self.measurements[cell].launches:
             try:
-                repeats = self.options.repeats
-                records = [self.runner.launch(cell, index, repeats) for index in range(repeats)]
+                records = self._launch(cell)
             except LaunchFailedError as error:
                 self.failures[cell] = error
                 self.notify(Step(error.summary, cell, "failed"))
@@ -87,6 +96,44 @@ class Session:
             self.measurements[cell] = self._with_batch_sizes(measure(cell, records))
             self.notify(Step("measured", cell, "done"))
         return self.measurements[cell]
+
+    def _launch(self, cell: Cell) -> list[tuple[RankRecord, ...]]:
+        """As many launches as were asked for; with another environment, in turn: A B B A A B and so
+        on, so that a machine that grows slower grows slower for both.
+        """
+        repeats, found = self.options.repeats, []
+        for index in range(repeats):
+            if self.against is not None and index % 2:
+                self.against.launch_once(cell, index, repeats)
+            found.append(self.runner.launch(cell, index, repeats))
+            if self.against is not None and not index % 2:
+                self.against.launch_once(cell, index, repeats)
+        return found
+
+    def launch_once(self, cell: Cell, index: int, of: int) -> None:
+        """Add a launch to ``cell``'s measurement; a failure is kept, and nothing is launched after."""
+        if cell in self.failures:
+            return
+        try:
+            records = self.runner.launch(cell, index, of)
+        except LaunchFailedError as error:
+            self.failures[cell] = error
+            return
+        found = self.measurements.get(cell)
+        launches = (*found.launches, launch_values(records)) if found and index else None
+        self.measurements[cell] = self._with_batch_sizes(
+            replace(found, launches=launches) if found and launches else measure(cell, [records])
+        )
+
+    def finish(self) -> None:
+        """Everything was measured: there is nothing to resume."""
+        for one in filter(None, (self, self.against)):
+            one.runner.finish()
+
+    def close(self) -> None:
+        """End the launchers, the other environment's too."""
+        for one in filter(None, (self, self.against)):
+            one.runner.close()
 
     def variant(self, cell: Cell, name: str, **asked: Any) -> Measurement:
         """``cell`` trained for a few steps in another way, once: ``asked`` are fields of its job.
@@ -158,7 +205,10 @@ class Session:
         return replace(measurement, searched=searched, notes=notes)
 
     def known(self, cell: Cell) -> Measurement:
-        """What is known of a cell: batch sizes do not need it to have trained."""
+        """What is known of a cell: batch sizes do not need it to have trained.
+
+        Raises the LaunchFailedError that a launch of it ended with.
+        """
         return self.measurements.get(cell) or self.measure(cell)
 
     @property

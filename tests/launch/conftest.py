@@ -13,6 +13,7 @@ import platformdirs
 import psutil
 import pytest
 
+from zerogate.asked import Options
 from zerogate.atomic import write_json
 from zerogate.cell import Cell
 from zerogate.deadline import Deadlines
@@ -21,7 +22,6 @@ from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Ended, Launcher
 from zerogate.record import Job, job_path
-from zerogate.runner import Options
 from zerogate.session import Session
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+import zerogate.runner
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
+from zerogate.launch.overlay import Overlay
 from zerogate.record import (
     COLLECTIVES, Collective, Failure, PhaseMemory, Probed, RankRecord, Recipe, Traced
 )
@@ -53,11 +55,22 @@ def probe(job, fits):
     return (RankRecord(**values, outcome="ok", probed=tuple(tried)),)
 
 
+def lay_over(asked, cache, notify):
+    name, _, version = asked[0].partition("==")
+    return Overlay(Path(cache), {name: version})
+
+
+# Building one takes pip and an import of the stack; tests/unit/test_overlay.py does.
+zerogate.runner.lay_over = lay_over
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_zerogate_launch(job, folder):
+    # Of the other environment: what is measured against.
+    other = "@other" if "against" in folder.parts else ""
     with (HERE / "launches.txt").open("a") as log:
-        log.write(job.cell.id + "\\n")
-    change = json.loads((HERE / "change.json").read_text()).get(job.cell.strategy, {})
+        log.write(job.cell.id + other + "\\n")
+    change = json.loads((HERE / "change.json").read_text()).get(job.cell.strategy + other, {})
     if job.purpose == "probe" and "crash" in change:
         raise RankCrashedError(change["crash"])
     if job.purpose == "probe":

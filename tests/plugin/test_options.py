@@ -9,7 +9,8 @@ import pytest
 OPTIONS = {
     "--strategy", "--workload", "--world-size", "--launcher", "--repeats", "--data-dir",
     "--baseline-dir", "--update-baselines", "--reason", "--missing-baseline", "--report-dir",
-    "--device-memory", "--resume", "--share-device",
+    "--device-memory", "--resume", "--share-device", "--with",
+    "--against",
 }  # fmt: skip
 
 
@@ -54,6 +55,17 @@ def test_the_options_are_these_and_documented(project):
         pytest.param(["--data-dir", "."], "ERROR: --data-dir: *has no folder 'words' for*", id="data"),
         pytest.param(["--report-dir", "configs/ddp.yaml"], "ERROR: --report-dir: cannot write*",
                      id="report"),
+        pytest.param(["--with", "a=1"], "ERROR: --with: 'a=1' is neither a requirement*", id="with"),
+        pytest.param(
+            ["--against", "a", "--repeats", "1"],
+            "ERROR: --repeats: 1 is too few; expected 2 or more: launches are compared in pairs*",
+            id="no pair",
+        ),
+        pytest.param(
+            ["--with", "a", "--update-baselines", "--reason", "x"],
+            "ERROR: --with: not with --update-baselines; baselines are of the environment itself*",
+            id="with what is no baseline",
+        ),
         pytest.param(["-n", "2"], "ERROR: -n: 2 workers would measure beside each other*", id="xdist"),
     ],
 )  # fmt: skip

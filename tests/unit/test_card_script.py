@@ -69,6 +69,7 @@ def test_what_is_cut_short_goes_on_next_time(card: Card, tmp_path: Path) -> None
     assert first.returncode == 3
     assert "no time left in gpt2xl; call this again" in first.stdout
     assert statuses(tmp_path) == {"cuda": "0", "sampling": "0"}
+    assert (tmp_path / "out" / "baselines").is_dir()
     assert card().returncode == 0
     assert set(statuses(tmp_path)) == set(PARTS)
 

@@ -89,6 +89,7 @@ def test_ranks_import_nothing_of_the_controllers(path: Path) -> None:
         "zerogate.schedule",
         "zerogate.search",
         "zerogate.secret",
+        "zerogate.stack",
     }
 
 

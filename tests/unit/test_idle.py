@@ -10,9 +10,11 @@ import pytest
 from records import a_cell
 
 from zerogate import runner
+from zerogate.asked import Options
 from zerogate.deadline import deadlines
 from zerogate.devices.cards import Card
 from zerogate.devices.ladder import Reading
+from zerogate.devices.nvml import Watched
 from zerogate.launch import idle
 from zerogate.launch.errors import LauncherFailedError, RankCrashedError
 from zerogate.launch.idle import BOUND_BYTES, IdleLevels
@@ -22,6 +24,7 @@ from zerogate.record import Job
 
 GIB = 2**30
 DEVICE = "GPU-a"
+SEEN = Reading(used_bytes=GIB, driver_bytes=0, processes={5: GIB})
 
 
 class Device:
@@ -30,6 +33,7 @@ class Device:
     def __init__(self) -> None:
         self.used = [GIB]
         self.processes: dict[int, int | None] = {}
+        self.graphics: list[int] = []
         self.asked = 0
 
     def readings(self, uuids: Sequence[str]) -> dict[str, Reading]:
@@ -43,8 +47,16 @@ class Device:
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     found = Device()
     monkeypatch.setattr(idle, "readings", found.readings)
+    monkeypatch.setattr(idle, "graphics_processes", lambda uuid: found.graphics)
     monkeypatch.setattr(idle, "POLL_SECONDS", 0.0)
     return found
+
+
+def session(wait_seconds: float | None = 0) -> IdleLevels:
+    """Levels of a session in which NVML has listed a process of this device."""
+    levels = IdleLevels(wait_seconds)
+    levels.saw({DEVICE: Watched(before=SEEN, during=[SEEN])})
+    return levels
 
 
 def test_the_first_launch_finds_the_level(device: Device) -> None:
@@ -62,7 +74,7 @@ def test_a_driver_that_is_late_is_waited_for(device: Device) -> None:
 
 
 def test_what_nobody_holds_is_an_error(device: Device) -> None:
-    levels = IdleLevels(wait_seconds=0)
+    levels = session()
     levels.await_idle([DEVICE], pytest.fail)
     device.used = [GIB + 512 * 2**20]
     with pytest.raises(LauncherFailedError, match=f"{DEVICE}: 512 MiB above its idle level"):
@@ -71,7 +83,7 @@ def test_what_nobody_holds_is_an_error(device: Device) -> None:
 
 def test_the_next_launch_is_held_to_the_same_level(device: Device) -> None:
     """Else a leak would be an error once, and then be the level."""
-    levels = IdleLevels(wait_seconds=0)
+    levels = session()
     levels.await_idle([DEVICE], pytest.fail)
     device.used = [2 * GIB]
     for _ in range(2):
@@ -80,7 +92,7 @@ def test_the_next_launch_is_held_to_the_same_level(device: Device) -> None:
 
 
 def test_somebody_elses_process_is_told_and_not_an_error(device: Device) -> None:
-    levels = IdleLevels(wait_seconds=0)
+    levels = session()
     levels.await_idle([DEVICE], pytest.fail)
     device.used, device.processes = [3 * GIB], {77: 2 * GIB}
     said: list[str] = []
@@ -88,9 +100,30 @@ def test_somebody_elses_process_is_told_and_not_an_error(device: Device) -> None
     assert said == [f"{DEVICE}: 2048 MiB above its idle level: in use by process 77"]
 
 
+def test_what_draws_on_it_is_told_and_not_an_error(device: Device) -> None:
+    levels = session()
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used, device.graphics = [2 * GIB], [9]
+    said: list[str] = []
+    levels.await_idle([DEVICE], said.append)
+    assert said == [f"{DEVICE}: 1024 MiB above its idle level: in use by process 9"]
+
+
+def test_where_nvml_lists_nobody_nobody_is_to_blame(device: Device) -> None:
+    """As in some containers: whose it is cannot be known."""
+    levels = IdleLevels(wait_seconds=0)
+    levels.await_idle([DEVICE], pytest.fail)
+    device.used = [2 * GIB]
+    said: list[str] = []
+    levels.await_idle([DEVICE], said.append)
+    assert said == [
+        f"{DEVICE}: 1024 MiB above its idle level: in use by somebody whom NVML does not name"
+    ]
+
+
 def test_the_level_falls_when_somebody_leaves(device: Device) -> None:
     device.used = [3 * GIB]
-    levels = IdleLevels(wait_seconds=0)
+    levels = session()
     levels.await_idle([DEVICE], pytest.fail)
     device.used = [GIB]
     levels.await_idle([DEVICE], pytest.fail)
@@ -125,7 +158,7 @@ def test_a_launch_waits_for_it(
     monkeypatch.setattr(runner, "cuda_devices", lambda: (Card("NVIDIA H200", DEVICE, 141 * GIB),))
     monkeypatch.setattr(idle, "WAIT_SECONDS", 0.0)
     launcher = NoRanks()
-    asked = runner.Options(
+    asked = Options(
         root=Path(__file__).parents[2], baseline_folder=None, report_folder=tmp_path,
         cache_folder=tmp_path, launcher="torchrun", repeats=1, data_folder=None,
         deadline_seconds=None,
@@ -140,6 +173,7 @@ def test_a_launch_waits_for_it(
     cell = replace(a_cell(), tier="gpu", strategy="ddp", world_size=1)
     with pytest.raises(RankCrashedError):
         cells.launch(cell, 0, 1)
+    cells.idle.saw({DEVICE: Watched(before=SEEN, during=[SEEN])})
     device.used = [2 * GIB]
     with pytest.raises(LauncherFailedError, match=f"{cell.id}: {DEVICE}: 1024 MiB above"):
         cells.launch(cell, 0, 1)

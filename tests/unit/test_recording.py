@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from records import a_cell, a_measurement, a_memory
 
+from zerogate.asked import Options
 from zerogate.baseline import read_baselines
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement
 from zerogate.recording import record_baselines
-from zerogate.runner import Options
 from zerogate.session import Session
 from zerogate.verdict import Verdict
 
@@ -180,3 +180,11 @@ def test_the_commit_says_whether_other_files_than_baselines_differ_from_it(tmp_p
     assert re.fullmatch("[0-9a-f]{10}", commit())
     source.write_text("new")
     assert re.fullmatch("[0-9a-f]{10}[+]", commit())
+
+
+def test_at_full_size_parity_is_no_condition(tmp_path: Path) -> None:
+    """Dropout and half precision make of each strategy another run: nothing would ever be recorded."""
+    ddp, zero2 = (a_cell(name, tier="gpu") for name in ("ddp", "zero2"))
+    other = {"loss": (0.7, 0.61, 0.52, 0.43, 0.34, 0.25)}
+    cells = record(tmp_path, in_all(ddp), in_all(zero2, **other))
+    assert set(cells) == {"ddp-w2", "zero2-w2"}

@@ -11,6 +11,7 @@ import pytest
 from records import a_cell, a_job
 
 from zerogate import runner
+from zerogate.asked import Options
 from zerogate.deadline import deadlines
 from zerogate.devices import cards
 from zerogate.devices.cards import Card
@@ -31,7 +32,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
         found = tuple(Card("NVIDIA H200", f"GPU-{index}", 141 * 2**30) for index in range(number))
         monkeypatch.setattr(runner, "cuda_devices", lambda: found)
         monkeypatch.setattr(cards, "cuda_devices", lambda: found)
-        asked = runner.Options(
+        asked = Options(
             root=ROOT, baseline_folder=None, report_folder=tmp_path, cache_folder=tmp_path,
             launcher="torchrun", repeats=1, data_folder=None, deadline_seconds=None,
             device_memory_bytes=memory, share_device=share,

@@ -35,20 +35,21 @@ def host_key() -> str:
     return f"{slug}-{len(os.sched_getaffinity(0))}c"
 
 
-def native_folder(cache: Path) -> Path:
-    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python and CPU.
+def native_folder(cache: Path, overlay: Path | None = None) -> Path:
+    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python and CPU. ``overlay`` has
+    packages that ranks find before the environment's.
 
     Two DeepSpeed releases that share one folder break each other, and code compiled for one CPU
     can be illegal on another. DeepSpeed's sources count too, for those who change them; where they
     lie does not, so environments with the same stack compile once.
     """
-    versions = [_version(name) for name in ("torch", "deepspeed")]
+    versions = [_version(name, overlay) for name in ("torch", "deepspeed")]
     info = _cpuinfo()
     key = hashlib.sha256(
         "|".join(
             [
                 *(info.get(name, "") for name in ("model name", "cpu family", "model", "flags")),
-                _sources("deepspeed"),
+                _sources("deepspeed", overlay),
             ]
         ).encode()
     ).hexdigest()[:8]
@@ -57,23 +58,26 @@ def native_folder(cache: Path) -> Path:
 
 
 @functools.cache
-def _sources(package: str) -> str:
+def _sources(package: str, overlay: Path | None) -> str:
     """A hash of the C++ sources that a package brings along; its files are found, not imported."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return ""
+    if overlay is not None and (overlay / package).is_dir():
+        folder = overlay / package
+    else:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            return ""
+        folder = Path(spec.origin).parent
     found = hashlib.sha256()
-    for path in sorted(Path(spec.origin).parent.glob("ops/csrc/**/*")):
+    for path in sorted(folder.glob("ops/csrc/**/*")):
         if path.is_file():
             found.update(path.read_bytes())
     return found.hexdigest()
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "-absent"
+def _version(package: str, overlay: Path | None) -> str:
+    path = [str(overlay), *sys.path] if overlay is not None else sys.path
+    found = next(iter(importlib.metadata.distributions(name=package, path=path)), None)
+    return found.version if found is not None else "-absent"
 
 
 OOM_COUNTERS = (

@@ -103,6 +103,22 @@ def readings(uuids: Sequence[str]) -> dict[str, Reading]:
         return {uuid: device.before for uuid, device in watch.devices.items()}
 
 
+def graphics_processes(uuid: str) -> list[int]:
+    """Pids of what draws on the device: a desktop, a browser. They are not in its readings, since they
+    are there all day and cost seconds nothing.
+    """
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            return [one.pid for one in pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle)]
+        finally:
+            pynvml.nvmlShutdown()
+    return []
+
+
 def _read(pynvml: Any, handle: Any, *, lists: bool) -> Reading:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     processes = None

@@ -73,11 +73,14 @@ OFFLINE = {
 }
 
 
-def rank_environment(tier: Tier, native_folder: Path) -> dict[str, str]:
+def rank_environment(
+    tier: Tier, native_folder: Path, overlay: Path | None = None
+) -> dict[str, str]:
     """The environment of every rank, by whichever launcher: the machine's, less other launches' and
     less its secrets: ranks write logs.
 
-    ``native_folder`` holds what is compiled for this stack on this CPU.
+    ``native_folder`` holds what is compiled for this stack on this CPU, ``overlay`` packages that come
+    before the environment's.
     """
     secrets = FOR_DOWNLOADS if tier == "gpu" else ()
     environment = {
@@ -93,6 +96,10 @@ def rank_environment(tier: Tier, native_folder: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",
     }
+    if overlay is not None:
+        own = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(overlay), own)))
+        environment["ZEROGATE_OVERLAY"] = str(overlay)
     if tier == "cpu":
         environment |= OFFLINE
         environment |= {

@@ -35,8 +35,11 @@ class Missing:
 class NativeOps:
     """The compiled parts in the cache, and why those that are missing are."""
 
-    def __init__(self, cache: Path, *, notify: Callable[[str], None]) -> None:
-        self.folder = native_folder(cache)
+    def __init__(
+        self, cache: Path, *, notify: Callable[[str], None], overlay: Path | None = None
+    ) -> None:
+        self.folder = native_folder(cache, overlay)
+        self._overlay = overlay
         self._notify = notify
         self._known: dict[str, dict[str, str]] = {}
 
@@ -112,7 +115,7 @@ class NativeOps:
         command = [sys.executable, "-m", "zerogate.rank.ops", str(os.getpid()), *names]
         with subprocess.Popen(
             command,
-            env=rank_environment(tier, self.folder),
+            env=rank_environment(tier, self.folder, self._overlay),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 
-PACKAGES = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "evaluate")
+from zerogate.stack import STACK
 
 # What Accelerate's launcher says to its ranks.
 PREFIXES = ("ACCELERATE_", "FSDP_")
@@ -57,11 +58,17 @@ def software() -> dict[str, str]:
     import torch
 
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in STACK:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "absent"
+    if overlay := os.environ.get("ZEROGATE_OVERLAY"):
+        # Which file each comes from: the record of a comparison has to show that there was one.
+        for name in STACK:
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin and spec.origin.startswith(overlay):
+                found[f"{name}_file"] = spec.origin
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda

@@ -98,9 +98,12 @@ class Workload(ABC):
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         try:
-            return Path(snapshot_download(self.repository, local_files_only=True))
+            folder = Path(snapshot_download(self.repository, local_files_only=True))
         except LocalEntryNotFoundError:
             return None
+        # A tokenizer alone may have been loaded at some time.
+        weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+        return folder if weights else None
 
     @abstractmethod
     def build_model(self) -> torch.nn.Module:

@@ -16,9 +16,10 @@ from zerogate.devices.host import host_key
 from zerogate.measurement import Measurement
 from zerogate.report.model_states import model_states
 from zerogate.session import Session
+from zerogate.stack import STACK
 
 SCHEMA_VERSION = 1
-PACKAGES = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "evaluate", "pytest")
+PACKAGES = (*STACK, "pytest")
 
 
 def results(session: Session) -> dict[str, Any]:
@@ -32,31 +33,45 @@ def results(session: Session) -> dict[str, Any]:
             _measurement(session, measurement)
             for _, measurement in sorted(session.measurements.items())
         ],
-        "failures": [
-            {"cell": cell.id, "kind": error.kind, "summary": error.summary, "log": error.log}
-            for cell, error in session.errors
-        ],
+        "failures": _failures(session),
         "batch_sizes": [
             {"cell": cell.id, **asdict(found)}
             for (cell, _), found in sorted(session.batch_sizes.items())
         ],
         "verdicts": [verdict.as_dict() for verdict in session.verdicts],
+        "against": _against(session.against) if session.against else {},
     }
+
+
+def _against(other: Session) -> dict[str, Any]:
+    """What was measured of the other environment."""
+    return {
+        "packages": dict(other.runner.overlay.packages) if other.runner.overlay else {},
+        "measurements": [_measurement(other, one) for _, one in sorted(other.measurements.items())],
+        "failures": _failures(other),
+    }
+
+
+def _failures(session: Session) -> list[dict[str, str]]:
+    return [
+        {"cell": cell.id, "kind": error.kind, "summary": error.summary, "log": error.log}
+        for cell, error in session.errors
+    ]
 
 
 def write_results(session: Session) -> Path:
     """Write results.json into the report folder, whole or not at all."""
     path = session.options.report_folder / "results.json"
-    write_json(path, _readable(results(session)))
+    write_json(path, readable(results(session)))
     return path
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """``value`` with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _readable(one) for key, one in value.items()}
+        return {key: readable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_readable(one) for one in value]
+        return [readable(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -66,6 +81,7 @@ def environment(session: Session) -> dict[str, Any]:
         "cuda_devices": [card.name for card in cuda_devices()],
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
+        "overlay": dict(session.runner.overlay.packages) if session.runner.overlay else {},
         "launcher": session.options.launcher,
         "launches": session.runner.launches,
         "resumed_launches": session.runner.resumed_launches,

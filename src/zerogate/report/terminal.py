@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from zerogate.batch_size import SIZE
 from zerogate.cell import Cell
-from zerogate.judging import SPEEDUP_AT_MAX
-from zerogate.measurement import Measurement, speedup_at_max, speedup_over
+from zerogate.measurement import SPEEDUP_AT_MAX, Measurement, speedup_at_max, speedup_over
 from zerogate.report.model_states import model_states
 from zerogate.report.published import published_lines
 from zerogate.report.sensitivity import smallest_visible

@@ -1,0 +1,58 @@
+"""What the user asked of a session: the command line as values, and back."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from zerogate.cell import Cell
+from zerogate.made_under import folder_state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asked of a session. Folders are absolute."""
+
+    root: Path
+    baseline_folder: Path | None
+    report_folder: Path
+    cache_folder: Path
+    launcher: str
+    repeats: int
+    data_folder: Path | None
+    deadline_seconds: float | None
+    device_memory_bytes: int | None = None
+    share_device: bool = False
+    packages: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    resume: bool = False
+
+    def settings(self) -> dict[str, str]:
+        """What launches depend on, by the option's name."""
+        data, memory = self.data_folder, self.device_memory_bytes
+        return {
+            "--launcher": self.launcher,
+            "--device-memory": "default" if memory is None else str(memory),
+            "--share-device": str(self.share_device),
+            "--data-dir": folder_state(data) if data else "generated",
+        }
+
+    def command(self, cell: Cell, purpose: str = "training") -> str:
+        """What to type to see a launch of ``cell`` again."""
+        marks = cell.tier if purpose == "training" else f'"{cell.tier} and batch_size"'
+        command = (
+            f"pytest -m {marks} --workload {cell.workload} --strategy {cell.strategy} "
+            f"--world-size {cell.world_size} --launcher {self.launcher}"
+        )
+        if self.device_memory_bytes is not None:
+            command += f" --device-memory {self.device_memory_bytes}"
+        for text in self.packages:
+            command += f" --with {shlex.quote(text)}"
+        for text in self.against:
+            command += f" --against {shlex.quote(text)}"
+        if self.share_device:
+            command += " --share-device"
+        if self.data_folder:
+            command += f" --data-dir={shlex.quote(str(self.data_folder))}"
+        return command

@@ -1,0 +1,257 @@
+"""Packages laid over the environment, for ranks alone: what ``--with`` asks for.
+
+An overlay is a folder that comes first on the ranks' path. It is built once with pip, without touching
+the environment, and kept by what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from zerogate.atomic import write_json
+from zerogate.config_file import ConfigError
+from zerogate.stack import STACK
+
+URLS = ("git+", "https://", "http://", "file://")
+
+ROUNDS = 5
+"""Of what the packages need, and of what those need in turn."""
+
+NOTHING_MEASURED = "; nothing was measured; ask for another"
+
+PIP_SECONDS = 900.0
+IMPORT_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """``folder`` goes first on the ranks' path; ``packages`` are the versions in it, by name."""
+
+    folder: Path
+    packages: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {version}" for name, version in sorted(self.packages.items()))
+
+
+def lay_over(
+    requirements: Sequence[str],
+    cache: Path,
+    notify: Callable[[str], None],
+    imports: Sequence[str] = STACK,
+) -> Overlay:
+    """The overlay with ``requirements``: what pip takes, or folders and wheels that exist.
+
+    Raises ConfigError where they cannot be installed, or the stack not imported with them, with pip's
+    or Python's reason.
+    """
+    folder = cache / "overlays"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _lay_over(requirements, folder, notify, imports)
+    except OSError as error:
+        raise ConfigError(
+            f"--with: {error.filename or folder}: {error.strerror}; overlays are kept there; free some "
+            "space, or set XDG_CACHE_HOME to a folder that can be written"
+        ) from None
+
+
+def _lay_over(
+    requirements: Sequence[str],
+    folder: Path,
+    notify: Callable[[str], None],
+    imports: Sequence[str],
+) -> Overlay:
+    from filelock import FileLock
+
+    with FileLock(
+        folder / ".lock"
+    ):  # Two sessions build one after the other, and the second finds it.
+        request = folder / f"{_request(requirements)}.json"
+        try:
+            key = json.loads(request.read_text())["folder"]
+        except (OSError, ValueError, KeyError, TypeError):
+            key = ""
+        if not key or not (folder / key).is_dir():
+            notify(f"building the overlay of {', '.join(requirements)}")
+            key = _build(requirements, folder, imports)
+            if all(map(_stays_the_same, requirements)):
+                write_json(request, {"requirements": list(requirements), "folder": key})
+    return _overlay(folder / key)
+
+
+def _overlay(folder: Path) -> Overlay:
+    return Overlay(folder, {name: one.version for name, one in _distributions(folder)})
+
+
+def _distributions(folder: Path) -> Iterator[tuple[str, importlib.metadata.Distribution]]:
+    for one in importlib.metadata.distributions(path=[str(folder)]):
+        yield canonicalize_name(one.name), one
+
+
+def _request(requirements: Sequence[str]) -> str:
+    """What is asked for, and beside what: what a package needs may be there or not."""
+    found = hashlib.sha256(sys.version.encode())
+    installed = {f"{one.name} {one.version}" for one in importlib.metadata.distributions()}
+    for text in [*sorted(installed), *requirements]:
+        found.update(text.encode() + b"\0")
+    for path in sorted(_local(requirements)):
+        found.update(_content(path).encode())
+    return found.hexdigest()[:16]
+
+
+def _local(requirements: Sequence[str]) -> list[Path]:
+    return [path for text in requirements if (path := _path(text)) is not None]
+
+
+def _path(text: str) -> Path | None:
+    """The file or folder that is meant, by pip's rule: a bare word is a package's name."""
+    path = Path(text).expanduser()
+    means_one = os.sep in text or text.startswith(".") or path.suffix == ".whl"
+    return path if means_one and "://" not in text and path.exists() else None
+
+
+def _content(path: Path) -> str:
+    """A hash of a wheel, or of a checkout's files without git's."""
+    found = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    for one in files:
+        if one.is_file() and not _is_made(one.relative_to(path)):
+            found.update(str(one).encode() + b"\0" + one.read_bytes())
+    return found.hexdigest()
+
+
+def _is_made(file: Path) -> bool:
+    """Whether git, Python or a build made it: pip builds a checkout where it lies."""
+    return any(
+        part in (".git", "build", "__pycache__") or part.endswith(".egg-info")
+        for part in file.parts
+    )
+
+
+def _stays_the_same(text: str) -> bool:
+    """Whether the same words will be the same package tomorrow: a file that is here, or one release."""
+    if _path(text) is not None:
+        return True
+    if text.startswith(URLS):
+        return False
+    wanted = Requirement(text)
+    pins = [one for one in wanted.specifier if one.operator == "==" and "*" not in one.version]
+    return wanted.url is None and len(pins) == 1
+
+
+def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) -> str:
+    """Install into ``folder``; the name of what came out, which says what is in it."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
+        wanted = [str(_path(text) or text) for text in requirements]
+        for attempt in range(ROUNDS):
+            # Anew each time: pip leaves folders that are there as they are.
+            site = Path(scratch) / f"site{attempt}"
+            _pip(requirements, ["--target", str(site), *wanted])
+            if not (missing := unmet(site)):
+                break
+            wanted += missing
+        else:
+            raise _invalid(requirements, f"they still need {', '.join(missing)}")
+        _check_imports(requirements, _overlay(site), imports)
+        found = hashlib.sha256(sys.version.encode())
+        for name, one in sorted(_distributions(site), key=lambda pair: pair[0]):
+            found.update(f"{name} {one.version} {one.read_text('RECORD')}\0".encode())
+        key = found.hexdigest()[:16]
+        if not (folder / key).exists():
+            site.rename(folder / key)
+    return key
+
+
+def _pip(requirements: Sequence[str], arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", *arguments]
+    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "DS_BUILD_OPS": "0"}
+    try:
+        result = subprocess.run(
+            command, env=os.environ | quiet, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=PIP_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise _invalid(requirements, f"pip took more than {PIP_SECONDS:.0f} s") from None
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        raise _invalid(requirements, f"pip: {(errors or lines or ['no message'])[-1].strip()}")
+
+
+def unmet(site: Path) -> list[str]:
+    """What the packages in ``site`` need that neither they nor the environment are."""
+    inside = {name: one.version for name, one in _distributions(site)}
+    missing = []
+    for _, one in _distributions(site):
+        for text in one.requires or []:
+            wanted = Requirement(text)
+            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                continue
+            version = inside.get(canonicalize_name(wanted.name)) or _installed(wanted.name)
+            if version is None or not wanted.specifier.contains(version, prereleases=True):
+                wanted.marker = None
+                missing.append(str(wanted))
+    return sorted(set(missing))
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Sequence[str]) -> None:
+    """See that the stack imports, and that what was asked for is what is imported."""
+    code = (
+        "import importlib, json, sys\n"
+        "sys.stdout, out = sys.stderr, sys.stdout\n"
+        "print(json.dumps({n: importlib.import_module(n).__file__ for n in sys.argv[1:]}), file=out)"
+    )
+    path = os.pathsep.join(filter(None, (str(overlay.folder), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": path}
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", code, *imports], env=environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise _invalid(requirements, f"importing took more than {IMPORT_SECONDS:.0f} s") from None
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise _invalid(requirements, f"{', '.join(imports)} cannot be imported: {last}")
+    files: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
+    for name, file in files.items():
+        if canonicalize_name(name) in overlay.packages and not file.startswith(str(overlay.folder)):
+            raise _invalid(requirements, f"{name} is still imported from {file}")
+
+
+def _invalid(requirements: Sequence[str], why: str) -> ConfigError:
+    asked = " ".join(requirements)
+    return ConfigError(f"--with: invalid: {asked}: {why}{NOTHING_MEASURED}")
+
+
+def check_requirement(text: str) -> None:
+    """Raises ConfigError for what is neither a file nor anything that pip takes."""
+    if _path(text) is not None or text.startswith(URLS):
+        return
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        raise ConfigError(
+            f"--with: {text!r} is neither a requirement nor a file; expected what pip installs, like "
+            "deepspeed==0.18.2, accelerate<1.12, a wheel or a checkout's folder"
+        ) from None

@@ -1,0 +1,74 @@
+"""Opens what a pytest run measures with: a session, and a second one for another environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from zerogate.asked import Options
+from zerogate.launch.command import CommandLauncher
+from zerogate.launch.forkserver import ForkserverLauncher
+from zerogate.launch.launcher import Launcher
+from zerogate.launch.overlay import check_requirement
+from zerogate.report.results import write_results
+from zerogate.runner import LaunchHook, Step
+from zerogate.session import Session
+
+
+def open_session(
+    options: Options, *, launch_hook: LaunchHook, show: Callable[[Step], None]
+) -> Session:
+    """A session that keeps its results on disk as it goes. Nothing is launched or built yet."""
+
+    def notify(step: Step) -> None:
+        show(step)
+        if step.state != "started":
+            # Nothing already measured is lost when a later cell, or this process, ends badly.
+            # Where it cannot be written, the end of the session says so.
+            with suppress(OSError):
+                write_results(session)
+
+    other = None
+    if options.against:
+        theirs = replace(
+            options,
+            packages=options.against,
+            against=(),
+            report_folder=options.report_folder / "against",
+        )
+        theirs.report_folder.mkdir(exist_ok=True)
+        label = ", ".join(options.against)
+        other = Session(
+            theirs,
+            launchers=_launchers(theirs.report_folder),
+            launch_hook=launch_hook,
+            notify=lambda step: show(replace(step, text=f"{step.text} ({label})")),
+        )
+    session = Session(
+        options,
+        launchers=_launchers(options.report_folder),
+        launch_hook=launch_hook,
+        notify=notify,
+        against=other,
+    )
+    return session
+
+
+def _launchers(folder: Path) -> dict[str, Callable[[], Launcher]]:
+    return {
+        "forkserver": lambda: ForkserverLauncher(folder),
+        "torchrun": lambda: CommandLauncher("torchrun"),
+        "accelerate": lambda: CommandLauncher("accelerate"),
+    }
+
+
+def prepare_environments(session: Session) -> None:
+    """Lay packages over, and go on with what was interrupted. Raises ConfigError."""
+    for text in session.options.packages + session.options.against:
+        check_requirement(text)
+    for one in filter(None, (session, session.against)):
+        one.runner.lay_over()
+        if session.options.resume:
+            one.runner.resume()

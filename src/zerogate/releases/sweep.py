@@ -1,0 +1,98 @@
+"""Release after release through the same cells: which one changed what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from zerogate.releases.trial import Change, Trial, changes
+from zerogate.report.results import readable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One release. ``changes`` are against ``against``, the release before it that ran."""
+
+    release: str
+    against: str = ""
+    invalid: str = ""
+    changes: list[Change] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> str:
+        if self.invalid:
+            return "not installable"
+        if self.failures:
+            return "crash"
+        if self.absent:
+            return "cannot run here"
+        return "changed" if self.changes else "green"
+
+
+def sweep(package: str, releases: Iterable[str], attempt: Callable[[str], Trial]) -> Iterable[Row]:
+    """A row for each release, oldest first, as it is tried."""
+    before: dict[str, tuple[str, Trial]] = {}
+    for release in releases:
+        trial = attempt(f"{package}=={release}")
+        found: list[Change] = []
+        against = []
+        for cell in trial.values:
+            if cell in before:
+                earlier, reference = before[cell]
+                against.append(earlier)
+                found += [one for one in changes(reference, trial) if one.cell == cell]
+            before[cell] = (release, trial)
+        yield Row(
+            release=release,
+            against=", ".join(dict.fromkeys(against)),
+            invalid=trial.invalid,
+            changes=found,
+            failures=trial.failures,
+            absent=trial.absent,
+        )
+
+
+def as_json(package: str, cells: Sequence[str], rows: Iterable[Row]) -> dict[str, Any]:
+    found = {
+        "package": package,
+        "cells": list(cells),
+        "rows": [{**asdict(row), "outcome": row.outcome} for row in rows],
+    }
+    return dict(readable(found))
+
+
+def as_markdown(package: str, cells: Sequence[str], rows: Iterable[Row]) -> str:
+    """A table, a line for each release and what happened to it."""
+    lines = [
+        f"| {package} | outcome | what |",
+        "|---|---|---|",
+        *(f"| {row.release} | {row.outcome} | {_what(row)} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _what(row: Row) -> str:
+    if row.invalid:
+        return _cell(row.invalid)
+    parts = [f"{cell}: {why}" for cell, why in (row.failures | row.absent).items()]
+    parts += [f"against {row.against}: {_change(one)}" for one in row.changes[:1]]
+    parts += [_change(one) for one in row.changes[1:]]
+    return "<br>".join(map(_cell, parts))
+
+
+def _change(one: Change) -> str:
+    step = f" at step {one.step}" if one.step is not None else ""
+    return f"{one.cell} `{one.metric}`{step}: {_number(one.was)} → {_number(one.now)}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not a number"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,129 @@
+"""One release tried: the cells measured in its overlay, or why they could not be. Kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from zerogate.aggregation import Value
+from zerogate.asked import Options
+from zerogate.atomic import write_json
+from zerogate.baseline import MetricBaseline
+from zerogate.cell import Cell, parse_cell
+from zerogate.config_file import ConfigError
+from zerogate.launch.errors import LaunchFailedError
+from zerogate.launch.overlay import NOTHING_MEASURED
+from zerogate.metric import metric_named
+from zerogate.opening import open_session
+from zerogate.record import STRICT, Strict
+from zerogate.runner import Step
+from zerogate.session import Session
+from zerogate.validated import from_json
+from zerogate.verdict import judge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of ``requirement``, measured under ``made_under``. ``values`` are the portable metrics
+    of each cell that ran; ``failures`` the first line of why another did not, ``absent`` why this
+    machine cannot run it at all. With ``invalid``, what pip or Python said, nothing was launched.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    requirement: str
+    made_under: dict[str, str] = field(default_factory=dict)
+    invalid: str = ""
+    values: dict[str, dict[str, int | float | tuple[float, ...]]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    quality_better: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A metric that is not what it was. ``was`` and ``now`` are of ``step``, where it is a series."""
+
+    cell: str
+    metric: str
+    was: float | None
+    now: float | None
+    step: int | None
+    worse: bool
+
+
+def try_requirement(
+    requirement: str, cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+) -> Trial:
+    """Measure ``cells`` with ``requirement`` laid over; what an earlier trial measured under the same
+    things is taken.
+
+    Only what was measured is kept: a failure may have been this machine's, of that day.
+    """
+    folder = options.report_folder / requirement.replace("==", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "trial.json"
+    own = replace(options, packages=(requirement,), report_folder=folder)
+    session = open_session(own, launch_hook=lambda job, where: None, show=show)
+    try:
+        session.runner.lay_over()
+        found = Trial(requirement=requirement, made_under=session.runner.made_under())
+        with suppress(OSError, ValueError):
+            kept = from_json(Trial, path.read_bytes())
+            if kept.made_under == found.made_under:
+                found = replace(kept, failures={}, absent={})
+        for cell in cells:
+            if cell.id not in found.values:
+                found = _with(found, session, cell)
+                write_json(path, found)
+        return found
+    except ConfigError as error:
+        why = str(error).partition(f"{requirement}: ")[2] or str(error)
+        return Trial(requirement=requirement, invalid=why.removesuffix(NOTHING_MEASURED))
+    finally:
+        session.close()
+
+
+def _with(known: Trial, session: Session, cell: Cell) -> Trial:
+    if why := session.runner.unavailable(cell):
+        return replace(known, absent=known.absent | {cell.id: why})
+    try:
+        found = session.measure(cell)
+    except LaunchFailedError as error:
+        first = f"{error.kind}: {error.summary.removeprefix(f'{cell.id}: ')}"
+        return replace(known, failures=known.failures | {cell.id: first})
+    values: dict[str, Value] = {
+        name: value
+        for name in found.names
+        if metric_named(name, found.quality_better).scope == "portable"
+        and (value := found.value(name)) is not None
+    }
+    return replace(
+        known,
+        values=known.values | {cell.id: values},
+        quality_better=known.quality_better | {cell.id: found.quality_better},
+    )
+
+
+def changes(reference: Trial, own: Trial) -> list[Change]:
+    """What ``own`` measured otherwise than ``reference``, by the limits that baselines have."""
+    found = []
+    for name, values in own.values.items():
+        before = reference.values.get(name, {})
+        for metric_name, value in values.items():
+            if metric_name not in before:
+                continue
+            metric = metric_named(metric_name, own.quality_better.get(name))
+            was = before[metric_name]
+            entry = MetricBaseline(value=was, spread=0.0, launches=(was,))
+            verdict = judge(parse_cell(name), metric, value, entry)
+            if verdict.status in ("regressed", "improved"):
+                worse = verdict.status == "regressed"
+                found.append(
+                    Change(
+                        name, metric_name, verdict.expected, verdict.measured, verdict.step, worse
+                    )
+                )
+    return found

@@ -1,0 +1,6 @@
+"""What is under test."""
+
+from __future__ import annotations
+
+STACK = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "evaluate")
+"""The packages that ranks import, by the name that is both the distribution's and the module's."""

@@ -1,0 +1,102 @@
+"""Cells held to the same cells of another environment, measured in the same session."""
+
+import pytest
+
+CELL, DDP = "tiny_words-zero2-w2-cpu", "tiny_words-ddp-w2-cpu"
+OTHER = "deepspeed==0.18.2"
+
+
+def statuses(project, *metrics):
+    return {
+        verdict["metric"]: verdict["status"]
+        for verdict in project.results()["verdicts"]
+        if verdict["strategy"] == "zero2" and verdict["metric"] in metrics
+    }
+
+
+def test_no_baseline_is_needed_where_both_are_the_same(project):
+    result = project.run("--against", OTHER)
+    assert result.ret == pytest.ExitCode.OK
+    assert set(statuses(project, "live_bytes", "loss", "epoch_seconds").values()) == {"ok"}
+    result.stdout.fnmatch_lines(["held to deepspeed 0.18.2: 4 launches"])
+
+
+def test_launches_are_made_in_turn(project):
+    project.run("--against", OTHER, "--strategy", "zero2", "-k", "memory", "--repeats", "3")
+    other = f"{CELL}@other"
+    assert project.launches == [CELL, other, other, CELL, CELL, other]
+
+
+def test_a_change_is_a_regression_against_the_other(project):
+    project.change({"zero2": {"norm": (4.0, 3.0, 1.0, 1.0), "live": 501}})
+    result = project.run("--against", OTHER)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            f"{CELL} live after a step: REGRESSED: 501 bytes, deepspeed 0.18.2 500 bytes*",
+            f"{CELL} gradient norm by step: REGRESSED at step 2: 1, deepspeed 0.18.2 2 (-50.0%*",
+        ]
+    )
+
+
+def test_the_other_way_round_it_is_one_too(project):
+    project.change({"zero2@other": {"norm": (4.0, 3.0, 1.0, 1.0)}})
+    project.run("--against", OTHER)
+    assert statuses(project, "gradient_norm", "loss") == {
+        "gradient_norm": "regressed",
+        "loss": "ok",
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status", "note"),
+    [
+        pytest.param([2.0, 2.002], "ok", "not slower: 1.000 times the seconds,*", id="as fast"),
+        pytest.param([2.6, 2.62], "regressed", "slower: 1.305 times the seconds,*", id="slower"),
+        pytest.param(
+            [1.9, 2.1], "invalid", "cannot tell: *; it would take --repeats *", id="nobody knows"
+        ),
+    ],
+)
+def test_seconds_have_three_answers(project, seconds, status, note):
+    from fnmatch import fnmatch
+
+    project.change({"zero2": {"seconds": seconds}})
+    project.run("--against", OTHER, "-k", "epoch_seconds")
+    (verdict,) = (
+        one for one in project.results()["verdicts"]
+        if one["metric"] == "epoch_seconds" and one["strategy"] == "zero2"
+    )  # fmt: skip
+    assert verdict["status"] == status
+    assert fnmatch(verdict["note"], note)
+
+
+def test_what_only_fails_there_is_no_regression_here(project):
+    project.change({"zero2@other": {"crash": "no such op"}})
+    result = project.run("--against", OTHER)
+    assert result.ret == pytest.ExitCode.OK
+    assert statuses(project, "live_bytes") == {"live_bytes": "not_comparable"}
+    result.stdout.fnmatch_lines(["*deepspeed 0.18.2: crash: no such op*"])
+    assert [one["summary"] for one in project.results()["against"]["failures"]] == ["no such op"]
+
+
+def test_what_fails_here_is_an_error(project):
+    project.change({"zero2": {"crash": "no such op"}})
+    assert project.run("--against", OTHER).ret == pytest.ExitCode.TESTS_FAILED
+    assert "error" not in statuses(project, "live_bytes")
+
+
+def test_batch_sizes_are_searched_in_both(project):
+    project.change({"zero2": {"fits": 4}})
+    project.pytester.runpytest_subprocess(
+        "-m", "cpu and batch_size", "-p", "no:cacheprovider", "--against", OTHER
+    )
+    assert statuses(project, "max_micro_batch_size") == {"max_micro_batch_size": "regressed"}
+
+
+def test_what_ranks_ran_with_is_in_the_results(project):
+    project.run("--with", "accelerate==1.14", "--against", OTHER, "-k", "memory")
+    found = project.results()
+    assert found["environment"]["overlay"] == {"accelerate": "1.14"}
+    assert found["against"]["packages"] == {"deepspeed": "0.18.2"}
+    assert len(found["against"]["measurements"]) == 2

@@ -1,0 +1,64 @@
+"""The first bad release, whatever cannot run in between."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zerogate.releases.bisection import Bisection
+
+
+def run(releases: list[str], first_bad: int, skipped: frozenset[int] = frozenset()) -> Bisection:
+    found = Bisection(releases)
+    while (asked := found.ask()) is not None:
+        assert asked not in found.told, "nothing is tried twice"
+        index = releases.index(asked)
+        bad = "bad" if index >= first_bad else "good"
+        found.tell(asked, "skipped" if index in skipped else bad)
+    return found
+
+
+def names(count: int) -> list[str]:
+    return [f"0.{index}" for index in range(count)]
+
+
+@given(st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))))
+def test_it_is_found_in_log2_trials(case: tuple[int, int]) -> None:
+    count, first_bad = case
+    found = run(names(count), first_bad)
+    assert (found.first_bad, found.last_good) == (f"0.{first_bad}", f"0.{first_bad - 1}")
+    assert len(found.told) <= 2 + math.ceil(math.log2(count))
+
+
+@given(
+    st.integers(3, 30).flatmap(
+        lambda n: st.tuples(st.just(n), st.integers(1, n - 1), st.frozensets(st.integers(1, n - 2)))
+    )
+)
+def test_what_cannot_run_is_named_where_it_may_be_the_one(
+    case: tuple[int, int, frozenset[int]],
+) -> None:
+    count, first_bad, skipped = case
+    found = run(names(count), first_bad, skipped)
+    low, high = (found.releases.index(one) for one in (found.last_good, found.first_bad))
+    assert low < first_bad <= high
+    assert all(int(one[2:]) in skipped for one in found.untold)
+    assert len(found.untold) == high - low - 1
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ({"0.0": "skipped"}, "0.0 was to be good and cannot be measured"),
+        ({"0.0": "good", "0.2": "skipped"}, "0.2 was to be bad and cannot be measured"),
+        ({"0.0": "good", "0.2": "good"}, "0.2 was to be bad and measures what 0.0 does"),
+    ],
+)
+def test_ends_that_do_not_differ(told: dict[str, str], problem: str) -> None:
+    found = Bisection(names(3), dict(told))  # type: ignore[arg-type]
+    if len(told) == 2:
+        assert found.ask() is None
+    assert found.problem == problem

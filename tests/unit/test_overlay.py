@@ -1,0 +1,184 @@
+"""Packages laid over the environment: built once by pip, beside it, refused where they are no use."""
+
+from __future__ import annotations
+
+import importlib.util
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from zerogate.config_file import ConfigError
+from zerogate.devices.host import native_folder
+from zerogate.launch.launcher import rank_environment
+from zerogate.launch.overlay import Overlay, check_requirement, lay_over
+
+NAME = "zerogate_tiny"
+Wheels = Callable[..., Path]
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheels:
+    """Make wheels that pip finds by name, and nothing else."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+    def make(
+        name: str = NAME, version: str = "1.0", code: str = "", needs: tuple[str, ...] = ()
+    ) -> Path:
+        path = folder / f"{name}-{version}-py3-none-any.whl"
+        info = f"{name}-{version}.dist-info"
+        metadata = [
+            f"Name: {name}",
+            f"Version: {version}",
+            *(f"Requires-Dist: {one}" for one in needs),
+        ]
+        files = {
+            f"{name}/__init__.py": code,
+            f"{info}/METADATA": "\n".join(["Metadata-Version: 2.1", *metadata, ""]),
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        with zipfile.ZipFile(path, "w") as wheel:
+            for file, text in files.items():
+                wheel.writestr(file, text)
+            wheel.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in files))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def lay(tmp_path: Path) -> Callable[..., Overlay]:
+    """Lay packages over; ``said`` is what the user is told meanwhile."""
+
+    def lay(*asked: str, said: list[str] | None = None) -> Overlay:
+        told = said if said is not None else []
+        return lay_over(asked, tmp_path / "cache", told.append, imports=(NAME,))
+
+    return lay
+
+
+def kept(tmp_path: Path) -> list[str]:
+    return sorted(
+        path.name for path in (tmp_path / "cache" / "overlays").iterdir() if path.is_dir()
+    )
+
+
+def test_what_was_asked_for_is_in_it_and_not_here(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
+    wheels()
+    overlay = lay(f"{NAME}==1.0")
+    assert str(overlay) == "zerogate-tiny 1.0"
+    assert (overlay.folder / NAME / "__init__.py").is_file()
+    assert importlib.util.find_spec(NAME) is None
+
+
+def test_it_is_built_once(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
+    wheels()
+    said: list[str] = []
+    assert lay(f"{NAME}==1.0", said=said) == lay(f"{NAME}==1.0", said=said)
+    assert said == [f"building the overlay of {NAME}==1.0"]
+
+
+def test_what_a_range_means_is_asked_again(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
+    wheels()
+    assert lay(f"{NAME}>=1").packages == {"zerogate-tiny": "1.0"}
+    wheels(version="1.1")
+    assert lay(f"{NAME}>=1").packages == {"zerogate-tiny": "1.1"}
+
+
+def test_a_wheel_with_another_content_is_another(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
+    first = lay(str(wheels(code="a = 1")))
+    second = lay(str(wheels(code="a = 2")))
+    assert first.folder != second.folder
+    assert (second.folder / NAME / "__init__.py").read_text() == "a = 2"
+
+
+def test_what_it_needs_comes_along_unless_it_is_here(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
+    wheels(
+        needs=("zerogate_other==2", "pytest", "absent; python_version < '3'", "no; extra == 'x'")
+    )
+    wheels(name="zerogate_other", version="2", needs=("zerogate_third",))
+    wheels(name="zerogate_third")
+    assert set(lay(f"{NAME}==1.0").packages) == {
+        "zerogate-tiny",
+        "zerogate-other",
+        "zerogate-third",
+    }
+
+
+def test_what_is_here_in_another_version_is_laid_over_too(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
+    wheels(needs=("pytest==0.1",))
+    wheels(name="pytest", version="0.1")
+    assert lay(f"{NAME}==1.0").packages["pytest"] == "0.1"
+
+
+def test_what_cannot_be_installed_is_invalid_for_pips_reason(
+    wheels: Wheels, lay: Callable[..., Overlay], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"--with: invalid: {NAME}==9: pip: No matching distribution"
+    ):
+        lay(f"{NAME}==9")
+    assert kept(tmp_path) == []
+
+
+def test_what_cannot_be_imported_is_invalid_for_pythons_reason(
+    wheels: Wheels, lay: Callable[..., Overlay], tmp_path: Path
+) -> None:
+    wheels(code="raise RuntimeError('not with this torch')")
+    with pytest.raises(
+        ConfigError, match=f"{NAME} cannot be imported: RuntimeError: not with this"
+    ):
+        lay(f"{NAME}==1.0")
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "deepspeed=0.18", "==1", "./nowhere", "a b"])
+def test_what_is_nothing_that_pip_takes(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--with: .* is neither a requirement nor a file"):
+        check_requirement(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["deepspeed", "deepspeed==0.18.2", "a @ git+https://x.example/a@1", "accelerate<1.12"]
+)
+def test_what_pip_takes(text: str) -> None:
+    check_requirement(text)
+
+
+def test_a_folder_is_meant_only_where_it_looks_like_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
+    """A folder named as a package is, where the user happens to stand, is not what is asked for."""
+    wheels()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).mkdir()
+    assert lay(NAME).packages == {"zerogate-tiny": "1.0"}
+
+
+def test_ranks_find_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    environment = rank_environment("cpu", tmp_path, tmp_path / "over")
+    assert environment["PYTHONPATH"] == f"{tmp_path / 'over'}:mine"
+    assert "ZEROGATE_OVERLAY" not in rank_environment("cpu", tmp_path)
+
+
+def test_each_release_has_its_own_compiled_ops(wheels: Wheels, tmp_path: Path) -> None:
+    """Two that share a folder break each other."""
+    wheels(name="deepspeed", version="0.0.1")
+    overlay = lay_over(["deepspeed==0.0.1"], tmp_path, lambda text: None, imports=("deepspeed",))
+    own = native_folder(tmp_path)
+    over = native_folder(tmp_path, overlay.folder)
+    assert "deepspeed0.0.1" in over.name
+    assert own != over

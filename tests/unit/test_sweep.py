@@ -1,0 +1,217 @@
+"""Release after release: what each changed against the one before it that ran."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from zerogate.__main__ import main
+from zerogate.cell import Cell, parse_cell
+from zerogate.config_file import ConfigError
+from zerogate.releases import command, index
+from zerogate.releases.index import releases
+from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
+from zerogate.releases.trial import Trial
+
+CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
+PUBLISHED = ["0.19.1", "0.19.0", "0.18.10", "0.18.2", "0.18.2rc1", "0.18.0"]
+
+
+def trial(requirement: str, norm: float = 1.5, live: int = 1000, **changes: Any) -> Trial:
+    values = {CELL: {"gradient_norm": (2.0, norm), "live_bytes": live}}
+    return Trial(**({"requirement": requirement, "values": values} | changes))
+
+
+def rows(**by_release: Trial) -> list[Row]:
+    """Of ``ds``, whose releases are named ``r1``, ``r2``, …"""
+    return list(sweep("ds", by_release, lambda text: by_release[text.partition("==")[2]]))
+
+
+def test_what_did_not_change_is_green() -> None:
+    found = rows(r1=trial("ds==r1"), r2=trial("ds==r2"))
+    assert [row.outcome for row in found] == ["green", "green"]
+    assert (found[0].against, found[1].against) == ("", "r1")
+
+
+def test_a_change_is_told_once_by_the_release_that_made_it() -> None:
+    found = rows(r1=trial(""), r2=trial("", norm=1.0), r3=trial("", norm=1.0))
+    assert [row.outcome for row in found] == ["green", "changed", "green"]
+    (change,) = found[1].changes
+    assert (change.metric, change.step, change.was, change.now) == ("gradient_norm", 1, 1.5, 1.0)
+
+
+def test_what_cannot_be_installed_or_crashes_is_passed_over() -> None:
+    found = rows(
+        r1=trial(""),
+        r2=trial("", values={}, invalid="pip: no wheel"),
+        r3=trial("", values={}, failures={CELL: "crash: rank 1: boom"}),
+        r4=trial("", live=1001),
+    )
+    assert [row.outcome for row in found] == ["green", "not installable", "crash", "changed"]
+    assert found[3].against == "r1"
+
+
+def test_the_table_says_what_and_against_which() -> None:
+    found = rows(r1=trial(""), r2=trial("", norm=1.0), r3=trial("", values={}, invalid="a | b"))
+    text = as_markdown("ds", [CELL], found)
+    assert text.splitlines()[2:] == [
+        "| r1 | green |  |",
+        f"| r2 | changed | against r1: {CELL} `gradient_norm` at step 1: 1.5 → 1 |",
+        "| r3 | not installable | a \\| b |",
+    ]
+    assert json.loads(json.dumps(as_json("ds", [CELL], found)))["rows"][1]["outcome"] == "changed"
+
+
+# The index
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    versions = ", ".join(PUBLISHED)
+    told = SimpleNamespace(stdout=f"ds (0.19.1)\nAvailable versions: {versions}\n", stderr="")
+    monkeypatch.setattr(index.subprocess, "run", lambda *_, **__: told)
+    return told
+
+
+def test_releases_are_in_the_order_of_versions(pip: SimpleNamespace) -> None:
+    assert releases("ds") == ["0.18.0", "0.18.2", "0.18.10", "0.19.0", "0.19.1"]
+    assert releases("ds", first="0.18.1", last="0.19.0") == ["0.18.2", "0.18.10", "0.19.0"]
+
+
+def test_none_of_these(pip: SimpleNamespace) -> None:
+    with pytest.raises(
+        ConfigError, match=r"ds: no release from 1 to the last; the index has 0\.18\.0"
+    ):
+        releases("ds", first="1")
+
+
+def test_a_package_that_the_index_does_not_know(pip: SimpleNamespace) -> None:
+    pip.stdout, pip.stderr = "", "WARNING: x\nERROR: No matching distribution found for ds\n"
+    with pytest.raises(ConfigError, match=r"does not tell its releases .No matching distribution"):
+        releases("ds")
+
+
+# Cells and the command line
+
+
+@pytest.mark.parametrize("tier", ["cpu", "gpu"])
+def test_a_cells_id_is_read_back(tier: Any) -> None:
+    cell = Cell(workload="gpt2xl_wikitext2", strategy="zero2", world_size=2, tier=tier)
+    assert parse_cell(cell.id) == cell
+
+
+@pytest.mark.parametrize("text", ["", "gpt2xl_wikitext2", "a-b-w0", "a-b-w2-tpu", "a-b-2"])
+def test_what_is_no_cells_id(text: str) -> None:
+    with pytest.raises(ValueError, match="is no cell"):
+        parse_cell(text)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: SimpleNamespace) -> Path:
+    """A project's folder, in which releases since 0.18.10 have another norm, and 0.18.2 cannot run."""
+    for file in ("workloads/gpt2xl_wikitext2.py", "configs/zero2.yaml"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+
+    def attempt(requirement: str, *_: Any) -> Trial:
+        release = requirement.partition("==")[2]
+        if release == "0.18.2":
+            return trial(requirement, values={}, failures={CELL: "crash: boom"})
+        return trial(requirement, norm=1.5 if release == "0.18.0" else 1.0)
+
+    monkeypatch.setattr(command, "try_requirement", attempt)
+    return tmp_path
+
+
+BISECT = ["bisect", "ds", "--cell", "gpt2xl_wikitext2-zero2-w2", "--metric", "gradient_norm"]
+
+
+def test_a_bisection_from_the_command_line(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*BISECT, "--good", "0.18.0", "--bad", "0.19.1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ds 0.18.0: good: gradient_norm as in 0.18.0"
+    assert "ds 0.18.2: skipped: crash: boom" in lines
+    assert lines[-2].startswith("ds 0.18.10, measured again: bad: gradient_norm at step 1 is 1.0")
+    assert lines[-1] == (
+        "ds 0.18.10 is the first bad one; 0.18.0 is good; "
+        "it may be one of 0.18.2, which cannot run here"
+    )
+
+
+def test_the_other_way_round_it_is_the_one_that_mended_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*BISECT, "--good", "0.19.1", "--bad", "0.18.0"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("ds 0.18.10 mended it; 0.18.0 is the last that has it")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--good", "0.19.0", "--bad", "0.19.1"],
+            "0.19.1 was to be bad and measures what 0.19.0 does",
+        ),
+        (["--good", "0.18.0", "--bad", "0.18.0"], "--bad: 0.18.0 is --good too"),
+        (["--good", "0.18.0", "--bad", "0.18.1"], "0.18.1: no release of ds"),
+        (["--good", "old", "--bad", "0.18.1"], "--good: 'old' is no version"),
+    ],
+)
+def test_a_bisection_that_has_nothing_to_find(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([*BISECT, *arguments]) == 4
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: ")
+    assert message in error
+
+
+def test_a_sweep_from_the_command_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "ds", "--from", "0.18.0", "--cells", CELL]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "ds 0.18.0: green", "ds 0.18.2: crash", "ds 0.18.10: changed",
+    ]  # fmt: skip
+    folder = project / "zerogate-report" / "sweep-ds"
+    assert json.loads((folder / "sweep.json").read_text())["rows"][2]["against"] == "0.18.0"
+    assert (folder / "sweep.md").read_text().startswith("| ds | outcome | what |")
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ("zero2", "--cells: 'zero2' is no cell"),
+        ("gpt2xl_wikitext2-zero9-w2", "no configs/zero9.yaml here"),
+        (",", "--cells: none given"),
+    ],
+)
+def test_cells_that_are_not_there(
+    project: Path, capsys: pytest.CaptureFixture[str], cells: str, message: str
+) -> None:
+    assert main(["sweep", "ds", "--from", "0.18.0", "--cells", cells]) == 4
+    assert message in capsys.readouterr().err
+
+
+def test_seconds_are_nothing_to_bisect_by(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*BISECT[:-1], "epoch_seconds", "--good", "0.18.0", "--bad", "0.19.1"]
+    assert main(arguments) == 4
+    assert "epoch_seconds depends on the hardware of the day" in capsys.readouterr().err
+
+
+def test_pip_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: Any, **__: Any) -> None:
+        raise subprocess.TimeoutExpired("pip", 120)
+
+    monkeypatch.setattr(index.subprocess, "run", late)
+    with pytest.raises(ConfigError, match="no answer"):
+        releases("ds")
