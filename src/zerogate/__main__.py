@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ERROR: {error}", file=sys.stderr)
         return 4
     except KeyboardInterrupt:
-        print("interrupted; what was measured is kept", file=sys.stderr)
+        print("interrupted; the same command goes on with what is measured", file=sys.stderr)
         return 130
     finally:
         undo()

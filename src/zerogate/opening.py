@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zerogate.asked import Options
+from zerogate.config_file import ConfigError
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Launcher
@@ -38,7 +39,6 @@ def open_session(
             against=(),
             report_folder=options.report_folder / "against",
         )
-        theirs.report_folder.mkdir(exist_ok=True)
         label = ", ".join(options.against)
         other = Session(
             theirs,
@@ -66,9 +66,15 @@ def _launchers(folder: Path) -> dict[str, Callable[[], Launcher]]:
 
 def prepare_environments(session: Session) -> None:
     """Lay packages over, and go on with what was interrupted. Raises ConfigError."""
-    for text in session.options.packages + session.options.against:
-        check_requirement(text)
-    for one in filter(None, (session, session.against)):
-        one.runner.lay_over()
+    for option, one in (("--with", session), ("--against", session.against)):
+        if one is None:
+            continue
+        try:
+            for text in one.options.packages:
+                check_requirement(text)
+            one.runner.lay_over()
+        except ConfigError as error:
+            raise ConfigError(f"{option}: {error}") from None
+        one.options.report_folder.mkdir(exist_ok=True)
         if session.options.resume:
             one.runner.resume()

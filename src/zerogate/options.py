@@ -92,19 +92,16 @@ def refuse_lost_root(config: pytest.Config) -> None:
     It looks for the root folder before it knows any plugin's options.
     """
     here = config.invocation_params.dir
-    options = ("report-dir", "data-dir", "baseline-dir", "with", "against")
-    asked = [(name, config.getoption(f"zerogate_{name.replace('-', '_')}")) for name in options]
-    words = [(name, one) for name, all_of in asked for one in _each(all_of)]
-    for name, given in words:
-        if is_project(here) and _below(here, given).is_dir():
+    for name in ("report-dir", "data-dir", "baseline-dir", "with", "against"):
+        asked = config.getoption(f"zerogate_{name.replace('-', '_')}") or []
+        words = [asked] if isinstance(asked, str) else asked
+        given = next((one for one in words if _below(here, one).is_dir()), None)
+        # The root is lost where pytest found one of its own in that folder.
+        if given and is_project(here) and config.rootpath != here:
             raise pytest.UsageError(
                 f"--{name}: pytest looks for tests in {given}; write it in one word: "
                 f"--{name}={given}"
             )
-
-
-def _each(given: str | list[str] | None) -> list[str]:
-    return [] if given is None else [given] if isinstance(given, str) else given
 
 
 def refuse_workers(config: pytest.Config) -> None:

@@ -85,7 +85,9 @@ class Runner:
         )
 
     def lay_over(self) -> None:
-        """Have ranks find the packages that were asked for first. Raises ConfigError."""
+        """Have ranks find the packages that were asked for first. Raises ConfigError, without the
+        option's name.
+        """
         asked, cache = self.options.packages, self.options.cache_folder
         if asked:
             self.overlay = lay_over(asked, cache, lambda text: self.notify(Step(text)))
@@ -114,9 +116,9 @@ class Runner:
     def _no_room(self, cell: Cell) -> str:
         found = len(self.devices(cell))
         if found < cell.world_size and not self.shares_devices(cell):
-            plural = "s" if cell.world_size != 1 else ""
+            least = 1 if self.options.share_device else cell.world_size
             remedy = "; --share-device lets ranks share" if found else ""
-            return f"needs {cell.world_size} CUDA device{plural}, found {found}{remedy}"
+            return f"needs {least} CUDA device{'s' if least != 1 else ''}, found {found}{remedy}"
         workload = self.options.root / "workloads" / f"{cell.workload}.py"
         folder = self.options.report_folder
         return shortage(workload, self.strategy(cell), cell.world_size, folder)

@@ -57,6 +57,13 @@ def test_the_options_are_these_and_documented(project):
                      id="report"),
         pytest.param(["--with", "a=1"], "ERROR: --with: 'a=1' is neither a requirement*", id="with"),
         pytest.param(
+            ["--against", "a=1"], "ERROR: --against: 'a=1' is neither a requirement*", id="against",
+        ),
+        pytest.param(
+            ["--against", "a", "--resume"], "ERROR: --against: not with --resume; launches*",
+            id="against what was",
+        ),
+        pytest.param(
             ["--against", "a", "--repeats", "1"],
             "ERROR: --repeats: 1 is too few; expected 2 or more: launches are compared in pairs*",
             id="no pair",

@@ -24,8 +24,13 @@ def card(tmp_path: Path) -> Card:
     script.write_text((ROOT / ".ci" / "card").read_text())
     python = tmp_path / "python"
 
-    def card(behaves: str = "exit 0", seconds: int = 600) -> subprocess.CompletedProcess[str]:
-        python.write_text(f'#!/usr/bin/env bash\necho "$@" >>{tmp_path}/asked\n{behaves}\n')
+    def card(
+        behaves: str = "exit 0", seconds: int = 600, tier: str = "can run"
+    ) -> subprocess.CompletedProcess[str]:
+        doctor = f'[ "$3" = doctor ] && echo "gpu tier: {tier}"'
+        python.write_text(
+            f'#!/usr/bin/env bash\necho "$@" >>{tmp_path}/asked\n{doctor}\n{behaves}\n'
+        )
         python.chmod(0o755)
         return subprocess.run(
             ["env", "--default-signal=INT", "bash", str(script), str(tmp_path / "out"), str(seconds)],
@@ -59,7 +64,9 @@ def test_a_part_that_fails_does_not_keep_the_others_from_running(
     failing = 'case "$*" in *deberta*) exit 1 ;; esac'
     assert card(failing).returncode == 1
     assert statuses(tmp_path) == dict.fromkeys(PARTS, "0") | {"deberta": "1"}
-    assert card().returncode == 1, "a later call does not forget it"
+    later = card()
+    assert later.returncode == 1, "a later call does not forget it"
+    assert "card: failed: deberta (to repeat it: rm " in later.stdout
 
 
 def test_what_is_cut_short_goes_on_next_time(card: Card, tmp_path: Path) -> None:
@@ -79,3 +86,11 @@ def test_without_time_nothing_is_begun(card: Card, tmp_path: Path) -> None:
     assert found.returncode == 3
     assert "no time left for cuda; call this again" in found.stdout
     assert asked(tmp_path) == 1
+
+
+def test_without_a_card_nothing_is_begun_or_held_to_be_over(card: Card, tmp_path: Path) -> None:
+    found = card(tier="cannot run: NVIDIA driver")
+    assert found.returncode == 1
+    assert "nothing was begun" in found.stdout
+    assert statuses(tmp_path) == {}
+    assert card().returncode == 0

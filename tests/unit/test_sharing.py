@@ -66,7 +66,7 @@ def job_of(session: Session) -> Job:
     ("number", "share", "why"),
     [
         pytest.param(0, False, "needs 2 CUDA devices, found 0", id="none"),
-        pytest.param(0, True, "needs 2 CUDA devices, found 0", id="none to share"),
+        pytest.param(0, True, "needs 1 CUDA device, found 0", id="none to share"),
         pytest.param(
             1, False, "needs 2 CUDA devices, found 1; --share-device lets ranks share", id="one"
         ),

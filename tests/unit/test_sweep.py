@@ -90,6 +90,26 @@ def test_none_of_these(pip: SimpleNamespace) -> None:
         releases("ds", first="1")
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "message"),
+    [
+        ("", None, "--from: '' is no version"),
+        ("0.19.1", "0.18.0", "--to: 0.18.0 is before --from 0.19.1"),
+    ],
+)
+def test_versions_that_say_nothing(
+    pip: SimpleNamespace, first: str, last: str | None, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        releases("ds", first=first, last=last)
+
+
+@pytest.mark.parametrize("package", ["", "ds==0.18.0", "./ds"])
+def test_what_is_no_packages_name(pip: SimpleNamespace, package: str) -> None:
+    with pytest.raises(ConfigError, match="is no package's name"):
+        releases(package)
+
+
 def test_a_package_that_the_index_does_not_know(pip: SimpleNamespace) -> None:
     pip.stdout, pip.stderr = "", "WARNING: x\nERROR: No matching distribution found for ds\n"
     with pytest.raises(ConfigError, match=r"does not tell its releases .No matching distribution"):

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,10 +27,12 @@ from zerogate.stack import STACK
 
 URLS = ("git+", "https://", "http://", "file://")
 
+BUILDING = ".building-"
+
 ROUNDS = 5
 """Of what the packages need, and of what those need in turn."""
 
-NOTHING_MEASURED = "; nothing was measured; ask for another"
+NOTHING_MEASURED = "; nothing was measured"
 
 PIP_SECONDS = 900.0
 IMPORT_SECONDS = 300.0
@@ -63,7 +66,7 @@ def lay_over(
         return _lay_over(requirements, folder, notify, imports)
     except OSError as error:
         raise ConfigError(
-            f"--with: {error.filename or folder}: {error.strerror}; overlays are kept there; free some "
+            f"{error.filename or folder}: {error.strerror}; overlays are kept there; free some "
             "space, or set XDG_CACHE_HOME to a folder that can be written"
         ) from None
 
@@ -79,6 +82,8 @@ def _lay_over(
     with FileLock(
         folder / ".lock"
     ):  # Two sessions build one after the other, and the second finds it.
+        for stale in folder.glob(f"{BUILDING}*"):
+            shutil.rmtree(stale, ignore_errors=True)  # Of a session that was killed.
         request = folder / f"{_request(requirements)}.json"
         try:
             key = json.loads(request.read_text())["folder"]
@@ -105,7 +110,7 @@ def _request(requirements: Sequence[str]) -> str:
     """What is asked for, and beside what: what a package needs may be there or not."""
     found = hashlib.sha256(sys.version.encode())
     installed = {f"{one.name} {one.version}" for one in importlib.metadata.distributions()}
-    for text in [*sorted(installed), *requirements]:
+    for text in [*sorted(installed), *(str(_path(one) or one) for one in requirements)]:
         found.update(text.encode() + b"\0")
     for path in sorted(_local(requirements)):
         found.update(_content(path).encode())
@@ -120,7 +125,8 @@ def _path(text: str) -> Path | None:
     """The file or folder that is meant, by pip's rule: a bare word is a package's name."""
     path = Path(text).expanduser()
     means_one = os.sep in text or text.startswith(".") or path.suffix == ".whl"
-    return path if means_one and "://" not in text and path.exists() else None
+    # Absolute: pip would take "./name" without its beginning for a package's name.
+    return path.absolute() if means_one and "://" not in text and path.exists() else None
 
 
 def _content(path: Path) -> str:
@@ -154,12 +160,12 @@ def _stays_the_same(text: str) -> bool:
 
 def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) -> str:
     """Install into ``folder``; the name of what came out, which says what is in it."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING) as scratch:
         wanted = [str(_path(text) or text) for text in requirements]
         for attempt in range(ROUNDS):
             # Anew each time: pip leaves folders that are there as they are.
             site = Path(scratch) / f"site{attempt}"
-            _pip(requirements, ["--target", str(site), *wanted])
+            _pip(requirements, ["--target", str(site), *wanted], folder / "pip.log")
             if not (missing := unmet(site)):
                 break
             wanted += missing
@@ -175,7 +181,7 @@ def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) ->
     return key
 
 
-def _pip(requirements: Sequence[str], arguments: Sequence[str]) -> None:
+def _pip(requirements: Sequence[str], arguments: Sequence[str], log: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", *arguments]
     quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "DS_BUILD_OPS": "0"}
     try:
@@ -186,9 +192,11 @@ def _pip(requirements: Sequence[str], arguments: Sequence[str]) -> None:
     except subprocess.TimeoutExpired:
         raise _invalid(requirements, f"pip took more than {PIP_SECONDS:.0f} s") from None
     if result.returncode:
+        log.write_text(result.stdout + result.stderr)
         lines = [line for line in result.stderr.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        raise _invalid(requirements, f"pip: {(errors or lines or ['no message'])[-1].strip()}")
+        last = (errors or lines or ["no message"])[-1].strip()
+        raise _invalid(requirements, f"pip: {last} (all it said: {log})")
 
 
 def unmet(site: Path) -> list[str]:
@@ -219,7 +227,11 @@ def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Seque
     code = (
         "import importlib, json, sys\n"
         "sys.stdout, out = sys.stderr, sys.stdout\n"
-        "print(json.dumps({n: importlib.import_module(n).__file__ for n in sys.argv[1:]}), file=out)"
+        "files = {}\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: files[name] = importlib.import_module(name).__file__\n"
+        "    except BaseException as error: sys.exit(f'{name}: {type(error).__name__}: {error}')\n"
+        "print(json.dumps(files), file=out)"
     )
     path = os.pathsep.join(filter(None, (str(overlay.folder), os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"PYTHONPATH": path}
@@ -232,7 +244,7 @@ def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Seque
         raise _invalid(requirements, f"importing took more than {IMPORT_SECONDS:.0f} s") from None
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise _invalid(requirements, f"{', '.join(imports)} cannot be imported: {last}")
+        raise _invalid(requirements, f"cannot be imported with it: {last}")
     files: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
     for name, file in files.items():
         if canonicalize_name(name) in overlay.packages and not file.startswith(str(overlay.folder)):
@@ -241,17 +253,22 @@ def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Seque
 
 def _invalid(requirements: Sequence[str], why: str) -> ConfigError:
     asked = " ".join(requirements)
-    return ConfigError(f"--with: invalid: {asked}: {why}{NOTHING_MEASURED}")
+    return ConfigError(f"invalid: {asked}: {why}{NOTHING_MEASURED}")
 
 
 def check_requirement(text: str) -> None:
     """Raises ConfigError for what is neither a file nor anything that pip takes."""
     if _path(text) is not None or text.startswith(URLS):
         return
+    if text.strip() and Path(text).is_dir():
+        raise ConfigError(
+            f"{text!r} is a folder here, and to pip a package's name; expected one or the other: "
+            f"./{text} for the folder, {text}==VERSION for the package"
+        )
     try:
         Requirement(text)
     except InvalidRequirement:
         raise ConfigError(
-            f"--with: {text!r} is neither a requirement nor a file; expected what pip installs, like "
+            f"{text!r} is neither a requirement nor a file; expected what pip installs, like "
             "deepspeed==0.18.2, accelerate<1.12, a wheel or a checkout's folder"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from zerogate.asked import Options
 from zerogate.atomic import write_json, write_text
 from zerogate.cell import Cell, parse_cell
 from zerogate.config_file import ConfigError
-from zerogate.metric import metric_named
+from zerogate.devices.cards import cuda_devices
+from zerogate.metric import METRICS, metric_named
 from zerogate.releases.bisection import Bisection, State
 from zerogate.releases.index import releases, version
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
@@ -30,14 +32,27 @@ CULPRIT_AGAIN = "again"
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare both commands."""
-    one = commands.add_parser("sweep", help="every release of a package through the same cells")
-    one.add_argument("package")
-    one.add_argument("--from", dest="first", metavar="VERSION", required=True)
-    one.add_argument("--to", dest="last", metavar="VERSION")
+    one = commands.add_parser(
+        "sweep",
+        help="every release of a package through the same cells",
+        description="Every release of a package through the same cells: what each changed against "
+        "the one before it. One overlay and one launch a cell for each release; results are in "
+        "zerogate-report/sweep-PACKAGE, and a second call goes on there. Exit code 0, 4 for a "
+        "mistake.",
+    )
+    one.add_argument("package", help="its name, without a version")
+    one.add_argument("--from", dest="first", metavar="VERSION", required=True, help="included")
+    one.add_argument("--to", dest="last", metavar="VERSION", help="included (default: the newest)")
     one.add_argument("--cells", metavar="IDS", required=True, help=CELLS)
     one.set_defaults(run=_sweep)
-    two = commands.add_parser("bisect", help="the first release that changed a metric of a cell")
-    two.add_argument("package")
+    two = commands.add_parser(
+        "bisect",
+        help="the first release that changed a metric of a cell",
+        description="The first release, from the good end, in which a metric of a cell is not what "
+        "it is there. Results are in zerogate-report/bisect-…, and a second call goes on there. Exit "
+        "code 0 where it was found, 4 where not, or for a mistake.",
+    )
+    two.add_argument("package", help="its name, without a version")
     two.add_argument("--good", metavar="VERSION", required=True)
     two.add_argument("--bad", metavar="VERSION", required=True, help="may be the older one")
     two.add_argument("--cell", metavar="ID", required=True)
@@ -128,7 +143,10 @@ def _between(package: str, good: str, bad: str) -> list[str]:
     found = releases(package, first=first, last=last)
     for end in (good, bad):
         if end not in found:
-            raise ConfigError(f"{end}: no release of {package}; there are {', '.join(found)}")
+            raise ConfigError(
+                f"{end}: no release of {package}; between {good} and {bad} there are "
+                f"{', '.join(found)}"
+            )
     if good == bad:
         raise ConfigError(f"--bad: {bad} is --good too; expected two releases")
     return found[::-1] if backwards else found
@@ -148,6 +166,10 @@ def _cells(text: str, option: str = "--cells") -> list[Cell]:
                     f"{option}: {part}: no {file} here; choose another, or run this in the project's "
                     "folder"
                 )
+        if cell.tier == "gpu" and len(cuda_devices()) < cell.world_size:
+            raise ConfigError(
+                f"{option}: {part}: needs {cell.world_size} CUDA devices, found {len(cuda_devices())}"
+            )
         found.append(cell)
     if not found:
         raise ConfigError(f"{option}: none given; expected some like gpt2xl_wikitext2-zero2-w2")
@@ -158,7 +180,11 @@ def _known_metric(name: str) -> None:
     try:
         metric = metric_named(name)
     except KeyError:
-        raise ConfigError(f"--metric: {name!r} is unknown; see results.json for names") from None
+        close = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(
+            f"--metric: {name!r} is unknown; expected a name like loss or live_bytes{hint}"
+        ) from None
     if metric.budget is not None:
         raise ConfigError(
             f"--metric: {name} is found by a search for the largest batch, which is not made here; "

@@ -18,6 +18,8 @@ def releases(package: str, *, first: str | None = None, last: str | None = None)
 
     Raises ConfigError where the index does not know the package, or it has none of these.
     """
+    if re.fullmatch(r"[\w.-]+", package) is None:
+        raise ConfigError(f"{package!r} is no package's name; expected one without a version")
     messages = ""
     command = [sys.executable, "-m", "pip", "index", "versions", package]
     try:
@@ -33,10 +35,12 @@ def releases(package: str, *, first: str | None = None, last: str | None = None)
         why = lines[-1].removeprefix("ERROR: ") if lines else "no answer"
         raise ConfigError(
             f"{package}: pip's index does not tell its releases ({why}); expected a package that pip "
-            "can install; see pip index versions"
+            f"can install; try: pip index versions {package}"
         ) from None
-    low = version(first, "--from") if first else None
-    high = version(last, "--to") if last else None
+    low = version(first, "--from") if first is not None else None
+    high = version(last, "--to") if last is not None else None
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"--to: {high} is before --from {low}; expected it the other way round")
     wanted = sorted(
         one for one in map(Version, known)
         if not one.is_prerelease and (low is None or one >= low) and (high is None or one <= high)

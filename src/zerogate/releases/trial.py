@@ -63,12 +63,12 @@ def try_requirement(
     Only what was measured is kept: a failure may have been this machine's, of that day.
     """
     folder = options.report_folder / requirement.replace("==", "-")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "trial.json"
     own = replace(options, packages=(requirement,), report_folder=folder)
     session = open_session(own, launch_hook=lambda job, where: None, show=show)
     try:
         session.runner.lay_over()
+        folder.mkdir(parents=True, exist_ok=True)
         found = Trial(requirement=requirement, made_under=session.runner.made_under())
         with suppress(OSError, ValueError):
             kept = from_json(Trial, path.read_bytes())
