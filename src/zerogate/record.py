@@ -126,6 +126,7 @@ class Job:
     after so many and nothing is evaluated. ``preload`` are functions that a rank calls first,
     ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is
     what a full-size cell may use on each rank's device; a scale model gets its share of it.
+    ``precision`` is the mixed precision that the machine forces; None where the file's stands.
     ``shared_devices``: on how many devices more ranks run together; 0 where each has its own.
     """
 
@@ -136,6 +137,7 @@ class Job:
     config_file: str
     requested: dict[str, Any]
     ops: tuple[str, ...]
+    precision: str | None
     workload_file: str
     data_folder: str
     data_origin: Literal["generated", "real"]

@@ -113,6 +113,14 @@ class Runner:
         """Whether ranks of the cell run together on a device."""
         return self.options.share_device and 0 < len(self.devices(cell)) < cell.world_size
 
+    def _precision(self, cell: Cell) -> str | None:
+        has_bf16 = all(card.has_bf16 for card in self.devices(cell))
+        return self.strategy(cell).forced_precision(cell.tier, has_bf16=has_bf16)
+
+    def requested(self, cell: Cell) -> dict[str, Any]:
+        """What ranks of the cell must find applied."""
+        return self.strategy(cell).requested(cell, self._precision(cell))
+
     def _no_room(self, cell: Cell) -> str:
         found = len(self.devices(cell))
         if found < cell.world_size and not self.shares_devices(cell):
@@ -246,7 +254,8 @@ class Runner:
             purpose="training",
             cell=cell,
             config_file=str(root / "configs" / f"{cell.strategy}.yaml"),
-            requested=self.strategy(cell).requested(cell),
+            requested=self.requested(cell),
+            precision=self._precision(cell),
             ops=self.strategy(cell).ops(cell.tier),
             workload_file=str(root / "workloads" / f"{cell.workload}.py"),
             data_folder=str((real or root / "workloads" / "data") / cell.data_name),

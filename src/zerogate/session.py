@@ -179,7 +179,7 @@ class Session:
                 self.notify(Step(error.summary, cell, "failed"))
                 raise
             self.batch_sizes[cell, kind] = found
-            dtype = self.runner.strategy(cell).requested(cell)["dtype"]
+            dtype = self.runner.requested(cell)["dtype"]
             measured = self.measurements.get(cell) or described(cell, record, dtype=dtype)
             self.measurements[cell] = self._with_batch_sizes(measured)
             self.notify(Step("searched", cell, "done"))

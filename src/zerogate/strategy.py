@@ -32,6 +32,7 @@ class Strategy:
     path: Path
     distributed_type: str
     mixed_precision: str
+    precision_in_deepspeed_file: bool = False
     zero_stage: int
     offload_optimizer: str
     offload_param: str
@@ -58,8 +59,21 @@ class Strategy:
             ops.append("async_io")
         return tuple(ops)
 
-    def requested(self, cell: Cell) -> dict[str, Any]:
-        """What the ranks must find applied (``rank.applied``)."""
+    def forced_precision(self, tier: Tier, *, has_bf16: bool) -> str | None:
+        """The mixed precision that the machine makes of the file's; None where that stands.
+
+        A CPU trains in fp32 (DeepSpeed refuses fp16 there), and cards older than bf16 in fp16. What a
+        DeepSpeed file says of its own accord cannot be changed from outside of it.
+        """
+        if tier == "cpu":
+            return "no"
+        older = self.mixed_precision == "bf16" and not has_bf16
+        return "fp16" if older and not self.precision_in_deepspeed_file else None
+
+    def requested(self, cell: Cell, precision: str | None = None) -> dict[str, Any]:
+        """What the ranks must find applied (``rank.applied``), where ``precision`` is forced or, with
+        None, the file's.
+        """
         return {
             "world_size": cell.world_size,
             "num_processes": cell.world_size,
@@ -69,7 +83,7 @@ class Strategy:
                 "FSDP": "FSDPModule",
                 "MULTI_GPU": "DistributedDataParallel",
             }[self.distributed_type],
-            "dtype": self._dtype(cell.tier),
+            "dtype": self._dtype(cell.tier, precision or self.mixed_precision),
             "zero_stage": self.zero_stage,
             "offload_optimizer": self.offload_optimizer,
             "offload_param": self.offload_param,
@@ -81,13 +95,13 @@ class Strategy:
             return "MULTI_CPU"
         return self.distributed_type
 
-    def _dtype(self, tier: Tier) -> str:
+    def _dtype(self, tier: Tier, precision: str) -> str:
         """Of the parameters the engine trains with: DeepSpeed casts the model, DDP and FSDP2 keep
         fp32 parameters and cast in forward.
         """
         if tier == "cpu" or not self.is_deepspeed:
             return "float32"
-        return {"fp16": "float16", "bf16": "bfloat16"}.get(self.mixed_precision, "float32")
+        return {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
 
 
 def strategy_names(folder: Path) -> list[str]:
@@ -109,19 +123,22 @@ def read_strategy(path: Path) -> Strategy:
     precision = str(config.get("mixed_precision") or "no")
     zero: Mapping[str, Any] = _plugin_fields(deepspeed) if kind == "DEEPSPEED" else {"stage": 0}
     declared: Mapping[str, Any] = {}
+    own_precision: str | None = None
     if kind == "DEEPSPEED" and "deepspeed_config_file" in deepspeed:
         # Accelerate opens it relative to where the user stands; we, to the folder above configs/.
         file = path.parent.parent / str(deepspeed["deepspeed_config_file"])
         own = read_deepspeed_config(file, named_by=path)
         zero = own["zero_optimization"]
         declared = own.get("optimizer") or {}
-        precision = _file_precision(own) or precision
+        own_precision = _file_precision(own)
+        precision = own_precision or precision
     offload_optimizer = _offload_device(zero, "offload_optimizer")
     return Strategy(
         name=path.stem,
         path=path,
         distributed_type=kind,
         mixed_precision=precision,
+        precision_in_deepspeed_file=own_precision is not None,
         zero_stage=zero["stage"],
         offload_optimizer=offload_optimizer,
         offload_param=_offload_device(zero, "offload_param"),

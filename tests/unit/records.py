@@ -133,6 +133,7 @@ def a_job(folder: Path, cell: Cell | None = None) -> Job:
         config_file=str(folder / "configs" / "zero2.yaml"),
         requested={},
         ops=(),
+        precision=None,
         workload_file=str(folder / "workloads" / "deberta_mrpc.py"),
         data_folder=str(folder / "data"),
         data_origin="generated",

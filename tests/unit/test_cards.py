@@ -14,8 +14,14 @@ from zerogate.devices.cards import driver as nvidia_driver
 
 H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-80GB"
 
+TURING = "NVIDIA TITAN RTX"
 RTX = "NVIDIA GeForce RTX(TM) 4090 "
-MEMORY_BYTES = {H200: 150_754_820_096, A100: 85_899_345_920, RTX: 25_757_220_864}
+MEMORY_BYTES = {
+    H200: 150_754_820_096,
+    A100: 85_899_345_920,
+    RTX: 25_757_220_864,
+    TURING: 25_769_803_776,
+}
 """As drivers tell it, after what nvidia-smi shows of these cards: 143771, 81920 and 24564 MiB."""
 
 MIG, MIG_NAME = "MIG-5c89", "NVIDIA H200 MIG 1g.18gb"
@@ -70,6 +76,11 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
         def memory(handle: int | str) -> int:
             return 10_200_547_328 if isinstance(handle, str) else MEMORY_BYTES[names[handle]]
 
+        def capability(handle: int | str) -> list[int]:
+            if handle == MIG:
+                raise NVMLError
+            return {TURING: [7, 5]}.get(names[int(handle)], [9, 0])
+
         fake = SimpleNamespace(
             NVMLError=NVMLError,
             nvmlInit=start,
@@ -79,6 +90,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
             nvmlDeviceGetHandleByUUID=slice_of,
             nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=memory(handle)),
             nvmlDeviceGetName=lambda handle: names[handle] if handle != MIG else MIG_NAME,
+            nvmlDeviceGetCudaComputeCapability=capability,
             nvmlSystemGetDriverVersion=lambda: "580.1",
             nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}" if handle != MIG else MIG,
         )
@@ -191,3 +203,13 @@ def test_a_lost_card_is_no_device(driver: Driver) -> None:
     driver(H200, LOST, A100)
     assert names() == (H200, A100)
     assert uuids() == ("GPU-0", "GPU-2")
+
+
+def test_cards_older_than_bf16_are_told_apart(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(TURING, H200)
+    assert [card.has_bf16 for card in cuda_devices()] == [False, True]
+    cards._asked.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
+    assert [card.has_bf16 for card in cuda_devices()] == [True], "a slice does not say"

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -125,11 +126,9 @@ def test_the_command_runs_in_the_project_with_the_ranks_environment_only(
     assert ended.log.read_text().splitlines() == [str(tmp_path.resolve()), "hi", "no input"]
 
 
-@pytest.mark.parametrize(("tier", "precision"), [("cpu", ["no"]), ("gpu", [])])
-def test_accelerates_command_is_what_a_user_types(
-    tmp_path: Path, tier: str, precision: list[str]
-) -> None:
-    job = a_job(tmp_path, a_cell(tier=tier, world_size=4))
+@pytest.mark.parametrize("precision", [["no"], ["fp16"], []])
+def test_accelerates_command_is_what_a_user_types(tmp_path: Path, precision: list[str]) -> None:
+    job = replace(a_job(tmp_path, a_cell(world_size=4)), precision=next(iter(precision), None))
     words = command.accelerate_command(job, tmp_path)
 
     def given(option: str) -> list[str]:

@@ -32,6 +32,7 @@ class Asked:
     ops: tuple[tuple[str, ...], tuple[str, ...]] = ((GLOO,), ())
 
 
+BF16 = ("float32", "bfloat16")
 EXPECTED = {
     "ddp": Asked(
         engine="DistributedDataParallel",
@@ -45,16 +46,17 @@ EXPECTED = {
         dtype=("float32", "float32"),
         ops=((), ()),
     ),
-    "zero1": Asked(stage=1),
+    "zero1": Asked(stage=1, dtype=BF16),
     "zero2": Asked(stage=2),
     "zero2_config_file": Asked(stage=2),
     "zero2_offload": Asked(
         stage=2,
+        dtype=BF16,
         offload=("cpu", "none"),
         optimizer=CPU_ADAM,
         ops=((GLOO, "cpu_adam"), ("cpu_adam",)),
     ),
-    "zero3": Asked(stage=3),
+    "zero3": Asked(stage=3, dtype=BF16),
     "zero3_offload": Asked(
         stage=3,
         offload=("cpu", "cpu"),
@@ -140,3 +142,36 @@ def test_a_deepspeed_file_has_its_say(
     assert strategy.zero_stage == 1
     assert strategy.requested(a_cell(tier="gpu"))["dtype"] == dtype
     assert strategy.ops("gpu") == ops
+
+
+@pytest.mark.parametrize(
+    ("precision", "tier", "has_bf16", "forced", "dtype"),
+    [
+        pytest.param("bf16", "gpu", True, None, "bfloat16", id="bf16 where there is some"),
+        pytest.param("bf16", "gpu", False, "fp16", "float16", id="fp16 on an older card"),
+        pytest.param("fp16", "gpu", True, None, "float16", id="fp16 where the file has it"),
+        pytest.param("no", "gpu", False, None, "float32", id="none"),
+        pytest.param("bf16", "cpu", True, "no", "float32", id="fp32 on a CPU"),
+    ],
+)
+def test_what_the_machine_makes_of_a_precision(
+    write: Write, precision: str, tier: Any, has_bf16: bool, forced: str | None, dtype: str
+) -> None:
+    strategy = read_strategy(write(PLUGIN.format(precision=precision)))
+    assert strategy.forced_precision(tier, has_bf16=has_bf16) == forced
+    assert strategy.requested(a_cell(tier=tier), forced)["dtype"] == dtype
+
+
+def test_what_a_deepspeed_file_says_stands(write: Write) -> None:
+    file = {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}
+    strategy = read_strategy(write(NAMES_A_FILE, file))
+    assert strategy.forced_precision("gpu", has_bf16=False) is None
+
+
+def test_the_articles_strategies_train_in_fp16_and_the_others_in_bf16() -> None:
+    """Not zero3_nvme: its DeepSpeed file could not be changed on a card without bf16."""
+    precisions = {
+        name: read_strategy(CONFIGS / f"{name}.yaml").mixed_precision for name in EXPECTED
+    }
+    article = {"ddp", "zero2", "zero2_config_file", "zero3_offload", "zero3_nvme"}
+    assert precisions == {name: "fp16" if name in article else "bf16" for name in EXPECTED}

@@ -11,15 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 GIB = 2**30
+FIRST_WITH_BF16 = (8, 0)
+"""Compute capability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A CUDA device: a card, or a MIG slice of one. ``total_bytes`` with what the driver keeps."""
+    """A CUDA device: a card, or a MIG slice of one. ``total_bytes`` with what the driver keeps;
+    ``has_bf16`` where its matrix units know it: from compute capability 8.0 on (CUDA's programming
+    guide), and where the driver does not say.
+    """
 
     name: str
     uuid: str
     total_bytes: int
+    has_bf16: bool = True
 
 
 @functools.cache
@@ -47,10 +53,14 @@ def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
 
 
 def _card(pynvml: Any, handle: Any) -> Card:
+    capability = FIRST_WITH_BF16
+    with suppress(pynvml.NVMLError):
+        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
     return Card(
         name=str(pynvml.nvmlDeviceGetName(handle)),
         uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
         total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        has_bf16=capability >= FIRST_WITH_BF16,
     )
 
 

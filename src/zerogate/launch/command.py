@@ -30,7 +30,7 @@ def accelerate_command(job: Job, folder: Path) -> list[str]:
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", job.config_file),
         *("--num_processes", str(job.cell.world_size)),
-        *(("--mixed_precision", "no") if job.cell.tier == "cpu" else ()),
+        *(("--mixed_precision", job.precision) if job.precision else ()),
         # 0: whichever port is free.
         *("--main_process_port", "0"),
         *("--module", WORKER, str(folder)),

@@ -63,7 +63,7 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
     findings.add(
         environment=software(),
         accelerate_environment=export_accelerate_environment(
-            job.config_file, job.cell.world_size, "no" if job.cell.tier == "cpu" else None
+            job.config_file, job.cell.world_size, job.precision
         ),
         workload_version=workload.version,
         data_origin=job.data_origin,
