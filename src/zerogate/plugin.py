@@ -6,7 +6,7 @@ SKIPPED says why. Exit codes are pytest's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -185,6 +185,19 @@ def _open_session(config: pytest.Config) -> Session:
 
 
 # Reporting
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    why: Any = report.longrepr
+    if report.skipped and report.when == "setup" and isinstance(why, tuple) and _cells([item]):
+        # Why a cell cannot run is the same for all its tests, wherever they stand: one line for it.
+        why = (str(item.path.parent), None, why[2])
+        report.longrepr = why
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)
