@@ -13,7 +13,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from zerogate.asked import Options
@@ -35,16 +34,7 @@ LAUNCHERS = {
 
 def session(launcher: str, folder: Path) -> Session:
     folder.mkdir(parents=True, exist_ok=True)
-    options = Options(
-        root=ROOT,
-        baseline_folder=None,
-        report_folder=folder,
-        cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
-        launcher=launcher,
-        repeats=1,
-        data_folder=None,
-        deadline_seconds=None,
-    )
+    options = Options(root=ROOT, report_folder=folder, launcher=launcher)
     make = LAUNCHERS[launcher]
     return Session(options, launchers={launcher: lambda: make(folder)})
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
 
 from zerogate.cell import Cell
 from zerogate.made_under import folder_state
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,13 +21,15 @@ class Options:
     """What the user asked of a session. Folders are absolute."""
 
     root: Path
-    baseline_folder: Path | None
     report_folder: Path
-    cache_folder: Path
-    launcher: str
-    repeats: int
-    data_folder: Path | None
-    deadline_seconds: float | None
+    baseline_folder: Path | None = None
+    cache_folder: Path = field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("zerogate"))
+    )
+    launcher: str = "forkserver"
+    repeats: int = 1
+    data_folder: Path | None = None
+    deadline_seconds: float | None = None
     device_memory_bytes: int | None = None
     share_device: bool = False
     packages: tuple[str, ...] = ()
@@ -56,3 +64,15 @@ class Options:
         if self.data_folder:
             command += f" --data-dir={shlex.quote(str(self.data_folder))}"
         return command
+
+
+def hold(report_folder: Path) -> FileLock | None:
+    """Keep other sessions out of the folder, until the process ends; None where one is in it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(report_folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock

@@ -12,7 +12,7 @@ from zerogate.config_file import ConfigError
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Launcher
-from zerogate.launch.overlay import check_requirement
+from zerogate.launch.requirement import check_requirement
 from zerogate.report.results import write_results
 from zerogate.runner import LaunchHook, Step
 from zerogate.session import Session

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 import pytest
 
 from zerogate.baseline import MINIMUM_LAUNCHES
@@ -143,7 +142,6 @@ def read_options(config: pytest.Config, selection: Selection) -> Options:
         report_folder=_writable(
             "--report-dir", _below(here, report) if report else root / "zerogate-report"
         ),
-        cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
         launcher=launcher,
         repeats=_repeats(config),
         data_folder=_data_folder(config, selection),
@@ -254,16 +252,13 @@ def _writable(option: str, folder: Path) -> Path:
 
 def lock_report(folder: Path) -> FileLock:
     """Keep other sessions out of ``folder``; held until this process ends. Raises UsageError."""
-    from filelock import FileLock, Timeout
+    from zerogate.asked import hold
 
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if (lock := hold(folder)) is None:
         raise pytest.UsageError(
             f"--report-dir: another session is writing to {folder}; wait for it, or choose another "
             "folder"
-        ) from None
+        )
     return lock
 
 

@@ -16,10 +16,8 @@ from zerogate.asked import Options
 from zerogate.atomic import write_json
 from zerogate.cell import Cell
 from zerogate.deadline import Deadlines
-from zerogate.devices.cards import Card, cuda_devices
 from zerogate.devices.host import oom_kills
 from zerogate.devices.nvml import DeviceWatch
-from zerogate.devices.room import shortage
 from zerogate.launch import shared_memory
 from zerogate.launch.device_use import Readings, readings_path, with_device_use
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
@@ -32,6 +30,7 @@ from zerogate.launch.overlay import Overlay, lay_over
 from zerogate.launch.refused import disk_named, named
 from zerogate.launch.watch import Watch
 from zerogate.made_under import made_under
+from zerogate.placement import Placement, no_room, placement
 from zerogate.record import Job, ProbeRequest, RankRecord, job_path, record_path
 from zerogate.resume import Kept
 from zerogate.strategy import Strategy, read_strategy
@@ -101,35 +100,27 @@ class Runner:
 
         Builds what must be compiled for it, once.
         """
-        if cell.tier == "gpu" and (why := self._no_room(cell)):
+        strategy, options = self.strategy(cell), self.options
+        if cell.tier == "gpu" and (
+            why := no_room(
+                cell, strategy, self.placement(cell), share_device=options.share_device,
+                root=options.root, folder=options.report_folder,
+            )
+        ):  # fmt: skip
             return why
-        return self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier).absent
+        return self._native.ensure(strategy.ops(cell.tier), cell.tier).absent
 
-    def devices(self, cell: Cell) -> tuple[Card, ...]:
-        """The CUDA devices that the cell's ranks run on; empty on the cpu tier."""
-        return cuda_devices()[: cell.world_size] if cell.tier == "gpu" else ()
-
-    def shares_devices(self, cell: Cell) -> bool:
-        """Whether ranks of the cell run together on a device."""
-        return self.options.share_device and 0 < len(self.devices(cell)) < cell.world_size
+    def placement(self, cell: Cell) -> Placement:
+        """Where the cell's ranks run on this machine."""
+        return placement(cell, share_device=self.options.share_device)
 
     def _precision(self, cell: Cell) -> str | None:
-        has_bf16 = all(card.has_bf16 for card in self.devices(cell))
+        has_bf16 = self.placement(cell).has_bf16
         return self.strategy(cell).forced_precision(cell.tier, has_bf16=has_bf16)
 
     def requested(self, cell: Cell) -> dict[str, Any]:
         """What ranks of the cell must find applied."""
         return self.strategy(cell).requested(cell, self._precision(cell))
-
-    def _no_room(self, cell: Cell) -> str:
-        found = len(self.devices(cell))
-        if found < cell.world_size and not self.shares_devices(cell):
-            least = 1 if self.options.share_device else cell.world_size
-            remedy = "; --share-device lets ranks share" if found else ""
-            return f"needs {least} CUDA device{'s' if least != 1 else ''}, found {found}{remedy}"
-        workload = self.options.root / "workloads" / f"{cell.workload}.py"
-        folder = self.options.report_folder
-        return shortage(workload, self.strategy(cell), cell.world_size, folder)
 
     def launch(self, cell: Cell, index: int, of: int) -> tuple[RankRecord, ...]:
         """Launch ``cell`` for training; the records of its ranks, all ok.
@@ -194,7 +185,7 @@ class Runner:
     def _run(self, job: Job, folder: Path, command: str) -> tuple[RankRecord, ...]:
         """Have the launcher start the job's ranks, alone on their devices."""
         cell = job.cell
-        cards = [card.uuid for card in self.devices(cell)]
+        cards = self.placement(cell).uuids
         say = partial(self._say, cell)
         with named(cell, command), alone_on(cards or ["cpu"], say):
             self.idle.await_idle(cards, say)
@@ -247,7 +238,7 @@ class Runner:
     def _job(self, cell: Cell, folder: Path) -> Job:
         root = self.options.root
         real = self.options.data_folder
-        shares = self.shares_devices(cell)
+        place = self.placement(cell)
         return Job(
             run=self._kept.run_id,
             launch_id=f"{cell.id}-{os.getpid()}-{time.time_ns()}",
@@ -264,9 +255,9 @@ class Runner:
             record_folder=str(folder),
             root_folder=str(root),
             controller_pid=os.getpid(),
-            shared_devices=len(self.devices(cell)) if shares else 0,
+            shared_devices=len(place.devices) if place.shared else 0,
             # Who shares keeps to its share in training too.
-            device_memory_bytes=self.options.device_memory_bytes if shares else None,
+            device_memory_bytes=self.options.device_memory_bytes if place.shared else None,
         )
 
     def _launcher_for(self, cell: Cell) -> Launcher:

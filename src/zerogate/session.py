@@ -7,7 +7,7 @@ again, as the reference of another cell too, gets the same measurement or the sa
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,8 +76,9 @@ class Session:
         """The key of the machine that seconds of this cell belong to."""
         if cell.tier == "cpu":
             return host_key()
-        if self.runner.shares_devices(cell):
-            return f"{cards_key(len(self.runner.devices(cell)))}-shared"
+        place = self.runner.placement(cell)
+        if place.shared:
+            return f"{cards_key(len(place.devices))}-shared"
         return cards_key(cell.world_size)
 
     # Measuring
@@ -119,11 +120,16 @@ class Session:
         except LaunchFailedError as error:
             self.failures[cell] = error
             return
+        self._add(cell, records)
+
+    def _add(self, cell: Cell, records: Sequence[RankRecord]) -> None:
+        """Put one more launch into ``cell``'s measurement."""
         found = self.measurements.get(cell)
-        launches = (*found.launches, launch_values(records)) if found and index else None
-        self.measurements[cell] = self._with_batch_sizes(
-            replace(found, launches=launches) if found and launches else measure(cell, [records])
-        )
+        if found is None or not found.launches:
+            self.measurements[cell] = self._with_batch_sizes(measure(cell, [records]))
+        else:
+            launches = (*found.launches, launch_values(records))
+            self.measurements[cell] = replace(found, launches=launches)
 
     def finish(self) -> None:
         """Everything was measured: there is nothing to resume."""
@@ -153,16 +159,14 @@ class Session:
         """
         for index in range(CONFIRMING_LAUNCHES):
             for cell in cells:
-                found = self.measurements[cell]
-                if index < len(found.launches):
+                if index < len(self.measurements[cell].launches):
                     continue
                 try:
                     records = self.runner.launch(cell, index, CONFIRMING_LAUNCHES)
                 except LaunchFailedError as error:
                     self.failures[cell] = error
                     raise
-                launches = (*found.launches, launch_values(records))
-                self.measurements[cell] = replace(found, launches=launches)
+                self._add(cell, records)
 
     def batch_size(self, cell: Cell, kind: BatchKind) -> BatchSize:
         """The largest batch that fits the budget. Raises the LaunchFailedError of a failed probe."""

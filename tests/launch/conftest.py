@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import psutil
 import pytest
 
@@ -71,12 +70,8 @@ class Launches:
         """``deadlines`` in place of the baselines'; ``around`` wraps the launcher."""
         options = Options(
             root=root or self.root,
-            baseline_folder=None,
             report_folder=report_folder or self.root / f"report-{len(self._sessions)}",
-            # The user's own cache: compiling DeepSpeed's ops anew would take minutes.
-            cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
             launcher=launcher,
-            repeats=1,
             data_folder=data_folder,
             deadline_seconds=deadline_seconds,
             device_memory_bytes=device_memory_bytes,

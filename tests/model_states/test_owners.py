@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 
 from tests.model_states import owners
@@ -49,16 +48,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         def preload(job: Job, launch: Path) -> None:
             write_json(job_path(launch), dataclasses.replace(job, preload=(PRELOAD,)))
 
-        options = Options(
-            root=ROOT,
-            baseline_folder=None,
-            report_folder=folder,
-            cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
-            launcher="forkserver",
-            repeats=1,
-            data_folder=None,
-            deadline_seconds=None,
-        )
+        options = Options(root=ROOT, report_folder=folder)
         running = Session(
             options,
             launchers={"forkserver": lambda: ForkserverLauncher(folder)},

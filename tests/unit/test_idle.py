@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from records import a_cell
 
-from zerogate import runner
+from zerogate import placement, runner
 from zerogate.asked import Options
 from zerogate.deadline import deadlines
 from zerogate.devices.cards import Card
@@ -155,13 +155,14 @@ class NoRanks:
 def test_a_launch_waits_for_it(
     device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "cuda_devices", lambda: (Card("NVIDIA H200", DEVICE, 141 * GIB),))
+    monkeypatch.setattr(
+        placement, "cuda_devices", lambda: (Card("NVIDIA H200", DEVICE, 141 * GIB),)
+    )
     monkeypatch.setattr(idle, "WAIT_SECONDS", 0.0)
     launcher = NoRanks()
     asked = Options(
-        root=Path(__file__).parents[2], baseline_folder=None, report_folder=tmp_path,
-        cache_folder=tmp_path, launcher="torchrun", repeats=1, data_folder=None,
-        deadline_seconds=None,
+        root=Path(__file__).parents[2], report_folder=tmp_path, cache_folder=tmp_path,
+        launcher="torchrun",
     )  # fmt: skip
     cells = runner.Runner(
         asked,

@@ -12,7 +12,8 @@ import pytest
 from zerogate.config_file import ConfigError
 from zerogate.devices.host import native_folder
 from zerogate.launch.launcher import rank_environment
-from zerogate.launch.overlay import Overlay, check_requirement, lay_over
+from zerogate.launch.overlay import Overlay, lay_over
+from zerogate.launch.requirement import check_requirement
 
 NAME = "zerogate_tiny"
 Wheels = Callable[..., Path]

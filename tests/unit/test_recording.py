@@ -42,10 +42,7 @@ def record(
             baseline_folder=folder,
             report_folder=folder,
             cache_folder=folder,
-            launcher="forkserver",
             repeats=3,
-            data_folder=None,
-            deadline_seconds=None,
         ),
         launchers={},
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from records import a_cell, a_job
 
-from zerogate import runner
+from zerogate import placement, runner
 from zerogate.asked import Options
 from zerogate.deadline import deadlines
 from zerogate.devices import cards
@@ -30,11 +30,10 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
 
     def session(number: int, *, share: bool, memory: int | None = None) -> Session:
         found = tuple(Card("NVIDIA H200", f"GPU-{index}", 141 * 2**30) for index in range(number))
-        monkeypatch.setattr(runner, "cuda_devices", lambda: found)
+        monkeypatch.setattr(placement, "cuda_devices", lambda: found)
         monkeypatch.setattr(cards, "cuda_devices", lambda: found)
         asked = Options(
-            root=ROOT, baseline_folder=None, report_folder=tmp_path, cache_folder=tmp_path,
-            launcher="torchrun", repeats=1, data_folder=None, deadline_seconds=None,
+            root=ROOT, report_folder=tmp_path, cache_folder=tmp_path, launcher="torchrun",
             device_memory_bytes=memory, share_device=share,
         )  # fmt: skip
         return Session(asked, launchers={})

@@ -146,6 +146,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: SimpleNamespac
         return trial(requirement, norm=1.5 if release == "0.18.0" else 1.0)
 
     monkeypatch.setattr(command, "try_requirement", attempt)
+    monkeypatch.setattr(command, "try_anew", attempt)
     return tmp_path
 
 

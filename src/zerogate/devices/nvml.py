@@ -8,8 +8,8 @@ process has only climbs, and the last list has its peak.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -43,27 +43,19 @@ class DeviceWatch:
     cannot tell the memory of, are not in ``devices``.
     """
 
-    def __init__(self, uuids: Sequence[str], *, keep_reading: bool = True) -> None:
+    def __init__(self, uuids: Sequence[str]) -> None:
         self.devices: dict[str, Watched] = {}
         self._uuids = uuids
-        self._keep_reading = keep_reading
         self._handles: dict[str, Any] = {}
+        self._opened = ExitStack()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="zerogate-nvml", daemon=True)
 
     def __enter__(self) -> DeviceWatch:
-        if not self._uuids:
-            return self
-        import pynvml
-
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlInit()
-            for uuid in self._uuids:
-                with suppress(pynvml.NVMLError):
-                    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-                    self.devices[uuid] = Watched(before=_read(pynvml, handle, lists=True))
-                    self._handles[uuid] = handle
-        if self._handles and self._keep_reading:
+        handles = self._opened.enter_context(_opened(self._uuids))
+        self.devices = {uuid: Watched(before=now) for uuid, now in _now(handles).items()}
+        self._handles = {uuid: handles[uuid] for uuid in self.devices}
+        if self._handles:
             self._thread.start()
         return self
 
@@ -73,15 +65,10 @@ class DeviceWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._uuids:
-            return
-        import pynvml
-
         self._over.set()
-        if self._thread.is_alive():
+        if self._handles:
             self._thread.join()
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+        self._opened.close()
 
     def _watch(self) -> None:
         import pynvml
@@ -97,25 +84,61 @@ class DeviceWatch:
             count += 1
 
 
+@contextmanager
+def _opened(uuids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """NVML, open meanwhile: its handles of those of the devices that it knows."""
+    handles: dict[str, Any] = {}
+    if not uuids:
+        yield handles  # Not even imported on the cpu tier.
+        return
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield handles
+        return
+    try:
+        for uuid in uuids:
+            with suppress(pynvml.NVMLError):
+                handles[uuid] = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        yield handles
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
 def readings(uuids: Sequence[str]) -> dict[str, Reading]:
     """The devices with these UUIDs as they are now; those that NVML can tell of."""
-    with DeviceWatch(uuids, keep_reading=False) as watch:
-        return {uuid: device.before for uuid, device in watch.devices.items()}
+    with _opened(uuids) as handles:
+        return _now(handles)
+
+
+def _now(handles: Mapping[str, Any]) -> dict[str, Reading]:
+    if not handles:
+        return {}
+    import pynvml
+
+    found = {}
+    for uuid, handle in handles.items():
+        with suppress(pynvml.NVMLError):
+            found[uuid] = _read(pynvml, handle, lists=True)
+    return found
 
 
 def graphics_processes(uuid: str) -> list[int]:
     """Pids of what draws on the device: a desktop, a browser. They are not in its readings, since they
     are there all day and cost seconds nothing.
     """
-    import pynvml
+    with _opened([uuid]) as handles:
+        import pynvml
 
-    with suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-            return [one.pid for one in pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle)]
-        finally:
-            pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):
+            return [
+                one.pid
+                for handle in handles.values()
+                for one in pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle)
+            ]
     return []
 
 

@@ -18,24 +18,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from zerogate.atomic import write_json
 from zerogate.config_file import ConfigError
+from zerogate.launch.requirement import content_hash, local_path, stays_the_same
+from zerogate.one_line import one_line
 from zerogate.stack import STACK
-
-URLS = ("git+", "https://", "http://", "file://")
 
 BUILDING = ".building-"
 
 ROUNDS = 5
 """Of what the packages need, and of what those need in turn."""
 
-NOTHING_MEASURED = "; nothing was measured"
-
 PIP_SECONDS = 900.0
 IMPORT_SECONDS = 300.0
+
+
+class InvalidOverlayError(ConfigError):
+    """Packages that cannot be installed, or with which the stack cannot be imported: ``reason`` is what
+    pip or Python said.
+    """
+
+    def __init__(self, asked: str, reason: str) -> None:
+        super().__init__(f"invalid: {asked}: {reason}; nothing was measured")
+        self.reason = one_line(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +65,7 @@ def lay_over(
 ) -> Overlay:
     """The overlay with ``requirements``: what pip takes, or folders and wheels that exist.
 
-    Raises ConfigError where they cannot be installed, or the stack not imported with them, with pip's
-    or Python's reason.
+    Raises InvalidOverlayError, and ConfigError where the cache cannot be written.
     """
     folder = cache / "overlays"
     try:
@@ -79,9 +86,8 @@ def _lay_over(
 ) -> Overlay:
     from filelock import FileLock
 
-    with FileLock(
-        folder / ".lock"
-    ):  # Two sessions build one after the other, and the second finds it.
+    # Two sessions build one after the other, and the second finds what the first built.
+    with FileLock(folder / ".lock"):
         for stale in folder.glob(f"{BUILDING}*"):
             shutil.rmtree(stale, ignore_errors=True)  # Of a session that was killed.
         request = folder / f"{_request(requirements)}.json"
@@ -92,7 +98,7 @@ def _lay_over(
         if not key or not (folder / key).is_dir():
             notify(f"building the overlay of {', '.join(requirements)}")
             key = _build(requirements, folder, imports)
-            if all(map(_stays_the_same, requirements)):
+            if all(map(stays_the_same, requirements)):
                 write_json(request, {"requirements": list(requirements), "folder": key})
     return _overlay(folder / key)
 
@@ -110,58 +116,17 @@ def _request(requirements: Sequence[str]) -> str:
     """What is asked for, and beside what: what a package needs may be there or not."""
     found = hashlib.sha256(sys.version.encode())
     installed = {f"{one.name} {one.version}" for one in importlib.metadata.distributions()}
-    for text in [*sorted(installed), *(str(_path(one) or one) for one in requirements)]:
+    for text in [*sorted(installed), *(str(local_path(one) or one) for one in requirements)]:
         found.update(text.encode() + b"\0")
-    for path in sorted(_local(requirements)):
-        found.update(_content(path).encode())
+    for path in filter(None, map(local_path, requirements)):
+        found.update(content_hash(path).encode())
     return found.hexdigest()[:16]
-
-
-def _local(requirements: Sequence[str]) -> list[Path]:
-    return [path for text in requirements if (path := _path(text)) is not None]
-
-
-def _path(text: str) -> Path | None:
-    """The file or folder that is meant, by pip's rule: a bare word is a package's name."""
-    path = Path(text).expanduser()
-    means_one = os.sep in text or text.startswith(".") or path.suffix == ".whl"
-    # Absolute: pip would take "./name" without its beginning for a package's name.
-    return path.absolute() if means_one and "://" not in text and path.exists() else None
-
-
-def _content(path: Path) -> str:
-    """A hash of a wheel, or of a checkout's files without git's."""
-    found = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    for one in files:
-        if one.is_file() and not _is_made(one.relative_to(path)):
-            found.update(str(one).encode() + b"\0" + one.read_bytes())
-    return found.hexdigest()
-
-
-def _is_made(file: Path) -> bool:
-    """Whether git, Python or a build made it: pip builds a checkout where it lies."""
-    return any(
-        part in (".git", "build", "__pycache__") or part.endswith(".egg-info")
-        for part in file.parts
-    )
-
-
-def _stays_the_same(text: str) -> bool:
-    """Whether the same words will be the same package tomorrow: a file that is here, or one release."""
-    if _path(text) is not None:
-        return True
-    if text.startswith(URLS):
-        return False
-    wanted = Requirement(text)
-    pins = [one for one in wanted.specifier if one.operator == "==" and "*" not in one.version]
-    return wanted.url is None and len(pins) == 1
 
 
 def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) -> str:
     """Install into ``folder``; the name of what came out, which says what is in it."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING) as scratch:
-        wanted = [str(_path(text) or text) for text in requirements]
+        wanted = [str(local_path(text) or text) for text in requirements]
         for attempt in range(ROUNDS):
             # Anew each time: pip leaves folders that are there as they are.
             site = Path(scratch) / f"site{attempt}"
@@ -251,24 +216,5 @@ def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Seque
             raise _invalid(requirements, f"{name} is still imported from {file}")
 
 
-def _invalid(requirements: Sequence[str], why: str) -> ConfigError:
-    asked = " ".join(requirements)
-    return ConfigError(f"invalid: {asked}: {why}{NOTHING_MEASURED}")
-
-
-def check_requirement(text: str) -> None:
-    """Raises ConfigError for what is neither a file nor anything that pip takes."""
-    if _path(text) is not None or text.startswith(URLS):
-        return
-    if text.strip() and Path(text).is_dir():
-        raise ConfigError(
-            f"{text!r} is a folder here, and to pip a package's name; expected one or the other: "
-            f"./{text} for the folder, {text}==VERSION for the package"
-        )
-    try:
-        Requirement(text)
-    except InvalidRequirement:
-        raise ConfigError(
-            f"{text!r} is neither a requirement nor a file; expected what pip installs, like "
-            "deepspeed==0.18.2, accelerate<1.12, a wheel or a checkout's folder"
-        ) from None
+def _invalid(requirements: Sequence[str], reason: str) -> InvalidOverlayError:
+    return InvalidOverlayError(" ".join(requirements), reason)

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock, Timeout
-
-from zerogate.asked import Options
+from zerogate.asked import Options, hold
 from zerogate.atomic import write_json, write_text
 from zerogate.cell import Cell, parse_cell
 from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_devices
 from zerogate.metric import METRICS, metric_named
-from zerogate.releases.bisection import Bisection, State
+from zerogate.releases.bisection import Bisection
+from zerogate.releases.culprit import find_culprit
 from zerogate.releases.index import releases, version
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
-from zerogate.releases.trial import Trial, changes, try_requirement
+from zerogate.releases.trial import try_anew, try_requirement
 from zerogate.runner import Step
-
-HELD: list[FileLock] = []
-"""Of report folders; until the process ends."""
 
 CULPRIT_AGAIN = "again"
 """Where the culprit and its parent are measured once more, from nothing."""
+
+
+CELLS = "comma-separated, like gpt2xl_wikitext2-zero2-w2"
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,22 +59,22 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     two.set_defaults(run=_bisect)
 
 
-CELLS = "comma-separated, like gpt2xl_wikitext2-zero2-w2"
-
-
 def _sweep(arguments: argparse.Namespace) -> int:
     package = arguments.package
     cells = _cells(arguments.cells)
     wanted = releases(package, first=arguments.first, last=arguments.last)
-    options = _options(f"sweep-{package}")
     rows: list[Row] = []
     ids = [cell.id for cell in cells]
-    for row in sweep(package, wanted, lambda text: try_requirement(text, cells, options, _show)):
-        rows.append(row)
-        print(f"{package} {row.release}: {row.outcome}", flush=True)
-        write_json(options.report_folder / "sweep.json", as_json(package, ids, rows))
-        write_text(options.report_folder / "sweep.md", as_markdown(package, ids, rows))
-    print(f"everything is in {options.report_folder}")
+    with _reporting(f"sweep-{package}") as options:
+        folder = options.report_folder
+        for row in sweep(
+            package, wanted, lambda text: try_requirement(text, cells, options, _show)
+        ):
+            rows.append(row)
+            _say(f"{package} {row.release}: {row.outcome}")
+            write_json(folder / "sweep.json", as_json(package, ids, rows))
+            write_text(folder / "sweep.md", as_markdown(package, ids, rows))
+    _say(f"everything is in {folder}")
     return 0
 
 
@@ -84,56 +83,20 @@ def _bisect(arguments: argparse.Namespace) -> int:
     cells = _cells(arguments.cell, "--cell")
     if len(cells) > 1:
         raise ConfigError("--cell: one is bisected at a time; name one")
-    (cell,) = cells
     _known_metric(metric)
-    found = Bisection(_between(package, arguments.good, arguments.bad))
-    options = _options(f"bisect-{package}-{cell.id}-{metric}")
-    reference: list[Trial] = []
-
-    def state(release: str, folder: Options) -> tuple[State, str]:
-        trial = try_requirement(f"{package}=={release}", [cell], folder, _show)
-        if metric not in trial.values.get(cell.id, {}):
-            why = {**trial.failures, **trial.absent}.get(cell.id, f"{metric} is not measured there")
-            return "skipped", trial.invalid or why
-        if not reference:
-            reference.append(trial)  # The good end: it is asked for first.
-        changed = [one for one in changes(reference[0], trial) if one.metric == metric]
-        if not changed:
-            return "good", f"{metric} as in {arguments.good}"
-        (one,) = changed
-        step = f" at step {one.step}" if one.step is not None else ""
-        return "bad", f"{metric}{step} is {one.now}, in {arguments.good} {one.was}"
-
-    while (release := found.ask()) is not None:
-        answer, why = state(release, options)
-        found.tell(release, answer)
-        print(f"{package} {release}: {answer}: {why}", flush=True)
-    if found.problem:
-        raise ConfigError(f"bisect: {found.problem}; choose other ends, or another metric")
-    shutil.rmtree(options.report_folder / CULPRIT_AGAIN, ignore_errors=True)
-    again = _options(f"bisect-{package}-{cell.id}-{metric}/{CULPRIT_AGAIN}")
-    for release, expected in ((found.last_good, "good"), (found.first_bad, "bad")):
-        answer, why = state(release, again)
-        print(f"{package} {release}, measured again: {answer}: {why}", flush=True)
-        if answer != expected:
-            raise ConfigError(
-                f"bisect: {release} was {expected} and now is {answer}; the metric is not the same "
-                "from launch to launch; choose another"
-            )
-    print(_conclusion(package, arguments, found))
+    wanted = _between(package, arguments.good, arguments.bad)
+    name = f"bisect-{package}-{cells[0].id}-{metric}"
+    with _reporting(name) as options, _reporting(f"{name}/{CULPRIT_AGAIN}") as again:
+        find_culprit(
+            package,
+            Bisection(wanted),
+            cells[0],
+            metric,
+            attempt=lambda text: try_requirement(text, cells, options, _show),
+            attempt_anew=lambda text: try_anew(text, cells, again, _show),
+            say=_say,
+        )
     return 0
-
-
-def _conclusion(package: str, arguments: argparse.Namespace, found: Bisection) -> str:
-    backwards = version(arguments.good, "--good") > version(arguments.bad, "--bad")
-    text = (
-        f"{package} {found.last_good} mended it; {found.first_bad} is the last that has it"
-        if backwards
-        else f"{package} {found.first_bad} is the first bad one; {found.last_good} is good"
-    )
-    if found.untold:
-        text += f"; it may be one of {', '.join(found.untold)}, which cannot run here"
-    return text
 
 
 def _between(package: str, good: str, bad: str) -> list[str]:
@@ -197,25 +160,19 @@ def _known_metric(name: str) -> None:
         )
 
 
-def _options(name: str) -> Options:
+@contextmanager
+def _reporting(name: str) -> Iterator[Options]:
+    """A report folder of that name, kept from other runs meanwhile."""
     folder = Path.cwd() / "zerogate-report" / name
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(f"{folder}: another run is writing there; wait for it") from None
-    HELD.append(lock)
-    return Options(
-        root=Path.cwd(),
-        baseline_folder=None,
-        report_folder=folder,
-        cache_folder=Path(platformdirs.user_cache_dir("zerogate")),
-        launcher="forkserver",
-        repeats=1,
-        data_folder=None,
-        deadline_seconds=None,
-    )
+    if (lock := hold(folder)) is None:
+        raise ConfigError(f"{folder}: another run is writing there; wait for it")
+    with lock:
+        yield Options(root=Path.cwd(), report_folder=folder)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _show(step: Step) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 from zerogate.aggregation import Value
@@ -14,7 +16,7 @@ from zerogate.baseline import MetricBaseline
 from zerogate.cell import Cell, parse_cell
 from zerogate.config_file import ConfigError
 from zerogate.launch.errors import LaunchFailedError
-from zerogate.launch.overlay import NOTHING_MEASURED
+from zerogate.launch.overlay import InvalidOverlayError
 from zerogate.metric import metric_named
 from zerogate.opening import open_session
 from zerogate.record import STRICT, Strict
@@ -62,7 +64,7 @@ def try_requirement(
 
     Only what was measured is kept: a failure may have been this machine's, of that day.
     """
-    folder = options.report_folder / requirement.replace("==", "-")
+    folder = _folder(options, requirement)
     path = folder / "trial.json"
     own = replace(options, packages=(requirement,), report_folder=folder)
     session = open_session(own, launch_hook=lambda job, where: None, show=show)
@@ -79,11 +81,24 @@ def try_requirement(
                 found = _with(found, session, cell)
                 write_json(path, found)
         return found
+    except InvalidOverlayError as error:
+        return Trial(requirement=requirement, invalid=error.reason)
     except ConfigError as error:
-        why = str(error).partition(f"{requirement}: ")[2] or str(error)
-        return Trial(requirement=requirement, invalid=why.removesuffix(NOTHING_MEASURED))
+        return Trial(requirement=requirement, invalid=str(error))
     finally:
         session.close()
+
+
+def try_anew(
+    requirement: str, cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+) -> Trial:
+    """The same, with nothing taken of an earlier trial."""
+    shutil.rmtree(_folder(options, requirement), ignore_errors=True)
+    return try_requirement(requirement, cells, options, show)
+
+
+def _folder(options: Options, requirement: str) -> Path:
+    return options.report_folder / requirement.replace("==", "-")
 
 
 def _with(known: Trial, session: Session, cell: Cell) -> Trial:
