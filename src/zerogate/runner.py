@@ -164,7 +164,7 @@ class Runner:
         self.launches += 1
         folder = self.options.report_folder / "launches" / cell.id / name
         with disk_named(cell, folder, command):
-            job = replace(self._job(cell, folder), **asked)
+            job = replace(self.job(cell, folder), **asked)
         if kept := self._kept.find(job, folder):
             with suppress(RankCrashedError, OSError):  # Damaged meanwhile: it is launched again.
                 records = collect(*kept, command)
@@ -190,8 +190,7 @@ class Runner:
         with named(cell, command), alone_on(cards or ["cpu"], say):
             self.idle.await_idle(cards, say)
             launcher = self._launcher_for(cell)
-            overlay = self.overlay.folder if self.overlay else None
-            environment = rank_environment(cell.tier, self._native.folder, overlay)
+            environment = self.environment(cell)
             killed = oom_kills()
             watch = Watch(job, folder, self._deadlines(cell))
             try:
@@ -235,7 +234,13 @@ class Runner:
         over = f"{self.overlay} ({self.overlay.folder.name})" if self.overlay else "nothing"
         return made_under(self.options.root, self.options.settings() | {"--with": over})
 
-    def _job(self, cell: Cell, folder: Path) -> Job:
+    def environment(self, cell: Cell) -> dict[str, str]:
+        """The environment of the cell's ranks."""
+        overlay = self.overlay.folder if self.overlay else None
+        return rank_environment(cell.tier, self._native.folder, overlay)
+
+    def job(self, cell: Cell, folder: Path) -> Job:
+        """What ranks of the cell are told that leave what they measure in ``folder``."""
         root = self.options.root
         real = self.options.data_folder
         place = self.placement(cell)

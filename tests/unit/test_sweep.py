@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from zerogate.__main__ import main
 from zerogate.cell import Cell, parse_cell
 from zerogate.config_file import ConfigError
-from zerogate.releases import command, index
+from zerogate.releases import command, index, report
 from zerogate.releases.index import releases
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
 from zerogate.releases.trial import Trial
@@ -22,14 +23,14 @@ CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
 PUBLISHED = ["0.19.1", "0.19.0", "0.18.10", "0.18.2", "0.18.2rc1", "0.18.0"]
 
 
-def trial(requirement: str, norm: float = 1.5, live: int = 1000, **changes: Any) -> Trial:
+def trial(*packages: str, norm: float = 1.5, live: int = 1000, **changes: Any) -> Trial:
     values = {CELL: {"gradient_norm": (2.0, norm), "live_bytes": live}}
-    return Trial(**({"requirement": requirement, "values": values} | changes))
+    return Trial(**({"packages": packages, "values": values} | changes))
 
 
 def rows(**by_release: Trial) -> list[Row]:
     """Of ``ds``, whose releases are named ``r1``, ``r2``, …"""
-    return list(sweep("ds", by_release, lambda text: by_release[text.partition("==")[2]]))
+    return list(sweep(by_release, by_release.__getitem__))
 
 
 def test_what_did_not_change_is_green() -> None:
@@ -74,8 +75,14 @@ def test_the_table_says_what_and_against_which() -> None:
 def pip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     versions = ", ".join(PUBLISHED)
     told = SimpleNamespace(stdout=f"ds (0.19.1)\nAvailable versions: {versions}\n", stderr="")
-    monkeypatch.setattr(index.subprocess, "run", lambda *_, **__: told)
+    pip_runs(monkeypatch, lambda *_, **__: told)
     return told
+
+
+def pip_runs(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
+    """Of ``index`` alone: others start programs too."""
+    known = {"DEVNULL": subprocess.DEVNULL, "TimeoutExpired": subprocess.TimeoutExpired}
+    monkeypatch.setattr(index, "subprocess", SimpleNamespace(run=run, **known))
 
 
 def test_releases_are_in_the_order_of_versions(pip: SimpleNamespace) -> None:
@@ -139,14 +146,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: SimpleNamespac
         (tmp_path / file).touch()
     monkeypatch.chdir(tmp_path)
 
-    def attempt(requirement: str, *_: Any) -> Trial:
-        release = requirement.partition("==")[2]
+    def attempt(packages: Sequence[str], *_: Any) -> Trial:
+        release = packages[-1].partition("==")[2]
         if release == "0.18.2":
-            return trial(requirement, values={}, failures={CELL: "crash: boom"})
-        return trial(requirement, norm=1.5 if release == "0.18.0" else 1.0)
+            return trial(*packages, values={}, failures={CELL: "crash: boom"})
+        return trial(*packages, norm=1.5 if release == "0.18.0" else 1.0)
 
-    monkeypatch.setattr(command, "try_requirement", attempt)
+    monkeypatch.setattr(command, "try_packages", attempt)
     monkeypatch.setattr(command, "try_anew", attempt)
+    monkeypatch.setattr(report, "reproduce", lambda *_, **__: None)
     return tmp_path
 
 
@@ -160,8 +168,9 @@ def test_a_bisection_from_the_command_line(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ds 0.18.0: good: gradient_norm as in 0.18.0"
     assert "ds 0.18.2: skipped: crash: boom" in lines
-    assert lines[-2].startswith("ds 0.18.10, measured again: bad: gradient_norm at step 1 is 1.0")
-    assert lines[-1] == (
+    again = [line for line in lines if line.startswith("ds 0.18.10, measured again")]
+    assert again == ["ds 0.18.10, measured again: bad: gradient_norm at step 1 is 1, in 0.18.0 1.5"]
+    assert lines[-3] == (
         "ds 0.18.10 is the first bad one; 0.18.0 is good; "
         "it may be one of 0.18.2, which cannot run here"
     )
@@ -171,8 +180,8 @@ def test_the_other_way_round_it_is_the_one_that_mended_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*BISECT, "--good", "0.19.1", "--bad", "0.18.0"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("ds 0.18.10 mended it; 0.18.0 is the last that has it")
+    found = capsys.readouterr().out.splitlines()[-3]
+    assert found.startswith("ds 0.18.10 mended it; 0.18.0 is the last that has it")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +242,6 @@ def test_pip_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*_: Any, **__: Any) -> None:
         raise subprocess.TimeoutExpired("pip", 120)
 
-    monkeypatch.setattr(index.subprocess, "run", late)
+    pip_runs(monkeypatch, late)
     with pytest.raises(ConfigError, match="no answer"):
         releases("ds")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zerogate.cell import Tier
 from zerogate.devices.host import native_folder
-from zerogate.launch import process_tree
+from zerogate.launch.helper import run_helper
 from zerogate.launch.launcher import rank_environment
 
 BUILD_SECONDS = 1800.0
@@ -113,26 +113,15 @@ class NativeOps:
 
     def _run(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
         command = [sys.executable, "-m", "zerogate.rank.ops", str(os.getpid()), *names]
-        with subprocess.Popen(
-            command,
-            env=rank_environment(tier, self.folder, self._overlay),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                output, messages = process.communicate(timeout=BUILD_SECONDS)
-            except subprocess.TimeoutExpired:
-                why = f"compiling {', '.join(names)} took more than {BUILD_SECONDS:.0f} s"
-                return {name: {"failed": why} for name in names}
-            finally:
-                # Late or interrupted: the compilers go with it.
-                process_tree.end(process_tree.descendants([process.pid]))
-        if process.returncode:
-            last = (messages.strip().splitlines() or ["no message"])[-1]
+        environment = rank_environment(tier, self.folder, self._overlay)
+        try:
+            done = run_helper(command, environment, BUILD_SECONDS)
+        except subprocess.TimeoutExpired:
+            why = f"compiling {', '.join(names)} took more than {BUILD_SECONDS:.0f} s"
+            return {name: {"failed": why} for name in names}
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             why = f"compiling {', '.join(names)} failed: {last}"
             return {name: {"failed": why} for name in names}
-        found: dict[str, dict[str, str]] = json.loads(output.splitlines()[-1])
+        found: dict[str, dict[str, str]] = json.loads(done.stdout.splitlines()[-1])
         return found

@@ -40,7 +40,7 @@ def build_accelerator(job: Job, workload: Workload) -> Accelerator:
         # With cpu=True Accelerate ignores DeepSpeed and FSDP and trains with plain DDP.
         cpu=tier == "cpu" and not (deepspeed or fsdp),
         gradient_accumulation_steps=workload.recipe.gradient_accumulation_steps,
-        deepspeed_plugin=_deepspeed_plugin(job, workload) if deepspeed else None,
+        deepspeed_plugin=deepspeed_plugin(job, workload) if deepspeed else None,
         fsdp_plugin=_fsdp_plugin(workload) if fsdp else None,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=job.seed),
         kwargs_handlers=[_process_group(tier, shared=job.shared_devices > 0)],
@@ -54,7 +54,8 @@ def _process_group(tier: Tier, *, shared: bool) -> InitProcessGroupKwargs:
     return InitProcessGroupKwargs(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 
 
-def _deepspeed_plugin(job: Job, workload: Workload) -> DeepSpeedPlugin:
+def deepspeed_plugin(job: Job, workload: Workload) -> DeepSpeedPlugin:
+    """What the ``ACCELERATE_*`` variables say of DeepSpeed, with sizes that fit the tier's model."""
     plugin = DeepSpeedPlugin()
     config = plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = workload.recipe.micro_batch_size

@@ -59,7 +59,7 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
     ``started`` is the ``perf_counter`` at which this rank began. Raises NotAppliedError.
     """
     meter = _memory_meter(job, findings)
-    workload = _workload(job)
+    workload = job_workload(job)
     findings.add(
         environment=software(),
         accelerate_environment=export_accelerate_environment(
@@ -184,7 +184,8 @@ def _prepare(
     return trainer, train_loader, eval_loader
 
 
-def _workload(job: Job) -> Workload:
+def job_workload(job: Job) -> Workload:
+    """The workload as the job wants it: its tier, its data, and what it changes of the recipe."""
     workload_class = load_workload_class(Path(job.workload_file))
     tier = job.cell.tier
     changes: dict[str, Any] = {

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from zerogate.asked import Options, hold
 from zerogate.atomic import write_json, write_text
 from zerogate.cell import Cell, parse_cell
 from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_devices
+from zerogate.launch.requirement import check_requirement
 from zerogate.metric import METRICS, metric_named
-from zerogate.releases.bisection import Bisection
-from zerogate.releases.culprit import find_culprit
-from zerogate.releases.index import releases, version
+from zerogate.releases.culprit import Search
+from zerogate.releases.index import between, releases
+from zerogate.releases.picture import draw
+from zerogate.releases.report import report
+from zerogate.releases.sides import one_package, several_packages
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
-from zerogate.releases.trial import try_anew, try_requirement
+from zerogate.releases.trial import try_anew, try_packages
 from zerogate.runner import Step
 
 CULPRIT_AGAIN = "again"
 """Where the culprit and its parent are measured once more, from nothing."""
 
 
+WITH: dict[str, Any] = {
+    "dest": "packages",
+    "metavar": "PACKAGE",
+    "action": "append",
+    "default": [],
+    "help": "what is laid over besides, the same for every release (repeatable)",
+}
 CELLS = "comma-separated, like gpt2xl_wikitext2-zero2-w2"
 
 
@@ -43,6 +55,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.add_argument("--from", dest="first", metavar="VERSION", required=True, help="included")
     one.add_argument("--to", dest="last", metavar="VERSION", help="included (default: the newest)")
     one.add_argument("--cells", metavar="IDS", required=True, help=CELLS)
+    one.add_argument("--with", **WITH)
     one.set_defaults(run=_sweep)
     two = commands.add_parser(
         "bisect",
@@ -51,9 +64,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "it is there. Results are in zerogate-report/bisect-…, and a second call goes on there. Exit "
         "code 0 where it was found, 4 where not, or for a mistake.",
     )
-    two.add_argument("package", help="its name, without a version")
-    two.add_argument("--good", metavar="VERSION", required=True)
-    two.add_argument("--bad", metavar="VERSION", required=True, help="may be the older one")
+    two.add_argument("package", nargs="?", help="its name; none where several changed together")
+    pins = "a release of PACKAGE, or NAME==VERSION or a file of such lines (repeatable)"
+    two.add_argument("--good", metavar="WHAT", required=True, action="append", help=pins)
+    two.add_argument(
+        "--bad", metavar="WHAT", required=True, action="append", help="the same; may be the older"
+    )
+    two.add_argument("--with", **WITH)
     two.add_argument("--cell", metavar="ID", required=True)
     two.add_argument("--metric", metavar="NAME", required=True, help="as in results.json")
     two.set_defaults(run=_bisect)
@@ -62,57 +79,66 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _sweep(arguments: argparse.Namespace) -> int:
     package = arguments.package
     cells = _cells(arguments.cells)
+    _check(arguments.packages)
     wanted = releases(package, first=arguments.first, last=arguments.last)
     rows: list[Row] = []
     ids = [cell.id for cell in cells]
     with _reporting(f"sweep-{package}") as options:
         folder = options.report_folder
         for row in sweep(
-            package, wanted, lambda text: try_requirement(text, cells, options, _show)
+            wanted,
+            lambda release: try_packages(
+                (*arguments.packages, f"{package}=={release}"), cells, options, _show
+            ),
         ):
             rows.append(row)
             _say(f"{package} {row.release}: {row.outcome}")
             write_json(folder / "sweep.json", as_json(package, ids, rows))
             write_text(folder / "sweep.md", as_markdown(package, ids, rows))
+        if why := draw(package, ids, rows, folder / "sweep.png"):
+            _say(why)
     _say(f"everything is in {folder}")
     return 0
 
 
 def _bisect(arguments: argparse.Namespace) -> int:
-    package, metric = arguments.package, arguments.metric
+    package, metric, both = arguments.package, arguments.metric, arguments.packages
     cells = _cells(arguments.cell, "--cell")
     if len(cells) > 1:
         raise ConfigError("--cell: one is bisected at a time; name one")
     _known_metric(metric)
-    wanted = _between(package, arguments.good, arguments.bad)
-    name = f"bisect-{package}-{cells[0].id}-{metric}"
+    _check(both)
+    if package:
+        sides = one_package(package, arguments.good, arguments.bad, both)
+        between(package, *arguments.good, *arguments.bad)  # Before anything is measured.
+    else:
+        sides = several_packages(arguments.good, arguments.bad, both)
+    name = f"bisect-{package or 'packages'}-{cells[0].id}-{metric}"
     with _reporting(name) as options, _reporting(f"{name}/{CULPRIT_AGAIN}") as again:
-        find_culprit(
-            package,
-            Bisection(wanted),
+        search = Search(
+            sides,
             cells[0],
             metric,
-            attempt=lambda text: try_requirement(text, cells, options, _show),
-            attempt_anew=lambda text: try_anew(text, cells, again, _show),
+            attempt=lambda packages: try_packages(packages, cells, options, _show),
+            attempt_anew=lambda packages: try_anew(packages, cells, again, _show),
+            releases=between,
             say=_say,
         )
+        for culprit in search.culprits():
+            report(search, culprit, options, command=_typed(), show=_show, say=_say)
     return 0
 
 
-def _between(package: str, good: str, bad: str) -> list[str]:
-    """Releases from the good end to the bad one, in that order."""
-    backwards = version(good, "--good") > version(bad, "--bad")
-    first, last = (bad, good) if backwards else (good, bad)
-    found = releases(package, first=first, last=last)
-    for end in (good, bad):
-        if end not in found:
-            raise ConfigError(
-                f"{end}: no release of {package}; between {good} and {bad} there are "
-                f"{', '.join(found)}"
-            )
-    if good == bad:
-        raise ConfigError(f"--bad: {bad} is --good too; expected two releases")
-    return found[::-1] if backwards else found
+def _typed() -> str:
+    return shlex.join(["zerogate", *sys.argv[1:]])
+
+
+def _check(packages: Sequence[str]) -> None:
+    for text in packages:
+        try:
+            check_requirement(text)
+        except ConfigError as error:
+            raise ConfigError(f"--with: {error}") from None
 
 
 def _cells(text: str, option: str = "--cells") -> list[Cell]:

@@ -1,72 +1,165 @@
-"""A bisection carried out: releases tried until one is known that changed a metric of a cell."""
+"""A bisection carried out: releases tried until it is known which changed a metric of a cell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from packaging.version import Version
 
 from zerogate.cell import Cell
 from zerogate.config_file import ConfigError
 from zerogate.releases.bisection import Bisection, State
-from zerogate.releases.trial import Trial, changes
+from zerogate.releases.groups import responsible
+from zerogate.releases.sides import Sides
+from zerogate.releases.trial import Trial, changes, number
 
-Attempt = Callable[[str], Trial]
+Packages = tuple[str, ...]
+Attempt = Callable[[Packages], Trial]
 
 
-def find_culprit(
-    package: str,
-    found: Bisection,
-    cell: Cell,
-    metric: str,
-    *,
-    attempt: Attempt,
-    attempt_anew: Attempt,
-    say: Callable[[str], None],
-) -> None:
-    """Try releases of ``package`` until ``found`` knows, telling ``say``; then the culprit and the
-    release before it once more, from nothing. Raises ConfigError where there is nothing to find.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Culprit:
+    """The release of ``package`` with which a metric is not what it was with ``last_good``, and the
+    trials of both. ``untold`` are releases in between, which cannot run; ``beside`` is what must be
+    there too.
     """
-    good = found.releases[0]
-    reference = attempt(f"{package}=={good}")
-    while (release := found.ask()) is not None:
-        trial = reference if release == good else attempt(f"{package}=={release}")
-        answer, why = _state(trial, reference, cell, metric, good)
-        found.tell(release, answer)
-        say(f"{package} {release}: {answer}: {why}")
-    if found.problem:
-        raise ConfigError(f"bisect: {found.problem}; choose other ends, or another metric")
-    for release, expected in ((found.last_good, "good"), (found.first_bad, "bad")):
-        answer, why = _state(attempt_anew(f"{package}=={release}"), reference, cell, metric, good)
-        say(f"{package} {release}, measured again: {answer}: {why}")
-        if answer != expected:
-            raise ConfigError(
-                f"bisect: {release} was {expected} and now is {answer}; the metric is not the same "
-                "from launch to launch; choose another"
+
+    package: str
+    last_good: str
+    first_bad: str
+    untold: tuple[str, ...] = ()
+    beside: Packages = ()
+    good: Trial
+    bad: Trial
+
+    def __str__(self) -> str:
+        mended = Version(self.last_good) > Version(self.first_bad)
+        text = (
+            f"{self.package} {self.last_good} mended it; {self.first_bad} is the last that has it"
+            if mended
+            else f"{self.package} {self.first_bad} is the first bad one; {self.last_good} is good"
+        )
+        if self.beside:
+            text += f"; with {', '.join(self.beside)}"
+        if self.untold:
+            text += f"; it may be one of {', '.join(self.untold)}, which cannot run here"
+        return text
+
+
+@dataclass
+class Search:
+    """Looks for what makes ``metric`` of ``cell`` differ between ``sides``. ``lines`` is what was told
+    of each trial.
+    """
+
+    sides: Sides
+    cell: Cell
+    metric: str
+    attempt: Attempt
+    attempt_anew: Attempt
+    releases: Callable[[str, str, str], Sequence[str]]
+    say: Callable[[str], None]
+    lines: list[str] = field(default_factory=list)
+    _trials: dict[Packages, Trial] = field(default_factory=dict)
+
+    def culprits(self) -> list[Culprit]:
+        """One for each package that it takes; told to ``say`` as it goes. Raises ConfigError where
+        there is nothing to find.
+        """
+        packages = list(self.sides.good)
+        self._check_ends(packages)
+        if len(packages) > 1:
+            packages = responsible(
+                packages, lambda some: self._state(self.sides.moved(some)) == "bad"
             )
-    say(_conclusion(package, found))
+            self.say(f"it takes {' and '.join(packages)}")
+        found = [
+            self._culprit(one, [other for other in packages if other != one]) for one in packages
+        ]
+        for one in found:
+            self.say(str(one))
+        return found
 
+    def _check_ends(self, packages: Sequence[str]) -> None:
+        problem = ""
+        if self._state(self.sides.moved([])) != "good":
+            problem = f"{self._name([])} was to be good and cannot be measured"
+        elif (state := self._state(self.sides.moved(packages))) == "skipped":
+            problem = f"{self._name(packages)} was to be bad and cannot be measured"
+        elif state == "good":
+            problem = (
+                f"{self._name(packages)} was to be bad and measures what {self._name([])} does"
+            )
+        if problem:
+            raise ConfigError(f"bisect: {problem}; choose other ends, or another metric")
 
-def _state(trial: Trial, reference: Trial, cell: Cell, metric: str, good: str) -> tuple[State, str]:
-    """Whether ``trial`` measured what ``reference``, of the release ``good``, did; and in words."""
-    if metric not in trial.values.get(cell.id, {}):
-        why = {**trial.failures, **trial.absent}.get(cell.id, f"{metric} is not measured there")
-        return "skipped", trial.invalid or why
-    changed = [one for one in changes(reference, trial) if one.metric == metric]
-    if not changed:
-        return "good", f"{metric} as in {good}"
-    (one,) = changed
-    step = f" at step {one.step}" if one.step is not None else ""
-    return "bad", f"{metric}{step} is {one.now}, in {good} {one.was}"
+    def _culprit(self, package: str, others: Sequence[str]) -> Culprit:
+        """The release of ``package``, with ``others`` as they are on the bad side."""
+        good, bad = self.sides.good[package], self.sides.bad[package]
+        beside = {name: self.sides.bad[name] for name in others}
+        found = Bisection(self.releases(package, good, bad))
+        while (release := found.ask()) is not None:
+            found.tell(release, self._state(self.sides.with_releases({**beside, package: release})))
+        if found.problem:
+            raise ConfigError(f"bisect: {package}: {found.problem}, with {beside}")
+        ends = []
+        for release, expected in ((found.last_good, "good"), (found.first_bad, "bad")):
+            packages = self.sides.with_releases({**beside, package: release})
+            trial = self.attempt_anew(packages)
+            state, why = self._judged(trial)
+            self._tell(f"{self._words(packages)}, measured again: {state}: {why}")
+            if state != expected:
+                raise ConfigError(
+                    f"bisect: {package} {release} was {expected} and now is {state}; the metric is not "
+                    "the same from launch to launch; choose another"
+                )
+            ends.append(trial)
+        return Culprit(
+            package=package,
+            last_good=found.last_good,
+            first_bad=found.first_bad,
+            untold=tuple(found.untold),
+            beside=tuple(f"{name} {release}" for name, release in beside.items()),
+            good=ends[0],
+            bad=ends[1],
+        )
 
+    def _state(self, packages: Packages) -> State:
+        if packages in self._trials:
+            return self._judged(self._trials[packages])[0]
+        self._trials[packages] = trial = self.attempt(packages)
+        state, why = self._judged(trial)
+        self._tell(f"{self._words(packages)}: {state}: {why}")
+        return state
 
-def _conclusion(package: str, found: Bisection) -> str:
-    backwards = Version(found.releases[0]) > Version(found.releases[-1])
-    text = (
-        f"{package} {found.last_good} mended it; {found.first_bad} is the last that has it"
-        if backwards
-        else f"{package} {found.first_bad} is the first bad one; {found.last_good} is good"
-    )
-    if found.untold:
-        text += f"; it may be one of {', '.join(found.untold)}, which cannot run here"
-    return text
+    def _judged(self, trial: Trial) -> tuple[State, str]:
+        """Whether ``trial`` measured what the good side did; and in words."""
+        cell, metric = self.cell.id, self.metric
+        if metric not in trial.values.get(cell, {}):
+            why = {**trial.failures, **trial.absent}.get(cell, f"{metric} is not measured there")
+            return "skipped", trial.invalid or why
+        good = self._name([])
+        found = changes(self._trials[self.sides.moved([])], trial)
+        changed = [one for one in found if one.metric == metric]
+        if not changed:
+            return "good", f"{metric} as in {good}"
+        (one,) = changed
+        step = f" at step {one.step}" if one.step is not None else ""
+        return "bad", f"{metric}{step} is {number(one.now)}, in {good} {number(one.was)}"
+
+    def _tell(self, line: str) -> None:
+        self.lines.append(line)
+        self.say(line)
+
+    def _words(self, packages: Packages) -> str:
+        """Packages that differ from side to side, by name and release."""
+        own = packages[len(self.sides.both) :]
+        return ", ".join(one.replace("==", " ") for one in own)
+
+    def _name(self, moved: Sequence[str]) -> str:
+        """A side in a sentence: the release alone where there is one package."""
+        if len(self.sides.good) == 1:
+            (name,) = self.sides.good
+            return self.sides.bad[name] if moved else self.sides.good[name]
+        return "--bad" if moved else "--good"

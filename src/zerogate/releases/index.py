@@ -53,6 +53,20 @@ def releases(package: str, *, first: str | None = None, last: str | None = None)
     return list(map(str, wanted))
 
 
+def between(package: str, good: str, bad: str) -> list[str]:
+    """Releases from the good end to the bad one, in that order. Raises ConfigError."""
+    backwards = version(good, "--good") > version(bad, "--bad")
+    first, last = (bad, good) if backwards else (good, bad)
+    found = releases(package, first=first, last=last)
+    for end in (good, bad):
+        if end not in found:
+            raise ConfigError(
+                f"{end}: no release of {package}; between {good} and {bad} there are "
+                f"{', '.join(found)}"
+            )
+    return found[::-1] if backwards else found
+
+
 def version(text: str, option: str) -> Version:
     try:
         return Version(text)

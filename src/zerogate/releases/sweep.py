@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zerogate.releases.trial import Change, Trial, changes
+from zerogate.releases.trial import Change, Trial, changes, number
 from zerogate.report.results import readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One release. ``changes`` are against ``against``, the release before it that ran."""
+    """One release. ``changes`` are against ``against``, the release before it that ran; ``since_first``
+    against the first of all that ran.
+    """
 
     release: str
     against: str = ""
     invalid: str = ""
     changes: list[Change] = field(default_factory=list)
+    since_first: list[Change] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -32,24 +35,29 @@ class Row:
         return "changed" if self.changes else "green"
 
 
-def sweep(package: str, releases: Iterable[str], attempt: Callable[[str], Trial]) -> Iterable[Row]:
+def sweep(releases: Iterable[str], attempt: Callable[[str], Trial]) -> Iterable[Row]:
     """A row for each release, oldest first, as it is tried."""
     before: dict[str, tuple[str, Trial]] = {}
+    first: dict[str, Trial] = {}
     for release in releases:
-        trial = attempt(f"{package}=={release}")
+        trial = attempt(release)
         found: list[Change] = []
+        since_first: list[Change] = []
         against = []
         for cell in trial.values:
             if cell in before:
                 earlier, reference = before[cell]
                 against.append(earlier)
                 found += [one for one in changes(reference, trial) if one.cell == cell]
+                since_first += [one for one in changes(first[cell], trial) if one.cell == cell]
             before[cell] = (release, trial)
+            first.setdefault(cell, trial)
         yield Row(
             release=release,
             against=", ".join(dict.fromkeys(against)),
             invalid=trial.invalid,
             changes=found,
+            since_first=since_first,
             failures=trial.failures,
             absent=trial.absent,
         )
@@ -85,13 +93,7 @@ def _what(row: Row) -> str:
 
 def _change(one: Change) -> str:
     step = f" at step {one.step}" if one.step is not None else ""
-    return f"{one.cell} `{one.metric}`{step}: {_number(one.was)} → {_number(one.now)}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "not a number"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+    return f"{one.cell} `{one.metric}`{step}: {number(one.was)} → {number(one.now)}"
 
 
 def _cell(text: str) -> str:

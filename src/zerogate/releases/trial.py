@@ -1,10 +1,11 @@
-"""One release tried: the cells measured in its overlay, or why they could not be. Kept on disk."""
+"""Packages tried: the cells measured with them laid over, or why they could not be. Kept on disk."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -25,18 +26,23 @@ from zerogate.session import Session
 from zerogate.validated import from_json
 from zerogate.verdict import judge
 
+LONGEST_NAME = 100
+"""Of a folder that is named by what is in it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What came of ``requirement``, measured under ``made_under``. ``values`` are the portable metrics
-    of each cell that ran; ``failures`` the first line of why another did not, ``absent`` why this
-    machine cannot run it at all. With ``invalid``, what pip or Python said, nothing was launched.
+    """What came of ``packages`` (requirements), measured under ``made_under`` with ``software``.
+    ``values`` are the portable metrics of each cell that ran; ``failures`` the first line of why
+    another did not, ``absent`` why this machine cannot run it at all. With ``invalid``, what pip or
+    Python said, nothing was launched.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
 
-    requirement: str
+    packages: tuple[str, ...]
     made_under: dict[str, str] = field(default_factory=dict)
+    software: dict[str, str] = field(default_factory=dict)
     invalid: str = ""
     values: dict[str, dict[str, int | float | tuple[float, ...]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -56,49 +62,63 @@ class Change:
     worse: bool
 
 
-def try_requirement(
-    requirement: str, cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+def try_packages(
+    packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
 ) -> Trial:
-    """Measure ``cells`` with ``requirement`` laid over; what an earlier trial measured under the same
+    """Measure ``cells`` with ``packages`` laid over; what an earlier trial measured under the same
     things is taken.
 
     Only what was measured is kept: a failure may have been this machine's, of that day.
     """
-    folder = _folder(options, requirement)
+    folder = trial_folder(options, packages)
     path = folder / "trial.json"
-    own = replace(options, packages=(requirement,), report_folder=folder)
+    try:
+        with laid_over(packages, options, show) as session:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = Trial(packages=tuple(packages), made_under=session.runner.made_under())
+            with suppress(OSError, ValueError):
+                kept = from_json(Trial, path.read_bytes())
+                if kept.made_under == found.made_under:
+                    found = replace(kept, failures={}, absent={})
+            for cell in cells:
+                if cell.id not in found.values:
+                    found = _with(found, session, cell)
+                    write_json(path, found)
+            return found
+    except InvalidOverlayError as error:
+        return Trial(packages=tuple(packages), invalid=error.reason)
+    except ConfigError as error:
+        return Trial(packages=tuple(packages), invalid=str(error))
+
+
+def try_anew(
+    packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+) -> Trial:
+    """The same, with nothing taken of an earlier trial."""
+    shutil.rmtree(trial_folder(options, packages), ignore_errors=True)
+    return try_packages(packages, cells, options, show)
+
+
+@contextmanager
+def laid_over(
+    packages: Sequence[str], options: Options, show: Callable[[Step], None]
+) -> Iterator[Session]:
+    """A session whose ranks find ``packages`` first. Raises ConfigError."""
+    folder = trial_folder(options, packages)
+    own = replace(options, packages=tuple(packages), report_folder=folder)
     session = open_session(own, launch_hook=lambda job, where: None, show=show)
     try:
         session.runner.lay_over()
-        folder.mkdir(parents=True, exist_ok=True)
-        found = Trial(requirement=requirement, made_under=session.runner.made_under())
-        with suppress(OSError, ValueError):
-            kept = from_json(Trial, path.read_bytes())
-            if kept.made_under == found.made_under:
-                found = replace(kept, failures={}, absent={})
-        for cell in cells:
-            if cell.id not in found.values:
-                found = _with(found, session, cell)
-                write_json(path, found)
-        return found
-    except InvalidOverlayError as error:
-        return Trial(requirement=requirement, invalid=error.reason)
-    except ConfigError as error:
-        return Trial(requirement=requirement, invalid=str(error))
+        yield session
     finally:
         session.close()
 
 
-def try_anew(
-    requirement: str, cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
-) -> Trial:
-    """The same, with nothing taken of an earlier trial."""
-    shutil.rmtree(_folder(options, requirement), ignore_errors=True)
-    return try_requirement(requirement, cells, options, show)
-
-
-def _folder(options: Options, requirement: str) -> Path:
-    return options.report_folder / requirement.replace("==", "-")
+def trial_folder(options: Options, packages: Sequence[str]) -> Path:
+    name = ",".join(packages).replace("==", "-")
+    if len(name) > LONGEST_NAME or Path(name).name != name:
+        name = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return options.report_folder / name
 
 
 def _with(known: Trial, session: Session, cell: Cell) -> Trial:
@@ -117,6 +137,7 @@ def _with(known: Trial, session: Session, cell: Cell) -> Trial:
     }
     return replace(
         known,
+        software=found.software,
         values=known.values | {cell.id: values},
         quality_better=known.quality_better | {cell.id: found.quality_better},
     )
@@ -142,3 +163,10 @@ def changes(reference: Trial, own: Trial) -> list[Change]:
                     )
                 )
     return found
+
+
+def number(value: float | None) -> str:
+    """A measured number in a table."""
+    if value is None:
+        return "not a number"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"

@@ -1,0 +1,139 @@
+"""Whether a change shows without zerogate: the script for it is written, and run on both sides."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zerogate.asked import Options
+from zerogate.atomic import write_json, write_text
+from zerogate.cell import Cell
+from zerogate.config_file import ConfigError
+from zerogate.launch.exclusive import alone_on
+from zerogate.launch.helper import run_helper
+from zerogate.one_line import one_line
+from zerogate.record import job_path
+from zerogate.releases.script import script, shown
+from zerogate.releases.trial import Trial, changes, laid_over
+from zerogate.runner import Step
+from zerogate.session import Session
+
+DESCRIBE_SECONDS = 300.0
+RUN_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """The line that the script printed; ``value`` is None, and the line says why, where it did not."""
+
+    line: str
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What the script printed with the packages of the good side and of the bad one."""
+
+    text: str
+    good: Printed
+    bad: Printed
+    differs: bool
+
+
+def reproduce(
+    good: Sequence[str],
+    bad: Sequence[str],
+    cell: Cell,
+    metric: str,
+    *,
+    title: str,
+    options: Options,
+    show: Callable[[Step], None],
+) -> Reproduction | None:
+    """Write ``reproduce.py`` into the report folder, run it with either packages, and compare; None for
+    a metric that it has nothing to show by. Raises ConfigError where the cell cannot be described.
+    """
+    if not (by := shown(metric)):
+        return None
+    with laid_over(good, options, show) as session:
+        text = script(cell, _described(session, cell), metric, title)
+        path = options.report_folder / "reproduce.py"
+        write_text(path, text)
+        left = _run(path, cell, session)
+    with laid_over(bad, options, show) as session:
+        right = _run(path, cell, session)
+    return Reproduction(text, left, right, _differ(by, cell, left, right))
+
+
+def _described(session: Session, cell: Cell) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = job_path(Path(scratch))
+        write_json(path, session.runner.job(cell, Path(scratch)))
+        command = [sys.executable, "-m", "zerogate.rank.description", str(path)]
+        try:
+            done = run_helper(command, session.runner.environment(cell), DESCRIBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ConfigError(
+                f"{cell.id}: cannot be described in {DESCRIBE_SECONDS:.0f} s"
+            ) from None
+    if done.returncode:
+        raise ConfigError(f"{cell.id}: cannot be described: {_last(done.stderr)}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def _run(path: Path, cell: Cell, session: Session) -> Printed:
+    """Run the script as its first lines say."""
+    runner = session.runner
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(cell.world_size), str(path)]
+
+    def say(text: str) -> None:
+        runner.notify(Step(text, cell))
+
+    say(f"reproduce.py with {', '.join(session.options.packages)}")
+    cards = runner.placement(cell).uuids
+    with alone_on(cards or ["cpu"], say), tempfile.TemporaryDirectory() as scratch:
+        try:
+            done = run_helper(command, runner.environment(cell), RUN_SECONDS, folder=Path(scratch))
+        except subprocess.TimeoutExpired:
+            return Printed(f"it did not end within {RUN_SECONDS:.0f} s")
+    if done.returncode:
+        return Printed(f"it failed: {_error(done.stderr)}")
+    line = next((one for one in reversed(done.stdout.splitlines()) if one.startswith('{"')), "")
+    if not line:
+        return Printed("it printed nothing")
+    (value,) = json.loads(line).values()
+    return Printed(line, value)
+
+
+def _differ(by: str, cell: Cell, good: Printed, bad: Printed) -> bool:
+    if good.value is None or bad.value is None:
+        return good.value is not None
+    if by in ("bytes", "collectives"):
+        return bool(good.value != bad.value)
+    left, right = (
+        Trial(packages=(), values={cell.id: {by: _frozen(one.value)}}) for one in (good, bad)
+    )
+    return bool(changes(left, right))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _last(messages: str) -> str:
+    return one_line((messages.strip().splitlines() or ["no message"])[-1])
+
+
+def _error(messages: str) -> str:
+    """The first error of a rank, not what torchrun says of it."""
+    lines = [line.strip() for line in messages.splitlines()]
+    errors = [line for line in lines if "Error: " in line and "ChildFailedError" not in line]
+    return one_line(errors[0]) if errors else _last(messages)

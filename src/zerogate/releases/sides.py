@@ -1,0 +1,107 @@
+"""What ``--good`` and ``--bad`` say: a release of one package, or of several that changed together."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from zerogate.config_file import ConfigError
+from zerogate.releases.index import version
+
+PIN = re.compile(r"\s*([\w.-]+)\s*==\s*([^\s;#]+)\s*(?:[;#].*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Two sets of packages. ``good`` and ``bad`` are the releases, by name, of those that differ;
+    ``both`` are requirements that are laid over on either side.
+    """
+
+    good: Mapping[str, str]
+    bad: Mapping[str, str]
+    both: tuple[str, ...] = ()
+
+    def with_releases(self, other: Mapping[str, str]) -> tuple[str, ...]:
+        """Requirements: the good side, with ``other`` releases of some of its packages."""
+        found = {**self.good, **other}
+        return (*self.both, *(f"{name}=={release}" for name, release in found.items()))
+
+    def moved(self, packages: Sequence[str]) -> tuple[str, ...]:
+        """Requirements: the good side, with the bad one's releases of ``packages``."""
+        return self.with_releases({name: self.bad[name] for name in packages})
+
+
+def one_package(name: str, good: Sequence[str], bad: Sequence[str], both: Sequence[str]) -> Sides:
+    """Sides of one package by its releases. Raises ConfigError."""
+    for option, texts in (("--good", good), ("--bad", bad)):
+        if len(texts) != 1:
+            raise ConfigError(f"{option}: given {len(texts)} times; expected one release of {name}")
+        version(texts[0], option)
+    if good == bad:
+        raise ConfigError(f"--bad: {bad[0]} is --good too; expected two releases")
+    return Sides({name: good[0]}, {name: bad[0]}, tuple(both))
+
+
+def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str]) -> Sides:
+    """Sides by pins (``name==release``) and files of them, as ``pip freeze`` writes. What one side does
+    not name is there as it is installed. Raises ConfigError.
+    """
+    (left, others), (right, other_others) = _pins(good, "--good"), _pins(bad, "--bad")
+    if unlike := sorted(others ^ other_others):
+        raise ConfigError(
+            f"--good: {unlike[0]!r} is on one side only and no pin; expected deepspeed==0.18.2, or a "
+            "file with such lines; one package is named first: zerogate bisect deepspeed --good 0.18.1"
+        )
+    for own, other, option in ((left, right, "--good"), (right, left, "--bad")):
+        for name in other.keys() - own.keys():
+            own[name] = _installed(name, option)
+    differing = sorted(name for name in left if left[name] != right[name])
+    if not differing:
+        raise ConfigError("--bad: the same packages as --good; expected some that changed")
+    same = [
+        f"{name}=={release}"
+        for name, release in left.items()
+        if name not in differing and release != _installed_or_none(name)
+    ]
+    return Sides(
+        {name: left[name] for name in differing},
+        {name: right[name] for name in differing},
+        (*both, *same),
+    )
+
+
+def _pins(texts: Sequence[str], option: str) -> tuple[dict[str, str], set[str]]:
+    """The releases by package, and the lines that name none (checkouts, in what pip freezes)."""
+    found: dict[str, str] = {}
+    others = set()
+    for text in texts:
+        path = Path(text)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [text]
+        for line in map(str.strip, lines):
+            if match := PIN.fullmatch(line):
+                version(match[2], option)
+                found[canonicalize_name(match[1])] = match[2]
+            elif not path.is_file() or (line and not line.startswith("#")):
+                others.add(line)
+    return found, others
+
+
+def _installed_or_none(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _installed(name: str, option: str) -> str:
+    found = _installed_or_none(name)
+    if found is None:
+        raise ConfigError(
+            f"{option}: {name} is not named there, and not installed; expected a release of it"
+        )
+    return found

@@ -1,0 +1,22 @@
+"""The templates of what is written for others to run and to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+
+
+def template(name: str, **filters: Callable[[Any], str]) -> jinja2.Template:
+    """The template of that name, which lies beside this file. A value it lacks is an error."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("zerogate.releases", "."),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # They are Python and Markdown.
+    )
+    found.filters |= filters
+    return found.get_template(name)

@@ -1,0 +1,144 @@
+"""A search for what changed a metric, over one package or several, and what is written about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zerogate.asked import Options
+from zerogate.cell import parse_cell
+from zerogate.config_file import ConfigError
+from zerogate.releases import report as reports
+from zerogate.releases.culprit import Search
+from zerogate.releases.reproduction import Printed, Reproduction
+from zerogate.releases.sides import Sides
+from zerogate.releases.trial import Trial
+
+CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
+SOFTWARE = {
+    "python": "3.11", "torch": "2.13.0+cpu", "transformers": "5.23.0", "accelerate": "1.15.0",
+    "deepspeed": "0.18.2", "deepspeed_file": "/home/me/overlays/deepspeed/__init__.py",
+}  # fmt: skip
+RELEASES = ["1", "2", "3", "4"]
+
+
+def search(
+    bad: dict[str, str], guilty: dict[str, int], unable: tuple[str, ...] = ()
+) -> tuple[Search, list[str]]:
+    """Over packages that are at release 1 on the good side: bad where each of ``guilty`` is at its
+    release or later. Requirements in ``unable`` cannot be installed.
+    """
+    said: list[str] = []
+
+    def attempt(packages: Sequence[str]) -> Trial:
+        found = dict(one.split("==") for one in packages)
+        if set(unable) & set(packages):
+            return Trial(packages=tuple(packages), invalid="pip: no")
+        is_bad = all(int(found[name]) >= release for name, release in guilty.items())
+        values: Any = {CELL: {"gradient_norm": (2.0, 1.0 if is_bad else 1.5), "flops": 7 + is_bad}}
+        return Trial(packages=tuple(packages), software=SOFTWARE, values=values)
+
+    sides = Sides(dict.fromkeys(bad, "1"), bad)
+    one = Search(
+        sides, parse_cell(CELL), "gradient_norm", attempt, attempt,
+        releases=lambda name, low, high: RELEASES[: int(high)], say=said.append,
+    )  # fmt: skip
+    return one, said
+
+
+def test_one_of_several_packages_is_told_apart_and_then_its_release() -> None:
+    found, said = search({"a": "4", "b": "4", "c": "4"}, {"b": 3})
+    (culprit,) = found.culprits()
+    assert (culprit.package, culprit.last_good, culprit.first_bad) == ("b", "2", "3")
+    assert culprit.bad.packages == ("a==1", "b==3", "c==1"), "the others stay as they were"
+    assert "it takes b" in said
+    assert len(said) == len(set(said)), "nothing is tried twice"
+
+
+def test_two_that_it_takes_are_both_found() -> None:
+    found, said = search({"a": "4", "b": "2", "c": "4"}, {"a": 3, "b": 2})
+    one, other = found.culprits()
+    assert str(one) == "a 3 is the first bad one; 2 is good; with b 2"
+    assert str(other) == "b 2 is the first bad one; 1 is good; with a 4"
+    assert "it takes a and b" in said
+
+
+def test_what_cannot_be_installed_together_is_no_culprit() -> None:
+    found, _ = search({"a": "4", "b": "4"}, {"a": 4}, unable=("a==2", "a==3"))
+    (culprit,) = found.culprits()
+    assert str(culprit).endswith("it may be one of 2, 3, which cannot run here")
+
+
+@pytest.mark.parametrize(
+    ("guilty", "unable", "message"),
+    [
+        ({"a": 9}, (), "--bad was to be bad and measures what --good does"),
+        ({"a": 2}, ("a==1",), "--good was to be good and cannot be measured"),
+        ({"a": 2}, ("b==4",), "--bad was to be bad and cannot be measured"),
+    ],
+)
+def test_sides_that_do_not_differ(
+    guilty: dict[str, int], unable: tuple[str, ...], message: str
+) -> None:
+    found, _ = search({"a": "4", "b": "4"}, guilty, unable)
+    with pytest.raises(ConfigError, match=message):
+        found.culprits()
+
+
+# The report
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(root=tmp_path, report_folder=tmp_path)
+
+
+def report(
+    options: Options, reproduction: Reproduction | None, monkeypatch: Any
+) -> tuple[str, str]:
+    """The report, and what was said of it."""
+    monkeypatch.setattr(reports, "reproduce", lambda *_, **__: reproduction)
+    found, _ = search({"deepspeed": "4"}, {"deepspeed": 3})
+    said: list[str] = []
+    (culprit,) = found.culprits()
+    reports.report(
+        found, culprit, options, command="zerogate bisect …", show=lambda _: None, say=said.append
+    )
+    return (options.report_folder / "report-deepspeed.md").read_text(), "\n".join(said)
+
+
+def test_the_report_has_numbers_versions_command_and_script(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = Reproduction("print(1)\n", Printed('{"loss": 1}', 1), Printed('{"loss": 2}', 2), True)
+    text, said = report(options, printed, monkeypatch)
+    assert text.startswith("# deepspeed 3: gradient norm by step of gpt2xl_wikitext2 under zero2\n")
+    assert "| `gradient_norm` at step 1 | 1.5 | 1 |" in text
+    assert "| `flops` | 7 | 8 |" in text, "what else changed with it"
+    assert "pip install torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 deepspeed==" in text
+    assert (
+        'prints with deepspeed 2\n\n```\n{"loss": 1}\n```\n\nand with 3\n\n```\n{"loss": 2}' in text
+    )
+    assert "```python\nprint(1)\n```" in text
+    assert "zerogate bisect …" in text
+    assert "does not show" not in text + said
+    assert not re.search(r"/home|\n\n\n", text), "no path of this machine, no holes"
+
+
+def test_a_script_that_does_not_show_it_is_not_said_to(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = Reproduction("", Printed("{}", 1), Printed("{}", 1), False)
+    text, said = report(options, same, monkeypatch)
+    assert "**The script alone does not show the difference**" in text
+    assert "does not show it" in said
+
+
+def test_a_metric_without_a_script(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, said = report(options, None, monkeypatch)
+    assert "No script shows this metric without zerogate" in text
+    assert "no script shows gradient_norm" in said

@@ -1,0 +1,67 @@
+"""The heat map of a sweep."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from zerogate.releases.picture import _shade, _words, draw
+from zerogate.releases.sweep import Row
+from zerogate.releases.trial import Change
+
+CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
+
+
+def change(was: float | None, now: float | None, *, worse: bool = True) -> Change:
+    return Change(CELL, "live_bytes", was, now, None, worse)
+
+
+ROWS = [
+    Row(release="0.1"),
+    Row(release="0.2", invalid="pip: no wheel"),
+    Row(release="0.3", failures={CELL: "crash: rank 1: boom"}),
+    Row(release="0.4", since_first=[change(1000, 1001)]),
+]
+
+
+def test_it_is_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.png"
+    assert draw("ds", [CELL], ROWS, path) == ""
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("rows", [ROWS[:1], ROWS[1:2]])
+def test_where_there_is_little_to_see(tmp_path: Path, rows: list[Row]) -> None:
+    assert draw("ds", [CELL], rows, tmp_path / "sweep.png") == ""
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pip install 'pytest-zerogate[picture]'" in draw("ds", [CELL], ROWS, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_is_darker_and_one_byte_is_seen() -> None:
+    byte, tenth, double = (_shade(change(10**9, 10**9 + one)) for one in (1, 10**8, 10**9))
+    assert 0.1 < byte < tenth < double == 1.0
+    assert _shade(change(10**9, 2 * 10**9, worse=False)) == -double
+    assert _shade(change(0, 5)) == _shade(change(None, 5)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (change(1000, 1001), "+<1%"),
+        (change(1000, 560), "-44%"),
+        (change(9, 29), "+222%"),
+        (change(1, 30), "+29x"),
+        (change(0, 5), "new"),
+        (change(1.0, None), "new"),
+    ],
+)
+def test_a_change_in_a_few_letters(one: Change, words: str) -> None:
+    assert _words(one) == words

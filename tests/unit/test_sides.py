@@ -1,0 +1,63 @@
+"""``--good`` and ``--bad``: a release, pins, or files of them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import pytest
+
+from zerogate.config_file import ConfigError
+from zerogate.releases.sides import one_package, several_packages
+
+
+def test_one_package() -> None:
+    sides = one_package("deepspeed", ["0.17.5"], ["0.18.2"], ["transformers==5.1.0"])
+    assert sides.moved([]) == ("transformers==5.1.0", "deepspeed==0.17.5")
+    assert sides.moved(["deepspeed"]) == ("transformers==5.1.0", "deepspeed==0.18.2")
+    assert sides.with_releases({"deepspeed": "0.18.0"})[-1] == "deepspeed==0.18.0"
+
+
+def test_what_one_side_does_not_name_is_as_installed() -> None:
+    sides = several_packages(["deepspeed==0.17.5"], ["deepspeed==0.18.2", "accelerate==1.10.0"], [])
+    assert sides.good == {"accelerate": installed("accelerate"), "deepspeed": "0.17.5"}
+    assert sides.bad == {"accelerate": "1.10.0", "deepspeed": "0.18.2"}
+    assert sides.moved(["accelerate"]) == ("accelerate==1.10.0", "deepspeed==0.17.5")
+
+
+def test_what_pip_freezes(tmp_path: Path) -> None:
+    common = (
+        f"# made by pip\n\n-e git+https://host/us.git@1#egg=us\npytest=={installed('pytest')}\n"
+    )
+    (tmp_path / "old.txt").write_text(f"{common}Deep_Speed==0.17.5\nninja==1.11.1\n")
+    (tmp_path / "new.txt").write_text(f"{common}deep-speed==0.18.2 ; x\nninja==1.11.1\n")
+    sides = several_packages([str(tmp_path / "old.txt")], [str(tmp_path / "new.txt")], [])
+    assert (sides.good, sides.bad) == ({"deep-speed": "0.17.5"}, {"deep-speed": "0.18.2"})
+    assert sides.both == ("ninja==1.11.1",), "the same on both sides, and not as installed"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        (["0.17.5"], ["0.18.2"], "--good: '0.17.5' is on one side only and no pin"),
+        (["ds==1"], ["ds==1"], "--bad: the same packages as --good"),
+        (["ds==1"], ["ds==x"], "--bad: 'x' is no version"),
+        (["ds==1"], ["other==1"], "other is not named there, and not installed"),
+    ],
+)
+def test_sides_that_say_nothing(good: list[str], bad: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        several_packages(good, bad, [])
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        (["1", "2"], ["3"], "--good: given 2 times; expected one release of ds"),
+        (["ds==1"], ["3"], "--good: 'ds==1' is no version"),
+        (["3"], ["3"], "--bad: 3 is --good too"),
+    ],
+)
+def test_one_package_is_told_by_releases(good: list[str], bad: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        one_package("ds", good, bad, [])
