@@ -33,7 +33,6 @@ LEAVE = ("leave", RankCrashedError, "rank 1 left without a record (rank 1: exit 
         pytest.param("forkserver", *KILL, id="forkserver-kill"),
         pytest.param("forkserver", *LEAVE, id="forkserver-leave"),
         pytest.param("forkserver", *UNENCODABLE, id="forkserver-unencodable"),
-        pytest.param("torchrun", *RAISE, id="torchrun-raise"),
         pytest.param("torchrun", *KILL[:2], "1 left without a record", id="torchrun-kill"),
     ],
 )
@@ -116,7 +115,8 @@ def test_what_a_rank_leaves_behind_is_ended(launches, launcher):
     launches.fault("stray")
     session.measure(TOY)
     assert not psutil.pid_exists(int((launches.data / "pids").read_text()))
-    session.measure(dataclasses.replace(TOY, strategy="zero1"))
+    # The next cell runs; that one needs no torchrun, which takes long to start.
+    launches.session().measure(dataclasses.replace(TOY, strategy="zero1"))
 
 
 @pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])

@@ -39,7 +39,9 @@ def test_what_pip_freezes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad", "message"),
     [
-        (["0.17.5"], ["0.18.2"], "--good: '0.17.5' is on one side only and no pin"),
+        (["0.17.5"], ["0.18.2"], "--good: '0.17.5' is neither a pin nor a file"),
+        (["ds==1"], ["ds>=2"], "--bad: 'ds>=2' is neither a pin nor a file"),
+        ([""], ["ds==1"], "--good: '' is neither a pin nor a file"),
         (["ds==1"], ["ds==1"], "--bad: the same packages as --good"),
         (["ds==1"], ["ds==x"], "--bad: 'x' is no version"),
         (["ds==1"], ["other==1"], "other is not named there, and not installed"),
@@ -48,6 +50,21 @@ def test_what_pip_freezes(tmp_path: Path) -> None:
 def test_sides_that_say_nothing(good: list[str], bad: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         several_packages(good, bad, [])
+
+
+def test_files_that_cannot_be_compared(tmp_path: Path) -> None:
+    old, new, junk = (tmp_path / name for name in ("old", "new", "junk"))
+    old.write_text("ds==1\n-r more.txt\n")
+    new.write_text("ds==2\n")
+    junk.write_bytes(b"\xe9\xff")
+    for good, bad, message in [
+        (old, new, "--good: '-r more.txt' is not on the other side"),
+        (new, old, "--bad: '-r more.txt' is not on the other side"),
+        (junk, new, "junk' is neither a pin nor a file that can be read"),
+        (tmp_path, new, "is neither a pin nor a file that can be read"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            several_packages([str(good)], [str(bad)], [])
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from zerogate.cell import Tier
 from zerogate.devices.host import native_folder
 from zerogate.launch.helper import run_helper
 from zerogate.launch.launcher import rank_environment
+from zerogate.launch.turns import in_turn
 
 BUILD_SECONDS = 1800.0
 STALE_SECONDS = 60.0
@@ -66,7 +66,7 @@ class NativeOps:
         return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
     def _build(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
-        with self._alone():
+        with in_turn(self.folder / ".building", self._notify, "compiling"):
             left = [name for name in names if not self._mark(name).exists()]
             found: dict[str, dict[str, str]] = {name: {} for name in names}
             if left:
@@ -76,21 +76,6 @@ class NativeOps:
                 if not found[name]:
                     self._mark(name).touch()
         return found
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / ".building")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self._notify("waiting for another session that is compiling")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _remove_stale_locks(self) -> None:
         """Torch waits for ever for a lock whose holder was killed in the middle of a build.

@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 from zerogate.atomic import write_json
 from zerogate.config_file import ConfigError
 from zerogate.launch.requirement import content_hash, local_path, stays_the_same
+from zerogate.launch.turns import in_turn
 from zerogate.one_line import one_line
 from zerogate.stack import STACK
 
@@ -84,10 +85,8 @@ def _lay_over(
     notify: Callable[[str], None],
     imports: Sequence[str],
 ) -> Overlay:
-    from filelock import FileLock
-
-    # Two sessions build one after the other, and the second finds what the first built.
-    with FileLock(folder / ".lock"):
+    # The second session finds what the first built.
+    with in_turn(folder / ".lock", notify, "building an overlay"):
         for stale in folder.glob(f"{BUILDING}*"):
             shutil.rmtree(stale, ignore_errors=True)  # Of a session that was killed.
         request = folder / f"{_request(requirements)}.json"

@@ -54,8 +54,8 @@ def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str
     (left, others), (right, other_others) = _pins(good, "--good"), _pins(bad, "--bad")
     if unlike := sorted(others ^ other_others):
         raise ConfigError(
-            f"--good: {unlike[0]!r} is on one side only and no pin; expected deepspeed==0.18.2, or a "
-            "file with such lines; one package is named first: zerogate bisect deepspeed --good 0.18.1"
+            f"{'--good' if unlike[0] in others else '--bad'}: {unlike[0]!r} is not on the other side, "
+            "and no pin whose release could be tried; expected the same on both sides, or NAME==VERSION"
         )
     for own, other, option in ((left, right, "--good"), (right, left, "--bad")):
         for name in other.keys() - own.keys():
@@ -80,15 +80,24 @@ def _pins(texts: Sequence[str], option: str) -> tuple[dict[str, str], set[str]]:
     found: dict[str, str] = {}
     others = set()
     for text in texts:
-        path = Path(text)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [text]
-        for line in map(str.strip, lines):
+        pin = PIN.fullmatch(text)
+        for line in [text] if pin else _lines(text, option):
             if match := PIN.fullmatch(line):
                 version(match[2], option)
                 found[canonicalize_name(match[1])] = match[2]
-            elif not path.is_file() or (line and not line.startswith("#")):
-                others.add(line)
+            elif line.strip() and not line.lstrip().startswith("#"):
+                others.add(line.strip())
     return found, others
+
+
+def _lines(text: str, option: str) -> list[str]:
+    try:
+        return Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{option}: {text!r} is neither a pin nor a file that can be read; expected NAME==VERSION, "
+            "or a file of such lines; one package is named first: zerogate bisect deepspeed --good 1.0"
+        ) from None
 
 
 def _installed_or_none(name: str) -> str | None:

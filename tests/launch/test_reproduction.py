@@ -1,0 +1,28 @@
+"""The script that a bisection writes, run as it is for upstream."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from zerogate.asked import Options
+from zerogate.cell import parse_cell
+from zerogate.releases.reproduction import reproduce
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_script_trains_the_cells_model_and_prints_the_same_each_time(tmp_path: Path) -> None:
+    options = Options(root=ROOT, report_folder=tmp_path)
+    cell = parse_cell("gpt2xl_wikitext2-ddp-w1")
+    found = reproduce((), (), cell, "perplexity", title="", options=options, show=lambda _: None)
+    assert found is not None
+    assert found.good.value is not None, found.good.line
+    assert found.good == found.bad
+    assert not found.differs
+    losses = found.good.value
+    assert losses[-1] < losses[0], "it learns"
+    assert losses[0] == pytest.approx(8.5, abs=0.3), "as unsure as a model with 5,000 tokens may be"
+    assert "zerogate" not in ast.dump(ast.parse((tmp_path / "reproduce.py").read_text()))
