@@ -101,6 +101,19 @@ def test_a_wheel_with_another_content_is_another(
     assert (second.folder / NAME / "__init__.py").read_text() == "a = 2"
 
 
+def test_extras_that_one_asks_of_another_come_along(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
+    wheels(needs=("zerogate_tools[fast]",))
+    wheels(name="zerogate_tools", needs=("zerogate_third; extra == 'fast'", "no; extra == 'x'"))
+    wheels(name="zerogate_third")
+    assert set(lay(f"{NAME}==1.0").packages) == {
+        "zerogate-tiny",
+        "zerogate-tools",
+        "zerogate-third",
+    }
+
+
 def test_what_it_needs_comes_along_unless_it_is_here(
     wheels: Wheels, lay: Callable[..., Overlay]
 ) -> None:

@@ -14,15 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from zerogate.atomic import write_json
 from zerogate.config_file import ConfigError
+from zerogate.launch.needs import distributions, unmet
 from zerogate.launch.requirement import content_hash, local_path, stays_the_same
 from zerogate.launch.turns import in_turn
 from zerogate.one_line import one_line
@@ -103,12 +103,7 @@ def _lay_over(
 
 
 def _overlay(folder: Path) -> Overlay:
-    return Overlay(folder, {name: one.version for name, one in _distributions(folder)})
-
-
-def _distributions(folder: Path) -> Iterator[tuple[str, importlib.metadata.Distribution]]:
-    for one in importlib.metadata.distributions(path=[str(folder)]):
-        yield canonicalize_name(one.name), one
+    return Overlay(folder, {name: one.version for name, one in distributions(folder)})
 
 
 def _request(requirements: Sequence[str]) -> str:
@@ -137,7 +132,7 @@ def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) ->
             raise _invalid(requirements, f"they still need {', '.join(missing)}")
         _check_imports(requirements, _overlay(site), imports)
         found = hashlib.sha256(sys.version.encode())
-        for name, one in sorted(_distributions(site), key=lambda pair: pair[0]):
+        for name, one in sorted(distributions(site), key=lambda pair: pair[0]):
             found.update(f"{name} {one.version} {one.read_text('RECORD')}\0".encode())
         key = found.hexdigest()[:16]
         if not (folder / key).exists():
@@ -161,29 +156,6 @@ def _pip(requirements: Sequence[str], arguments: Sequence[str], log: Path) -> No
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
         last = (errors or lines or ["no message"])[-1].strip()
         raise _invalid(requirements, f"pip: {last} (all it said: {log})")
-
-
-def unmet(site: Path) -> list[str]:
-    """What the packages in ``site`` need that neither they nor the environment are."""
-    inside = {name: one.version for name, one in _distributions(site)}
-    missing = []
-    for _, one in _distributions(site):
-        for text in one.requires or []:
-            wanted = Requirement(text)
-            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-                continue
-            version = inside.get(canonicalize_name(wanted.name)) or _installed(wanted.name)
-            if version is None or not wanted.specifier.contains(version, prereleases=True):
-                wanted.marker = None
-                missing.append(str(wanted))
-    return sorted(set(missing))
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Sequence[str]) -> None:
