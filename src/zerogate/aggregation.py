@@ -41,6 +41,7 @@ class LaunchValues:
     per_rank: dict[str, tuple[float, ...]]
     canary_seconds: float
     troubles: tuple[str, ...] = ()
+    skipped: tuple[bool, ...] = ()
 
 
 def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
@@ -72,11 +73,14 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
     }
     if (used := utilization(first, step_seconds)) is not None:
         values["mfu"] = used
+    if first.applied.get("mixed_precision") == "fp16":
+        values["skipped_steps"] = sum(first.step_skipped)
     return LaunchValues(
         values=values,
         per_rank=worst,
         canary_seconds=max(record.canary_seconds for record in records),
         troubles=tuple(_troubles(records)),
+        skipped=first.step_skipped,
     )
 
 
@@ -87,8 +91,8 @@ def utilization(first: RankRecord, step_seconds: float) -> float | None:
     """
     if first.traced is None or first.device is None:
         return None
-    precision = first.accelerate_environment.get("ACCELERATE_MIXED_PRECISION", "")
-    peak = peak_flops(first.device.name, precision)
+    # As applied: a DeepSpeed file may say another than Accelerate's config.
+    peak = peak_flops(first.device.name, first.applied.get("mixed_precision", ""))
     return first.traced.flops / step_seconds / peak if peak else None
 
 
@@ -140,8 +144,11 @@ def _device(records: Sequence[RankRecord]) -> dict[str, OfRank]:
     if all("steady" in record.memory for record in records):
         steady = "peak_requested_bytes", "peak_active_bytes"
         found |= {name: partial(_of_phase, "steady", name) for name in steady}
-    if all(device is not None and device.source.startswith("nvml") for device in devices):
+    sources = {device.source for device in devices if device is not None}
+    if sources <= {"nvml_process", "nvml_process_by_elimination"}:
         found["peak_device_bytes"] = attrgetter("device.peak_bytes")
+    elif sources == {"nvml_device_delta"}:  # Another quantity: never held to the other.
+        found["peak_device_delta_bytes"] = attrgetter("device.peak_bytes")
     return found
 
 

@@ -25,6 +25,7 @@ from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import available_memory_bytes, host_key, native_folder
 from zerogate.devices.room import BUILT_BYTES, OPTIMIZER_BYTES, PARAMETER_BYTES
 from zerogate.launch.stacks import py_spy
+from zerogate.stack import SHARING_NCCL
 
 DISTRIBUTION = "pytest-zerogate"
 GIB = 2**30
@@ -166,7 +167,10 @@ def _torch_cuda(answer: str) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding("torch and CUDA", "ok", f"CUDA {built_for}")
-    yield Finding("NCCL", "ok", ".".join(map(str, nccl)))
+    shares = "ranks may share a device"
+    if tuple(nccl) < SHARING_NCCL:
+        shares = "ranks that share a device use gloo; from 2.30 on NCCL"
+    yield Finding("NCCL", "ok", f"{'.'.join(map(str, nccl))}: {shares}")
 
 
 def _host() -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import zerogate
-from zerogate.devices.cards import cuda_devices
+from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key
 from zerogate.stack import STACK
 
@@ -31,6 +31,7 @@ def made_under(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
         "python": platform.python_version(),
         "host": host_key(),
         "CUDA devices": ", ".join(card.name for card in cuda_devices()) or "none",
+        "NVIDIA driver": driver()[0] or "none",
         "zerogate's code": _hash(Path(zerogate.__file__).parent.rglob("*")),
         "configs/": _hash((root / "configs").rglob("*")),
         "workloads/": _hash((root / "workloads").rglob("*")),

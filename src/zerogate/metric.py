@@ -127,6 +127,12 @@ METRICS: dict[str, Metric] = {
             scope="hardware",
             absolute=192 * 2**20,
         ),
+        _bytes(
+            "peak_device_delta_bytes",
+            "rise of the device (NVML)",
+            scope="hardware",
+            absolute=192 * 2**20,
+        ),
         _bytes("peak_reserved_bytes", "peak reserved", scope="hardware", relative=0.02),
         _bytes("peak_active_bytes", "peak active", scope="hardware", relative=0.02),
         _bytes("peak_requested_bytes", "peak requested", scope="hardware", relative=0.01),
@@ -186,6 +192,8 @@ METRICS: dict[str, Metric] = {
             absolute=1e-12,
             series=True,
         ),
+        # Of fp16's loss scaling; there is none in other precisions.
+        _count("skipped_steps", "optimizer steps skipped for an overflow", "steps"),
         _count("samples_per_epoch", "samples per epoch", "samples", "equal"),
         _count("samples_missed", "samples that no rank drew", "samples"),
         _count("samples_repeated", "samples drawn again", "samples"),

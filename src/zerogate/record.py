@@ -68,12 +68,8 @@ class Probed:
     """A batch size that fit. ``peak_allocated_bytes`` is of the rank that needed most, above what a
     rank holds before the model; ``forward_bytes`` what is held when the forward pass is done: it rises
     with every sample from the first, where the peak may be that of a bucket or of the optimizer step.
-    ``step_seconds`` of each optimizer step (of the evaluation).
-    ``allocator_retries``: how often the allocator gave its cache back to make room;
-    ``allocator_ooms``: how often that was not enough; ``pinned_bytes``: the peak of pinned host memory.
-
-    The rest is the controller's to fill in: ``peak_bytes`` is all that the process had, by ``source``
-    (``devices.ladder``), ``driver_bytes`` what the driver kept, ``troubles`` why seconds mean nothing.
+    ``step_seconds`` of each optimizer step (of the evaluation). ``allocator_retries``: how often the
+    allocator gave its cache back to make room.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -224,12 +220,12 @@ class RankRecord:
     """What one rank measured, written atomically whatever happens to it.
 
     Per-step tuples have one entry per optimizer step; ``loss`` is this rank's mean over the step's
-    micro-batches, ``gradient_norm`` the global norm before clipping, ``step_live_bytes`` what is
-    held when it is done, without data. Per-epoch tuples have one entry per epoch. ``quality`` is
-    rank 0's. ``applied`` is what the engine reports it runs. Samples that no rank drew in an epoch
-    are missed; those drawn again, beyond what fills the last global batch, repeated. A probe has
-    ``probed``, the sizes that fit, and ``probing``, the one it tried last (0: none yet). ``topology``
-    is said where ranks share a device: their seconds then mean nothing.
+    micro-batches, ``gradient_norm`` the global norm before clipping, 0 where loss scaling skipped the
+    step, ``step_live_bytes`` what is held when it is done, without data. Per-epoch tuples have one
+    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports it runs. Samples
+    that no rank drew in an epoch are missed; those drawn again, beyond what fills the last global
+    batch, repeated. A probe has ``probed``, the sizes that fit, and ``probing``, the one it tried last
+    (0: none yet). ``topology`` is said where ranks share a device: their seconds then mean nothing.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -253,6 +249,7 @@ class RankRecord:
     loss: tuple[float, ...] = ()
     gradient_norm: tuple[float, ...] = ()
     learning_rate: tuple[float, ...] = ()
+    step_skipped: tuple[bool, ...] = ()
     step_seconds: tuple[float, ...] = ()
     step_samples: tuple[int, ...] = ()
     train_seconds: tuple[float, ...] = ()

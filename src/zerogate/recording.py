@@ -36,13 +36,7 @@ def record_baselines(session: Session, reason: str) -> list[Path]:
 
     A metric whose new value is what the old baseline expects keeps its old entry.
     """
-    broken = {
-        verdict.cell
-        for verdict in session.verdicts
-        if verdict.against not in ("baseline", "published") and verdict.status == "regressed"
-    }
-    broken |= {cell for cell, found in session.measurements.items() if not _finite(found)}
-    broken |= {cell for cell in session.measurements if not _in_parity(session, cell)}
+    broken = unfit(session)
     by_file: dict[Path, list[Cell]] = {}
     for cell in sorted(session.measurements):
         if cell not in broken:
@@ -66,14 +60,27 @@ def record_baselines(session: Session, reason: str) -> list[Path]:
     return written
 
 
-def _finite(measurement: Measurement) -> bool:
-    """Whether every number is one: a cell that diverged is nothing to hold others to."""
-    values = (value for launch in measurement.launches for value in launch.values.values())
-    return all(
-        math.isfinite(number)
-        for value in values
-        for number in (value if isinstance(value, tuple) else (value,))
-    )
+def unfit(session: Session) -> dict[Cell, str]:
+    """Why nothing is recorded of a cell."""
+    found: dict[Cell, str] = {}
+    for verdict in session.verdicts:
+        if verdict.against not in ("baseline", "published") and verdict.status == "regressed":
+            found.setdefault(verdict.cell, f"{verdict.metric} does not hold")
+    for cell, measurement in session.measurements.items():
+        if wrong := _not_finite(measurement):
+            found.setdefault(cell, f"{wrong} is not finite")
+        if not _in_parity(session, cell):
+            found.setdefault(cell, "it does not compute what DDP does")
+    return found
+
+
+def _not_finite(measurement: Measurement) -> str:
+    """A metric with a number that is none: a cell that diverged is nothing to hold others to."""
+    for launch in measurement.launches:
+        for name, value in launch.values.items():
+            if not all(map(math.isfinite, value if isinstance(value, tuple) else (value,))):
+                return name
+    return ""
 
 
 def _in_parity(session: Session, cell: Cell) -> bool:

@@ -203,6 +203,9 @@ class Runner:
         self.idle.saw(watched.devices)
         ended = replace(ended, oom_kills=oom_kills() - killed)
         with disk_named(cell, folder, command):
+            if watched.devices:  # Also of a launch that failed: it can be replayed.
+                found = Readings(origin="recorded", devices=watched.devices)
+                write_json(readings_path(folder), found)
             try:
                 records = collect(job, folder, ended, command)
             except OutOfMemoryError:
@@ -211,8 +214,6 @@ class Runner:
                 raise
             seen = with_device_use(records, watched.devices)
             if watched.devices:
-                found = Readings(origin="recorded", devices=watched.devices)
-                write_json(readings_path(folder), found)
                 for record in seen:
                     write_json(record_path(folder, record.rank), record)
             self._kept.keep(folder, ended)
@@ -237,7 +238,11 @@ class Runner:
     def environment(self, cell: Cell) -> dict[str, str]:
         """The environment of the cell's ranks."""
         overlay = self.overlay.folder if self.overlay else None
-        return rank_environment(cell.tier, self._native.folder, overlay)
+        found = rank_environment(cell.tier, self._native.folder, overlay)
+        # As many by every launcher: torchrun would give one, and DeepSpeed's Adam runs on the host.
+        cores = len(os.sched_getaffinity(0))
+        found.setdefault("OMP_NUM_THREADS", str(max(1, cores // cell.world_size)))
+        return found
 
     def job(self, cell: Cell, folder: Path) -> Job:
         """What ranks of the cell are told that leave what they measure in ``folder``."""

@@ -24,6 +24,7 @@ def test_memory(gate, metric):
     "metric",
     [
         "peak_device_bytes",
+        "peak_device_delta_bytes",
         "peak_reserved_bytes",
         "peak_active_bytes",
         "peak_requested_bytes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records import PROVENANCE, a_cell, a_measurement, a_record
@@ -29,15 +30,18 @@ def on_device(rank: int = 0, uuid: str = UUID) -> RankRecord:
     return a_record(rank, device=device)
 
 
-def watched(*, reasons: int = 0, **processes: int) -> dict[str, Watched]:
+def watched(
+    *, reasons: int = 0, about: dict[str, int] | None = None, **processes: int
+) -> dict[str, Watched]:
     told = {int(name[1:]): size * GIB for name, size in processes.items()}
     before = Reading(used_bytes=GIB, driver_bytes=GIB // 2, processes={})
     reading = Reading(used_bytes=20 * GIB, driver_bytes=GIB // 2, processes=told)
-    return {f"GPU-{UUID}": Watched(before=before, during=[reading], reasons=reasons)}
+    found = Watched(before=before, during=[reading], reasons=reasons, **(about or {}))
+    return {f"GPU-{UUID}": found}
 
 
-def seen(**about: int) -> Device:
-    (record,) = with_device_use([on_device()], watched(**about))
+def seen(**told: Any) -> Device:
+    (record,) = with_device_use([on_device()], watched(**told))
     assert record.device is not None
     return record.device
 
@@ -56,9 +60,28 @@ def test_what_makes_seconds_worthless_is_said() -> None:
     )
 
 
-def test_a_device_that_nvml_does_not_know_changes_nothing() -> None:
-    record = on_device(uuid="another")
-    assert with_device_use([record], watched(p100=12)) == (record,)
+@pytest.mark.parametrize(
+    ("about", "trouble"),
+    [
+        ({"slowdown_celsius": 90, "temperature_celsius": 91}, "at 91 °C, where it slows down"),
+        ({"slowdown_celsius": 90, "temperature_celsius": 89}, ""),
+        ({"temperature_celsius": 89}, ""),
+        ({"most_sm_mhz": 1200, "possible_sm_mhz": 1980}, "never passed 1200 of 1980 MHz"),
+        ({"most_sm_mhz": 1500, "possible_sm_mhz": 1980}, ""),
+        ({"possible_sm_mhz": 1980}, ""),
+    ],
+)
+def test_heat_and_clocks_make_seconds_worthless(about: dict[str, int], trouble: str) -> None:
+    found = seen(p100=12, about=about).troubles
+    assert bool(found) == bool(trouble)
+    assert trouble in "".join(found)
+
+
+def test_a_rank_on_another_device_than_the_one_watched_is_in_trouble() -> None:
+    (record,) = with_device_use([on_device(uuid="another")], watched(p100=12))
+    assert record.device is not None
+    assert record.device.troubles == ("it ran on another, which was not watched",)
+    assert record.device.source == ""
 
 
 def test_ranks_on_the_cpu_stay_as_they_are() -> None:
@@ -80,6 +103,15 @@ def test_what_nvml_did_not_tell_is_no_number_of_the_allocators() -> None:
     found = measure(a_cell(), [[record]])
     assert found.value("peak_device_bytes") is None
     assert found.value("peak_reserved_bytes") == 10 * GIB
+
+
+def test_what_a_device_rose_by_is_never_held_to_what_a_process_had() -> None:
+    (record,) = with_device_use([on_device()], watched(p100=0))
+    assert record.device is not None
+    assert record.device.source == "nvml_device_delta"
+    found = measure(a_cell(), [[record]])
+    assert found.value("peak_device_delta_bytes") == 19 * GIB
+    assert found.value("peak_device_bytes") is None
 
 
 def test_a_rank_that_nvml_did_not_see_leaves_the_peak_unknown() -> None:

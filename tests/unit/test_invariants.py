@@ -157,6 +157,23 @@ def test_too_few_steps_need_not_have_lowered_the_loss() -> None:
     assert judge_falls(broken, LOSS).status == "regressed"
 
 
-def test_a_schedule_is_not_judged_where_loss_scaling_skips_steps() -> None:
-    own = a_measurement(a_cell(tier="gpu"), applied={"dtype": "float16"}, learning_rate=(0.5,))
-    assert judge_schedule(own).status == "not_comparable"
+@pytest.mark.parametrize(
+    ("skipped", "rates", "status"),
+    [
+        ((), (0, 1, 2, 3, 4, 5), "ok"),
+        ((0, 1), (0, 0, 0, 1, 2, 3), "ok"),
+        ((3,), (0, 1, 2, 3, 3, 4), "ok"),
+        ((3,), (0, 1, 2, 3, 4, 5), "regressed"),
+        ((), (0, 1, 2, 3, 3, 4), "regressed"),
+    ],
+)
+def test_a_step_that_loss_scaling_skips_is_none_of_the_schedules(
+    skipped: tuple[int, ...], rates: tuple[int, ...], status: str
+) -> None:
+    """``rates``: at which steps of the schedule each step trained."""
+    own = a_measurement(
+        a_cell(tier="gpu"),
+        learning_rate=tuple(course()[step] for step in rates),
+        step_skipped=tuple(step in skipped for step in range(6)),
+    )
+    assert judge_schedule(own).status == status

@@ -20,6 +20,16 @@ print("training", flush=True)
 sys.stdin.read()
 """
 
+WITHOUT_PIDFD = """
+import os, sys
+from zerogate.rank import lifeline
+def absent(pid): raise OSError(38, "Function not implemented")
+os.pidfd_open, lifeline.POLL_SECONDS = absent, 0.05
+lifeline.leave_with(int(sys.argv[1]))
+print("training", flush=True)
+sys.stdin.read()
+"""
+
 COMPILING = """
 import subprocess, sys
 from zerogate.rank.lifeline import leave_with
@@ -48,9 +58,12 @@ def start_rank(controller_pid: int, code: str = RANK) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize("code", [RANK, WITHOUT_PIDFD], ids=["pidfd", "without pidfd"])
 @pytest.mark.parametrize("how", ["leaves", "is killed"])
-def test_a_rank_ends_when_its_controller(controller: subprocess.Popen[bytes], how: str) -> None:
-    with start_rank(controller.pid) as rank:
+def test_a_rank_ends_when_its_controller(
+    controller: subprocess.Popen[bytes], how: str, code: str
+) -> None:
+    with start_rank(controller.pid, code) as rank:
         assert rank.stdout is not None
         assert rank.stdout.readline() == "training\n"
         if how == "leaves":

@@ -8,7 +8,7 @@ import pytest
 from records import a_cell, a_measurement, a_memory, a_record, a_trace, measured
 
 from zerogate.aggregation import slope
-from zerogate.measurement import differing_settings, median, speedup_over
+from zerogate.measurement import differing_settings, measure, median, speedup_over
 
 PEAKS = [
     pytest.param("peak_allocated_bytes", "steady", id="steady"),
@@ -207,3 +207,12 @@ def test_what_a_step_does_is_of_the_rank_that_does_most() -> None:
 
 def test_without_a_trace_there_are_no_counts() -> None:
     assert "operators" not in a_measurement(traced=None).names
+
+
+@pytest.mark.parametrize(("precision", "count"), [("fp16", 2), ("bf16", None), ("no", None)])
+def test_skipped_steps_are_counted_where_loss_scaling_skips(
+    precision: str, count: int | None
+) -> None:
+    applied = {"dtype": "float16", "mixed_precision": precision}
+    record = a_record(applied=applied, step_skipped=(True, True, False, False, False, False))
+    assert measure(a_cell(), [[record]]).value("skipped_steps") == count

@@ -21,7 +21,7 @@ class FakeNVML(SimpleNamespace):
 
     NVMLError = real.NVMLError
     nvmlMemory_v2 = real.nvmlMemory_v2
-    NVML_TEMPERATURE_GPU = NVML_CLOCK_SM = 0
+    NVML_TEMPERATURE_GPU = NVML_CLOCK_SM = NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 0
 
     def __init__(self, memory: list[int], processes: dict[int, int | None]) -> None:
         super().__init__()
@@ -60,6 +60,9 @@ class FakeNVML(SimpleNamespace):
     def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:
         return 61
 
+    def nvmlDeviceGetTemperatureThreshold(self, handle: str, kind: int) -> int:
+        return 87
+
     def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
         raise self.NVMLError(real.NVML_ERROR_NOT_SUPPORTED)
 
@@ -81,7 +84,42 @@ def test_a_device_is_read_before_and_during(fake: FakeNVML) -> None:
     assert max(one.used_bytes for one in device.during) == 90
     assert device.during[0].processes == {100: 30}
     assert (device.reasons, device.temperature_celsius) == (0x20, 61)
+    assert device.slowdown_celsius == 87
     assert device.least_sm_mhz is None, "this device does not tell"
+
+
+def test_a_list_that_is_not_told_leaves_the_memory(
+    fake: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(handle: str) -> None:
+        raise real.NVMLError(real.NVML_ERROR_NO_PERMISSION)
+
+    monkeypatch.setattr(fake, "nvmlDeviceGetComputeRunningProcesses", refused, raising=False)
+    assert nvml.readings(["GPU-a"]) == {"GPU-a": Reading(used_bytes=10, driver_bytes=7)}
+
+
+def test_an_older_driver_is_asked_in_its_own_words(
+    fake: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def memory(handle: str, version: Any = None) -> SimpleNamespace:
+        if version is not None:
+            raise real.NVMLError(real.NVML_ERROR_FUNCTION_NOT_FOUND)
+        fake.seen.set()
+        return SimpleNamespace(used=10)
+
+    def unknown(handle: str) -> None:
+        raise real.NVMLError(real.NVML_ERROR_FUNCTION_NOT_FOUND)
+
+    monkeypatch.setattr(fake, "nvmlDeviceGetMemoryInfo", memory, raising=False)
+    monkeypatch.setattr(fake, "nvmlDeviceGetCurrentClocksEventReasons", unknown, raising=False)
+    reasons = "nvmlDeviceGetCurrentClocksThrottleReasons"
+    told = threading.Event()
+    monkeypatch.setattr(fake, reasons, lambda handle: (told.set(), 0x40)[1], raising=False)
+    with DeviceWatch(["GPU-a"]) as watch:
+        assert told.wait(30)
+    device = watch.devices["GPU-a"]
+    assert (device.before.used_bytes, device.before.driver_bytes) == (10, 0)
+    assert device.reasons == 0x40
 
 
 def test_a_device_that_is_not_known(fake: FakeNVML) -> None:

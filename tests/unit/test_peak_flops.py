@@ -44,7 +44,9 @@ def test_utilization(card: str, expected: float | None) -> None:
             rank,
             traced=a_trace(flops=int(989e12 * 0.1 / 2)),
             device=Device(uuid="a", pid=1, peak_reserved_bytes=0, name=card),
-            accelerate_environment={"ACCELERATE_MIXED_PRECISION": "bf16"},
+            # A DeepSpeed file's; Accelerate's config need not say it.
+            accelerate_environment={"ACCELERATE_MIXED_PRECISION": "no"},
+            applied={"dtype": "bfloat16", "mixed_precision": "bf16"},
         )
         for rank in (0, 1)
     ]

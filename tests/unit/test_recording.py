@@ -16,7 +16,7 @@ from zerogate.asked import Options
 from zerogate.baseline import read_baselines
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement
-from zerogate.recording import record_baselines
+from zerogate.recording import record_baselines, unfit
 from zerogate.session import Session
 from zerogate.verdict import Verdict
 
@@ -36,6 +36,15 @@ def record(
     verdicts: Iterable[Verdict] = (),
 ) -> dict[str, Any]:
     """Record what a session measured; the cells of the file afterwards, as JSON."""
+    session = measured_by(folder, *measurements, verdicts=verdicts)
+    record_baselines(session, reason)
+    path = folder / FILE
+    return dict(json.loads(path.read_text())["cells"]) if path.exists() else {}
+
+
+def measured_by(
+    folder: Path, *measurements: Measurement, verdicts: Iterable[Verdict] = ()
+) -> Session:
     session = Session(
         Options(
             root=folder,
@@ -48,9 +57,7 @@ def record(
     )
     session.measurements = {measurement.cell: measurement for measurement in measurements}
     session.verdicts = list(verdicts)
-    record_baselines(session, reason)
-    path = folder / FILE
-    return dict(json.loads(path.read_text())["cells"]) if path.exists() else {}
+    return session
 
 
 def parity(cell: Cell, status: Any) -> Verdict:
@@ -177,6 +184,15 @@ def test_the_commit_says_whether_other_files_than_baselines_differ_from_it(tmp_p
     assert re.fullmatch("[0-9a-f]{10}", commit())
     source.write_text("new")
     assert re.fullmatch("[0-9a-f]{10}[+]", commit())
+
+
+def test_what_is_not_recorded_is_named_with_the_reason(tmp_path: Path) -> None:
+    diverged = in_all(DDP, gradient_norm=(float("nan"), 1.0))
+    session = measured_by(tmp_path, diverged, in_all(ZERO2), verdicts=[parity(ZERO2, "regressed")])
+    assert unfit(session) == {
+        DDP: "gradient_norm is not finite",
+        ZERO2: "loss_parity does not hold",
+    }
 
 
 def test_at_full_size_parity_is_no_condition(tmp_path: Path) -> None:

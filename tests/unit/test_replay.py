@@ -5,18 +5,22 @@ A folder there is a launch's folder as a card's run leaves it; ``origin`` says w
 
 from __future__ import annotations
 
+import shutil
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from records import a_cell, a_job
 
+from zerogate.atomic import write_json
 from zerogate.launch.device_use import Readings, readings_path, with_device_use
 from zerogate.launch.errors import LaunchFailedError, OutOfMemoryError, RankCrashedError
 from zerogate.launch.launcher import Ended
 from zerogate.launch.outcome import collect
 from zerogate.measurement import measure
-from zerogate.record import RankRecord
+from zerogate.record import RankRecord, job_path, read_job
 from zerogate.validated import from_json
 
 DATA = Path(__file__).parents[1] / "data" / "nvml"
@@ -31,6 +35,8 @@ def replay(case: str) -> tuple[RankRecord, ...]:
     """The records of the launch, with what the controller adds. Raises the LaunchFailedError."""
     folder = DATA / case
     job = a_job(folder, replace(a_cell(), tier="gpu"))
+    if job_path(folder).exists():  # A card's own folder, from wherever it was.
+        job = replace(read_job(job_path(folder)), record_folder=str(folder))
     records = collect(job, folder, Ended(exit_codes={}, seconds=1.0, log=folder), "pytest")
     return with_device_use(records, readings(case).devices)
 
@@ -83,6 +89,24 @@ def test_shared_devices_are_a_setting() -> None:
     cell = replace(a_cell(), tier="gpu")
     assert measure(cell, [replay("shared_device")]).settings["topology"] == "shared_device"
     assert "topology" not in measure(cell, [replay("two_devices")]).settings
+
+
+def test_a_cards_own_folder_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch's folder as the controller leaves it: with its job, under a launch's own name."""
+    shutil.copytree(DATA / "two_devices", tmp_path / "found")
+    job = replace(a_job(Path("/where/it/was"), replace(a_cell(), tier="gpu")), launch_id="its own")
+    write_json(job_path(tmp_path / "found"), job)
+    for path in (tmp_path / "found").glob("rank*.json"):
+        path.write_text(path.read_text().replace("this launch", "its own"))
+    monkeypatch.setattr(sys.modules[__name__], "DATA", tmp_path)
+    assert [one.device.source for one in replay("found") if one.device] == ["nvml_process"] * 2
+
+
+@pytest.mark.parametrize("folder", sorted(DATA.iterdir()), ids=lambda folder: folder.name)
+def test_every_launch_is_replayed(folder: Path) -> None:
+    """To its end, whichever that is: what is put here is looked at without being named."""
+    with suppress(LaunchFailedError):
+        assert all(record.device and record.device.source for record in replay(folder.name))
 
 
 @pytest.mark.parametrize("folder", sorted(DATA.iterdir()), ids=lambda folder: folder.name)

@@ -107,4 +107,5 @@ def cards_key(number: int) -> str:
     if not devices:
         return f"no-gpu-x{number}"
     model = re.sub(r"[^a-z0-9]+", "-", devices[0].name.lower()).strip("-")
+    model = f"nvidia-{model.removeprefix('nvidia-')}"  # Older drivers leave the maker out.
     return f"{model}-{-(-devices[0].total_bytes // GIB)}g-x{number}"

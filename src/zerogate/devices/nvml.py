@@ -23,13 +23,18 @@ LISTS_EVERY = 20
 
 @dataclass
 class Watched:
-    """One device: what it was before the launch, and what stood out during it."""
+    """One device: what it was before the launch, and what stood out during it. What the driver does not
+    tell of clocks and temperatures is 0.
+    """
 
     before: Reading
     during: list[Reading] = field(default_factory=list)
     reasons: int = 0
     temperature_celsius: int = 0
     least_sm_mhz: int | None = None
+    most_sm_mhz: int = 0
+    possible_sm_mhz: int = 0
+    slowdown_celsius: int = 0
 
     def add(self, reading: Reading) -> None:
         """Keep it if it has a list of processes, or more memory than any before."""
@@ -143,20 +148,34 @@ def graphics_processes(uuid: str) -> list[int]:
 
 
 def _read(pynvml: Any, handle: Any, *, lists: bool) -> Reading:
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+        used, kept = memory.used, memory.reserved
+    except pynvml.NVMLError:  # Drivers before 510: what they keep is in what is used.
+        used, kept = pynvml.nvmlDeviceGetMemoryInfo(handle).used, 0
     processes = None
     if lists:
-        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        processes = {one.pid: one.usedGpuMemory for one in found}
-    return Reading(used_bytes=memory.used, driver_bytes=memory.reserved, processes=processes)
+        with suppress(pynvml.NVMLError):  # Not told in some containers, on vGPU, on WSL.
+            found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            processes = {one.pid: one.usedGpuMemory for one in found}
+    return Reading(used_bytes=used, driver_bytes=kept, processes=processes)
 
 
 def _read_clocks(pynvml: Any, handle: Any, device: Watched) -> None:
-    with suppress(pynvml.NVMLError):
+    try:
         device.reasons |= pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+    except pynvml.NVMLError:  # Its name before driver 535.
+        with suppress(pynvml.NVMLError):
+            device.reasons |= pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
     with suppress(pynvml.NVMLError):
         celsius = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
         device.temperature_celsius = max(device.temperature_celsius, celsius)
     with suppress(pynvml.NVMLError):
         clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
         device.least_sm_mhz = min(clock, device.least_sm_mhz or clock)
+        device.most_sm_mhz = max(clock, device.most_sm_mhz)
+        device.possible_sm_mhz = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
+    with suppress(pynvml.NVMLError):
+        device.slowdown_celsius = pynvml.nvmlDeviceGetTemperatureThreshold(
+            handle, pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
+        )

@@ -11,6 +11,9 @@ from zerogate.devices.ladder import OnDevice, device_use, throttled
 from zerogate.devices.nvml import Watched
 from zerogate.record import RankRecord
 
+LEAST_CLOCK = 0.7
+"""Of the card's highest SM clock, reached once: a power cap leaves more, a locked clock less."""
+
 
 def with_device_use(
     records: Sequence[RankRecord], watched: Mapping[str, Watched]
@@ -44,11 +47,17 @@ def _seen(
     seen = _device(watched, place.uuid)
     assert record.device is not None
     if seen is None:
-        return record
+        why = f"it ran on {place.uuid}, which was not watched"
+        return replace(record, device=replace(record.device, troubles=(why,)))
     sharing = [one for one in places if one.uuid == place.uuid]
     use = device_use(place, sharing, seen.before, seen.during)
     troubles = [f"the device was throttled ({name})" for name in throttled(seen.reasons)]
     troubles += [f"process {pid} was on the device too" for pid in use.others]
+    if 0 < seen.slowdown_celsius <= seen.temperature_celsius:
+        troubles.append(f"the device was at {seen.temperature_celsius} °C, where it slows down")
+    if 0 < seen.most_sm_mhz < LEAST_CLOCK * seen.possible_sm_mhz:
+        clocks = f"{seen.most_sm_mhz} of {seen.possible_sm_mhz} MHz"
+        troubles.append(f"the device's clock never passed {clocks}: somebody holds it down")
     device = replace(
         record.device,
         peak_bytes=use.peak_bytes,

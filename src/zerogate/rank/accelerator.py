@@ -19,9 +19,7 @@ from zerogate.cell import Tier
 from zerogate.rank.scale import scale_deepspeed
 from zerogate.rank.workload import Workload
 from zerogate.record import Job
-
-SHARING_NCCL = (2, 30)
-"""The first that lets ranks share a device; gloo carries CUDA tensors instead, through the host."""
+from zerogate.stack import SHARING_NCCL
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=180)
 

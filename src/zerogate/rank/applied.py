@@ -54,6 +54,7 @@ def applied(accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe
         "rank": accelerator.process_index,
         "distributed_type": accelerator.distributed_type.value,
         "engine": type(model).__name__,
+        "mixed_precision": accelerator.mixed_precision,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
         "micro_batch_size": recipe.micro_batch_size,

@@ -72,5 +72,7 @@ def software() -> dict[str, str]:
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
+        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        found["threads"] = os.environ.get("OMP_NUM_THREADS", "")
         found["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
     return found

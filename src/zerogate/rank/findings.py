@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ class Findings:
         self._job = job
         self._rank = rank
         self._values: dict[str, Any] = {}
+        self._last: Callable[[], dict[str, Any]] = dict
         self._pulse = Pulse(Path(job.record_folder), rank)
         self.phase = "set-up"
 
@@ -40,7 +43,13 @@ class Findings:
     def add(self, **values: Any) -> None:
         self._values.update(values)
 
+    def at_the_end(self, known: Callable[[], dict[str, Any]]) -> None:
+        """Add what is known only then, however the rank ends."""
+        self._last = known
+
     def write(self, outcome: str, error: BaseException | None = None) -> None:
+        with suppress(Exception):  # A device that failed may tell nothing any more.
+            self.add(**self._last())
         failure = None
         if error is not None:
             failure = Failure(

@@ -6,8 +6,11 @@ import os
 import select
 import signal
 import threading
+import time
+from contextlib import suppress
 
 CONTROLLER_GONE = 75
+POLL_SECONDS = 1.0
 
 
 def leave_with(controller_pid: int, *, with_group: bool = False) -> None:
@@ -17,15 +20,29 @@ def leave_with(controller_pid: int, *, with_group: bool = False) -> None:
     ``with_group`` ends the process group this one leads as well, by SIGTERM: ninja runs every
     compiler in a group of its own, and ends them only when it is asked.
     """
+    watched: int | None
     try:
         watched = os.pidfd_open(controller_pid)
     except ProcessLookupError:
         os._exit(CONTROLLER_GONE)
+    except OSError:  # No such call in this kernel or sandbox (gVisor): it is asked after.
+        watched = None
 
     def wait() -> None:
-        select.select([watched], [], [])
+        if watched is not None:
+            select.select([watched], [], [])
+        while watched is None and _lives(controller_pid):
+            time.sleep(POLL_SECONDS)
         if with_group:
             os.killpg(0, signal.SIGTERM)
         os._exit(CONTROLLER_GONE)
 
     threading.Thread(target=wait, name="zerogate-lifeline", daemon=True).start()
+
+
+def _lives(pid: int) -> bool:
+    import psutil  # Nobody waits for it where there are pidfds.
+
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False

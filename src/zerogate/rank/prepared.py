@@ -206,8 +206,10 @@ def job_workload(job: Job) -> Workload:
 
 def _memory_meter(job: Job, findings: Findings) -> meters.MemoryMeter | None:
     if job.cell.tier == "gpu":
-        findings.add(memory_source=CudaMemoryMeter.source)
-        return CudaMemoryMeter()
+        meter = CudaMemoryMeter()
+        findings.add(memory_source=meter.source)
+        findings.at_the_end(lambda: {"device": meter.device()})
+        return meter
     try:
         allocator = CountingAllocator(build(Path(os.environ["ZEROGATE_NATIVE_DIR"])))
     except AllocatorUnavailableError as error:

@@ -1,7 +1,8 @@
 """A probe launch on one rank: batch sizes tried until one runs out of memory.
 
-Each size trains for three optimizer steps: optimizer states exist from the second on, and the third
-sees what the second left. The samples are the longest there are, repeated if need be.
+Each size trains for three optimizer steps that are taken: optimizer states exist from the second on,
+and the third sees what the second left. fp16's loss scaling skips some at first, the same in all ranks.
+The samples are the longest there are, repeated if need be.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from zerogate.rank.findings import Findings
 
 STEPS = 3
+MOST_STEPS = 24
+"""A loss scale of 2^16 that is halved each time is through by then."""
 
 
 class NotMeasurableError(RuntimeError):
@@ -106,7 +109,8 @@ def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> l
     cell.trainer.after_forward = peaks.after_forward
     clock = Clock(cell.accelerator.device)
     clock.mark()
-    for _ in range(STEPS):
+    taken = 0
+    for _ in range(MOST_STEPS):
         micro_batches = (
             _batch(cell, samples, size)
             for _ in range(cell.workload.recipe.gradient_accumulation_steps)
@@ -114,6 +118,9 @@ def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> l
         cell.trainer.step(micro_batches)
         clock.mark()
         cell.phases.settle()
+        taken += not cell.trainer.skipped
+        if taken == STEPS:
+            break
     return clock.laps()
 
 

@@ -24,6 +24,7 @@ class Progress:
     loss: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
+    step_skipped: list[bool] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
     step_samples: list[int] = field(default_factory=list)
     step_live_bytes: list[int] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Trainer:
         self.phases = phases
         self.progress = Progress()
         self.gathered_samples = 0
+        self.skipped = False
         self.after_forward: Callable[[], None] = lambda: None
         self.after_step: Callable[[int], None] = lambda steps: None
 
@@ -91,6 +93,7 @@ class Trainer:
             loss, norm, samples = self.step(batches)
             if not samples:
                 break
+            self.progress.step_skipped.append(self.skipped)
             # On a CPU at once: nobody waits for that, and a tensor kept of each step is a leak.
             at_once = self.accelerator.device.type == "cpu"
             losses.append(float(loss) if at_once else loss)
@@ -109,12 +112,14 @@ class Trainer:
 
     def step(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, Any, int]:
         """One optimizer step: mean loss over its micro-batches, gradient norm before clipping, and
-        samples seen; 0 of these when the data is used up.
+        samples seen; 0 of these when the data is used up. The norm is 0 where loss scaling found an
+        overflow: the optimizer was ``skipped``, and nothing moved.
 
         Micro-batches are drawn one at a time: Accelerate reads off the last one drawn whether the
         epoch ends, and then steps at once, in the middle of an accumulation too.
         """
         total = torch.zeros((), device=self.accelerator.device)
+        self.skipped = False
         norm: Any = None
         count = samples = 0
         for batch in batches:
@@ -125,6 +130,8 @@ class Trainer:
                 if self.accelerator.sync_gradients:
                     norm = self._clip()
                 self.optimizer.step()
+                if self.accelerator.sync_gradients:
+                    self.skipped = bool(self.accelerator.optimizer_step_was_skipped)
                 self.scheduler.step()
                 self.optimizer.zero_grad()
             total += loss.detach().float()
@@ -132,7 +139,7 @@ class Trainer:
             samples += _samples(batch)
             if self.accelerator.sync_gradients:
                 break
-        return total / max(1, count), norm, samples
+        return total / max(1, count), 0.0 if self.skipped else norm, samples
 
     def _clip(self) -> Any:
         """The global gradient norm, clipped by the engine (DeepSpeed) or here."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from zerogate.rank import meters
-from zerogate.rank.cuda_memory import CudaMemoryMeter
 from zerogate.rank.prepared import Prepared, prepare
 from zerogate.rank.tracing import trace_step
 from zerogate.record import Job
@@ -34,8 +33,6 @@ def train_cell(job: Job, findings: Findings, started: float) -> None:
     )
     if job.steps is None:
         _evaluate(cell, findings)
-    if isinstance(cell.phases.meter, CudaMemoryMeter):
-        findings.add(device=cell.phases.meter.device())
     if dist.is_initialized():
         dist.barrier()
 
