@@ -69,13 +69,20 @@ def judge_above(own: Measurement, other: Measurement, metric: Metric) -> Verdict
 
 
 def _compared(own: Measurement, other: Measurement, metric: Metric, side: str) -> Verdict:
-    values = own.value(metric.name), other.value(metric.name)
-    if not all(isinstance(value, int) for value in values):
+    mine, theirs = _bytes_of(own, metric), _bytes_of(other, metric)
+    if not mine or not theirs:
         return _no_verdict(own, metric, side, own.notes.get(metric.name, "not measured here"))
-    mine, theirs = own.scalar(metric.name), other.scalar(metric.name)
     holds = mine < theirs if side == "below" else mine > theirs
     note = "" if holds else f"not {side} {other.cell.strategy}"
     return _verdict(own, metric, side, holds, mine, theirs, other.cell.strategy, note)
+
+
+def _bytes_of(own: Measurement, metric: Metric) -> float:
+    """0 where it is not known. Pinned memory is a driver's to give, and need not count as resident."""
+    if not isinstance(own.value(metric.name), int) or not own.value(metric.name):
+        return 0
+    pinned = own.value("pinned_bytes") if metric.name == "peak_host_bytes" else None
+    return own.scalar(metric.name) + (pinned if isinstance(pinned, int) else 0)
 
 
 def _offloads_more(own: Measurement, other: Measurement) -> bool:

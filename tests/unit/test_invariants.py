@@ -19,6 +19,7 @@ from zerogate.invariant import (
     judge_schedule,
 )
 from zerogate.metric import metric_named
+from zerogate.record import Device
 from zerogate.schedule import schedule
 
 STATES = metric_named("model_state_bytes")
@@ -177,3 +178,15 @@ def test_a_step_that_loss_scaling_skips_is_none_of_the_schedules(
         step_skipped=tuple(step in skipped for step in range(6)),
     )
     assert judge_schedule(own).status == status
+
+
+def test_pinned_memory_is_the_hosts_too_and_what_is_unknown_is_not_judged() -> None:
+    metric = metric_named("peak_host_bytes")
+
+    def host(size: int, pinned: int) -> Any:
+        device = Device(uuid="a", pid=1, peak_reserved_bytes=0, pinned_bytes=pinned)
+        return a_measurement(a_cell(tier="gpu"), peak_host_bytes=size, device=device)
+
+    assert judge_above(host(100, 50), host(120, 0), metric).status == "ok"
+    assert judge_above(host(100, 10), host(120, 0), metric).status == "regressed"
+    assert judge_above(host(0, 50), host(120, 0), metric).status == "not_comparable"

@@ -55,7 +55,7 @@ def test_more_is_darker_and_one_byte_is_seen() -> None:
 @pytest.mark.parametrize(
     ("one", "words"),
     [
-        (change(1000, 1001), "+<1%"),
+        (change(1000, 1001), "<1%"),
         (change(1000, 560), "-44%"),
         (change(9, 29), "+222%"),
         (change(1, 30), "+29x"),

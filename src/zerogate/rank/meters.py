@@ -177,7 +177,7 @@ def reset_peak_host_bytes() -> None:
 def peak_host_bytes() -> int:
     """Peak resident memory since the last reset.
 
-    Not ``ru_maxrss``: a child starts with its parent's.
+    Not ``ru_maxrss``: a child starts with its parent's. 0 where the kernel does not tell.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

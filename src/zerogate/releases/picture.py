@@ -110,11 +110,11 @@ def _shade(one: Change) -> float:
 
 
 def _words(one: Change) -> str:
-    """By how many percent it moved, and in which direction."""
+    """By how many percent it moved, and where it can be seen in which direction."""
     ratio = _ratio(one)
     if math.isinf(ratio) or one.was is None or one.now is None:
         return "new"
     sign = "+" if one.now > one.was else "-"
     if ratio < 0.005:
-        return f"{sign}<1%"
+        return "<1%"
     return f"{sign}{ratio:.0%}" if ratio < 10 else f"{sign}{ratio:.0f}x"
