@@ -25,7 +25,7 @@ class NotPossibleError(RuntimeError):
 
 
 def check_collectives(device: torch.device) -> None:
-    """Known values through the collectives that sharding relies on.
+    """Known values through the collectives that FSDP averages by; DDP and DeepSpeed divide themselves.
 
     Some torch releases sum where gloo was asked to average (pytorch/pytorch#162338).
     """

@@ -80,7 +80,8 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
         wait_for_release(meter.live_bytes)
     ops.load(job.ops, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     accelerator = build_accelerator(job, workload)
-    check_collectives(accelerator.device)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        check_collectives(accelerator.device)
     samples, eval_set = workload.datasets()
     train_set = CountedSamples(samples, workload.collate)
     phases = meters.MemoryPhases(meter)
