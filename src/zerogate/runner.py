@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from zerogate.asked import Options
 from zerogate.atomic import write_json
-from zerogate.cell import Cell
+from zerogate.cell import TIERS, Cell, Tier
 from zerogate.deadline import Deadlines
 from zerogate.devices.host import oom_kills
 from zerogate.devices.nvml import DeviceWatch
@@ -76,12 +76,12 @@ class Runner:
         self._kept = Kept(options.report_folder, self.made_under)
         self._native = self._native_ops()
 
-    def _native_ops(self) -> NativeOps:
-        return NativeOps(
-            self.options.cache_folder,
-            notify=lambda text: self.notify(Step(text)),
-            overlay=self.overlay.folder if self.overlay else None,
-        )
+    def _native_ops(self) -> dict[Tier, NativeOps]:
+        cache, over = self.options.cache_folder, self.overlay.folder if self.overlay else None
+        return {
+            tier: NativeOps(cache, tier, notify=lambda text: self.notify(Step(text)), overlay=over)
+            for tier in TIERS
+        }
 
     def lay_over(self) -> None:
         """Have ranks find the packages that were asked for first. Raises ConfigError, without the
@@ -108,7 +108,7 @@ class Runner:
             )
         ):  # fmt: skip
             return why
-        return self._native.ensure(strategy.ops(cell.tier), cell.tier).absent
+        return self._native[cell.tier].ensure(strategy.ops(cell.tier)).absent
 
     def placement(self, cell: Cell) -> Placement:
         """Where the cell's ranks run on this machine."""
@@ -158,7 +158,7 @@ class Runner:
 
     def _launch(self, cell: Cell, text: str, name: str, **asked: Any) -> tuple[RankRecord, ...]:
         command = self.options.command(cell, asked["purpose"])
-        missing = self._native.ensure(self.strategy(cell).ops(cell.tier), cell.tier)
+        missing = self._native[cell.tier].ensure(self.strategy(cell).ops(cell.tier))
         if missing.failed:
             raise RankCrashedError(f"{cell.id}: {missing.failed}", command=command)
         self.launches += 1
@@ -238,7 +238,7 @@ class Runner:
     def environment(self, cell: Cell) -> dict[str, str]:
         """The environment of the cell's ranks."""
         overlay = self.overlay.folder if self.overlay else None
-        found = rank_environment(cell.tier, self._native.folder, overlay)
+        found = rank_environment(cell.tier, self._native[cell.tier].folder, overlay)
         # As many by every launcher: torchrun would give one, and DeepSpeed's Adam runs on the host.
         cores = len(os.sched_getaffinity(0))
         found.setdefault("OMP_NUM_THREADS", str(max(1, cores // cell.world_size)))

@@ -33,17 +33,25 @@ class Missing:
 
 
 class NativeOps:
-    """The compiled parts in the cache, and why those that are missing are."""
+    """The compiled parts of a tier in the cache, and why those that are missing are."""
 
     def __init__(
-        self, cache: Path, *, notify: Callable[[str], None], overlay: Path | None = None
+        self,
+        cache: Path,
+        tier: Tier,
+        *,
+        notify: Callable[[str], None],
+        overlay: Path | None = None,
     ) -> None:
-        self.folder = native_folder(cache, overlay)
+        folder = native_folder(cache, overlay)
+        # DeepSpeed's ops of one name are others for CUDA.
+        self.folder = folder if tier == "cpu" else folder / "cuda"
+        self._tier: Tier = tier
         self._overlay = overlay
         self._notify = notify
         self._known: dict[str, dict[str, str]] = {}
 
-    def ensure(self, ops: Sequence[str], tier: Tier) -> Missing:
+    def ensure(self, ops: Sequence[str]) -> Missing:
         """Build those of ``ops`` that were never built, and say which cannot be had.
 
         On the cpu tier the counting allocator is built too; where there is no compiler ranks do
@@ -57,21 +65,21 @@ class NativeOps:
                 "kept there; set XDG_CACHE_HOME to a folder that can be written"
             )
         self._remove_stale_locks()
-        wanted = [*ops, CPU_ALLOCATOR] if tier == "cpu" else list(ops)
+        wanted = [*ops, CPU_ALLOCATOR] if self._tier == "cpu" else list(ops)
         unbuilt = [name for name in wanted if name not in self._known]
         if unbuilt:
-            self._known |= self._build(unbuilt, tier)
+            self._known |= self._build(unbuilt)
         absent = [self._known[name].get("absent", "") for name in ops]
         failed = [self._known[name].get("failed", "") for name in wanted]
         return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
-    def _build(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
+    def _build(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         with in_turn(self.folder / ".building", self._notify, "compiling"):
             left = [name for name in names if not self._mark(name).exists()]
             found: dict[str, dict[str, str]] = {name: {} for name in names}
             if left:
                 self._notify(f"compiling {', '.join(left)} (once for this stack and CPU)")
-                found |= self._run(left, tier)
+                found |= self._run(left)
             for name in left:
                 if not found[name]:
                     self._mark(name).touch()
@@ -96,9 +104,9 @@ class NativeOps:
         """Left where an op was built: asking DeepSpeed itself takes seconds of imports."""
         return self.folder / f".{name}-built"
 
-    def _run(self, names: Sequence[str], tier: Tier) -> dict[str, dict[str, str]]:
+    def _run(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         command = [sys.executable, "-m", "zerogate.rank.ops", str(os.getpid()), *names]
-        environment = rank_environment(tier, self.folder, self._overlay)
+        environment = rank_environment(self._tier, self.folder, self._overlay)
         try:
             done = run_helper(command, environment, BUILD_SECONDS)
         except subprocess.TimeoutExpired:

@@ -52,6 +52,8 @@ def build(name: str, folder: Path) -> dict[str, str]:
         if not builder.is_compatible(verbose=False):
             remedy = REMEDIES.get(name, "not available on this machine")
             return {"absent": f"DeepSpeed op {name}: {remedy}"}
+        if _lacks_toolkit(name):
+            return {"absent": f"DeepSpeed op {name}: needs CUDA's toolkit (nvcc; set CUDA_HOME)"}
         builder.load(verbose=False)
     except allocator.AllocatorUnavailableError as error:
         return {"failed" if isinstance(error, allocator.BuildFailedError) else "absent": str(error)}
@@ -59,6 +61,15 @@ def build(name: str, folder: Path) -> dict[str, str]:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return {"failed": f"DeepSpeed op {name}: {type(error).__name__}: {first}"}
     return {}
+
+
+def _lacks_toolkit(name: str) -> bool:
+    """Whether the op is compiled against CUDA's headers, and nobody knows where they are."""
+    from deepspeed.accelerator import get_accelerator
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    on_cuda = get_accelerator().device_name() == "cuda"
+    return on_cuda and name in ("async_io", "fused_adam") and CUDA_HOME is None
 
 
 def load(names: Sequence[str], folder: Path) -> None:
