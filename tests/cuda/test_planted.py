@@ -1,0 +1,44 @@
+"""256 MiB that nobody asked for are seen in a real launch, by NVML, as a regression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device here; .ci/card runs this on one", allow_module_level=True)
+
+from zerogate.asked import Options  # noqa: E402
+from zerogate.baseline import MetricBaseline  # noqa: E402
+from zerogate.cell import parse_cell  # noqa: E402
+from zerogate.measurement import Measurement, measure  # noqa: E402
+from zerogate.metric import METRICS  # noqa: E402
+from zerogate.opening import open_session  # noqa: E402
+from zerogate.verdict import judge  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+CELL = parse_cell("deberta_mrpc-ddp-w1-gpu")
+PEAK = METRICS["peak_device_bytes"]
+
+
+def test_256_mib_more_regress_the_peak_of_the_process(tmp_path: Path) -> None:
+    options = Options(root=ROOT, report_folder=tmp_path, launcher="torchrun")
+    session = open_session(options, launch_hook=lambda job, folder: None, show=lambda step: None)
+
+    def launched(name: str, *preload: str) -> Measurement:
+        records = session.runner.vary(CELL, name, steps=4, preload=preload)
+        for record in records:
+            assert record.device is not None
+            assert record.device.source == "nvml_process"
+            assert record.device.peak_bytes >= record.device.peak_reserved_bytes > 0
+        return measure(CELL, [records])
+
+    try:
+        plain = launched("plain").scalar(PEAK.name)
+        planted = launched("planted", f"{ROOT}/tests/cuda/planted.py::hold_256_mib")
+    finally:
+        session.close()
+    expected = MetricBaseline(value=plain, spread=0.0, launches=(plain,))
+    assert judge(CELL, PEAK, planted.scalar(PEAK.name), expected).status == "regressed"
