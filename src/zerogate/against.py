@@ -24,7 +24,7 @@ from zerogate.measurement import (
     speedup_at_max,
 )
 from zerogate.metric import Metric
-from zerogate.paired import MARGIN, compare
+from zerogate.paired import CONFIDENCE, CONFIRMING, MARGIN, compare
 from zerogate.session import Session
 from zerogate.verdict import Status, Verdict
 
@@ -70,7 +70,18 @@ def judge_against(
     if metric.is_speed:
         launched = (own, own_ddp, theirs, theirs_ddp)
         troubles = dict.fromkeys(trouble for one in launched for trouble in one.troubles)
-        return _in_turn(cell, metric, mine, others, "; ".join(troubles), label)
+        made = session.options.repeats
+        confirmed = min(len(mine), len(others)) > made
+        first = (
+            made if confirmed else 0
+        )  # What made somebody look again was chosen for what it says.
+        pairs = [
+            (a, b)
+            for index, (a, b) in enumerate(zip(mine, others, strict=False))
+            if index >= first and _at_one_speed(index, launched)
+        ]
+        confidence = CONFIRMING if confirmed else CONFIDENCE
+        return _in_turn(cell, metric, pairs, "; ".join(troubles), label, confidence)
     entry = of_measurement(theirs, NOWHERE).metrics[metric.name]
     return replace(verdicts.judge(cell, metric, value, entry), against=label)
 
@@ -86,27 +97,38 @@ def _each(metric: Metric, own: Measurement, ddp: Measurement) -> Sequence[Value]
     return own.each(metric.name)
 
 
+def _at_one_speed(index: int, measurements: Sequence[Measurement]) -> bool:
+    """Whether the machine was as fast for all of the launches with that number. Of cards NVML tells."""
+    if measurements[0].cell.tier == "gpu":
+        return True
+    canaries = [
+        one.launches[index].canary_seconds for one in measurements if index < len(one.launches)
+    ]
+    return not canaries or max(canaries) <= (1 + verdicts.CANARY_LIMIT) * min(canaries)
+
+
 def _in_turn(
     cell: Cell,
     metric: Metric,
-    own: Sequence[Value],
-    theirs: Sequence[Value],
+    launched: Sequence[tuple[Value, Value]],
     troubles: str,
     label: str,
+    confidence: float,
 ) -> Verdict:
     """Seconds, and what follows from them, of launches made in turn."""
-    pairs = [
-        (mine, other)
-        for mine, other in zip(own, theirs, strict=False)
-        if isinstance(mine, float) and isinstance(other, float)
-    ]
+    pairs = [(a, b) for a, b in launched if isinstance(a, float) and isinstance(b, float)]
+    if not pairs:
+        return Verdict(
+            cell=cell, metric=metric.name, status="invalid", unit=metric.unit, against=label,
+            note="seconds not judged: the machine's speed changed between the launches of each pair",
+        )  # fmt: skip
     # Of rates the other way round: slower is then less.
     turned = [(b, a) if metric.better == "higher" else (a, b) for a, b in pairs]
-    found = compare([a for a, _ in turned], [b for _, b in turned])
+    found = compare([a for a, _ in turned], [b for _, b in turned], confidence)
     status = STATUS[found.answer]
     note = f"{found.answer}: {found.ratio:.3f} times the seconds"
     if len(pairs) > 1:
-        note += f", {found.low:.3f} to {found.high:.3f} with 95 % confidence"
+        note += f", {found.low:.3f} to {found.high:.3f} with {confidence:.0%} confidence"
     if found.answer == "cannot tell":
         note += f"; {_remedy(metric, len(pairs), found.pairs_more)}"
     if troubles:

@@ -35,10 +35,13 @@ def judge(session: Session, cell: Cell, name: str) -> Verdict:
     """
     metric = metric_named(name, session.known(cell).quality_better)
     found = _judge(session, cell, metric)
-    if session.against is None and found.status == "regressed" and metric.scope == "hardware":
+    if found.status == "regressed" and metric.scope == "hardware":
         with_ddp = metric.name in (SPEEDUP, SPEEDUP_AT_MAX)
         cells = (cell.reference, cell) if with_ddp else (cell,)
-        if kind := searched_kind(metric):
+        if session.against is not None:
+            if metric.is_speed:
+                session.compare_again(*cells)
+        elif kind := searched_kind(metric):
             session.probe_again(kind, *cells)
         else:
             session.measure_again(*cells)

@@ -14,6 +14,11 @@ MARGIN = 0.05
 """How much slower counts. Whole launches vary by 3 to 4 % among themselves where nothing else runs."""
 
 CONFIDENCE = 0.95
+CONFIRMING = 0.99
+"""Of pairs that were made because others seemed slower. In a matrix two hundred metrics are looked at:
+at 95 % alone some would always seem so.
+"""
+CONFIRMING_PAIRS = 4
 MOST_PAIRS = 100
 
 
@@ -30,7 +35,9 @@ class Paired:
     pairs_more: int | None = 0
 
 
-def compare(own: Sequence[float], theirs: Sequence[float]) -> Paired:
+def compare(
+    own: Sequence[float], theirs: Sequence[float], confidence: float = CONFIDENCE
+) -> Paired:
     """Seconds of launches that were made in turn, pair by pair.
 
     The interval is Student's, of the mean of the logarithms of the pairs' ratios: a machine that
@@ -41,27 +48,30 @@ def compare(own: Sequence[float], theirs: Sequence[float]) -> Paired:
     mean = statistics.fmean(logs)
     limit = math.log1p(MARGIN)
     if len(logs) < 2:
-        return Paired(math.exp(mean), 0.0, math.inf, "cannot tell", _pairs(0.04, mean, limit, 1))
+        more = _pairs(0.04, mean, limit, 1, confidence)
+        return Paired(math.exp(mean), 0.0, math.inf, "cannot tell", more)
     deviation = statistics.stdev(logs)
-    half = _half_width(deviation, len(logs))
+    half = _half_width(deviation, len(logs), confidence)
     answer: Answer = "cannot tell"
     if mean - half > limit:
         answer = "slower"
     elif mean + half < limit:
         answer = "not slower"
-    more = _pairs(deviation, mean, limit, len(logs)) if answer == "cannot tell" else 0
+    more = 0
+    if answer == "cannot tell":
+        more = _pairs(deviation, mean, limit, len(logs), confidence)
     return Paired(math.exp(mean), math.exp(mean - half), math.exp(mean + half), answer, more)
 
 
-def _half_width(deviation: float, pairs: int) -> float:
+def _half_width(deviation: float, pairs: int, confidence: float) -> float:
     from scipy.stats import t
 
-    quantile: float = t.ppf((1 + CONFIDENCE) / 2, pairs - 1)
+    quantile: float = t.ppf((1 + confidence) / 2, pairs - 1)
     return quantile * deviation / math.sqrt(pairs)
 
 
-def _pairs(deviation: float, mean: float, limit: float, made: int) -> int | None:
+def _pairs(deviation: float, mean: float, limit: float, made: int, confidence: float) -> int | None:
     for pairs in range(made + 1, MOST_PAIRS + 1):
-        if _half_width(deviation, pairs) < abs(mean - limit):
+        if _half_width(deviation, pairs, confidence) < abs(mean - limit):
             return pairs - made
     return None

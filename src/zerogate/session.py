@@ -24,6 +24,7 @@ from zerogate.devices.host import host_key
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.launcher import Launcher
 from zerogate.measurement import Measurement, described, measure
+from zerogate.paired import CONFIRMING_PAIRS
 from zerogate.published import Published, read_published
 from zerogate.record import BatchKind, RankRecord
 from zerogate.runner import LaunchHook, Runner, Step
@@ -102,14 +103,32 @@ class Session:
         """As many launches as were asked for; with another environment, in turn: A B B A A B and so
         on, so that a machine that grows slower grows slower for both.
         """
-        repeats, found = self.options.repeats, []
-        for index in range(repeats):
-            if self.against is not None and index % 2:
-                self.against.launch_once(cell, index, repeats)
-            found.append(self.runner.launch(cell, index, repeats))
-            if self.against is not None and not index % 2:
-                self.against.launch_once(cell, index, repeats)
+        repeats = self.options.repeats
+        return [self._pair(cell, index, repeats) for index in range(repeats)]
+
+    def _pair(self, cell: Cell, index: int, of: int) -> tuple[RankRecord, ...]:
+        if self.against is not None and index % 2:
+            self.against.launch_once(cell, index, of)
+        found = self.runner.launch(cell, index, of)
+        if self.against is not None and not index % 2:
+            self.against.launch_once(cell, index, of)
         return found
+
+    def compare_again(self, *cells: Cell) -> None:
+        """Launch measured cells some more times in both environments, once: what seemed slower has to
+        seem so in these alone.
+        """
+        repeats = self.options.repeats
+        for index in range(repeats, repeats + CONFIRMING_PAIRS):
+            for cell in cells:
+                if index < len(self.measurements[cell].launches):
+                    continue
+                try:
+                    records = self._pair(cell, index, repeats + CONFIRMING_PAIRS)
+                except LaunchFailedError as error:
+                    self.failures[cell] = error
+                    raise
+                self._add(cell, records)
 
     def launch_once(self, cell: Cell, index: int, of: int) -> None:
         """Add a launch to ``cell``'s measurement; a failure is kept, and nothing is launched after."""

@@ -52,7 +52,24 @@ def test_the_other_way_round_it_is_one_too(project):
     ("seconds", "status", "note"),
     [
         pytest.param([2.0, 2.002], "ok", "not slower: 1.000 times the seconds,*", id="as fast"),
-        pytest.param([2.6, 2.62], "regressed", "slower: 1.305 times the seconds,*", id="slower"),
+        pytest.param(
+            [9.0, 9.1, 2.6, 2.62, 2.6, 2.62],
+            "regressed",
+            "slower: 1.305 times the seconds,*",
+            id="slower",
+        ),
+        pytest.param(
+            [2.6, 2.62, 2.0, 2.002, 2.0, 2.002],
+            "ok",
+            "not slower: 1.00? times the seconds,*",
+            id="seemed slower",
+        ),
+        pytest.param(
+            [2.6, 2.62, 2.0, 2.6, 2.0, 2.6],
+            "invalid",
+            "cannot tell: *",
+            id="seemed slower, is not sure",
+        ),
         pytest.param(
             [1.9, 2.1], "invalid", "cannot tell: *; it would take --repeats *", id="nobody knows"
         ),
@@ -69,6 +86,14 @@ def test_seconds_have_three_answers(project, seconds, status, note):
     )  # fmt: skip
     assert verdict["status"] == status
     assert fnmatch(verdict["note"], note)
+
+
+def test_what_seems_slower_is_launched_again_once(project):
+    project.change({"zero2": {"seconds": [2.6, 2.62, 2.0, 2.0, 2.0, 2.0]}})
+    project.run("--against", OTHER, "-k", "epoch_seconds or samples_per_second")
+    other = f"{CELL}@other"
+    again = [CELL, other, other, CELL] * 2
+    assert [one for one in project.launches if "zero2" in one][4:] == again
 
 
 def test_what_only_fails_there_is_no_regression_here(project):
