@@ -113,7 +113,8 @@ def _bisect(arguments: argparse.Namespace) -> int:
         between(package, *arguments.good, *arguments.bad)  # Before anything is measured.
     else:
         sides = several_packages(arguments.good, arguments.bad, both)
-    name = f"bisect-{package or 'packages'}-{cells[0].id}-{metric}"
+    ends = f"{arguments.good[0]}-{arguments.bad[0]}" if package else "packages"
+    name = "-".join(filter(None, ("bisect", package, ends, cells[0].id, metric)))
     with _reporting(name) as options, _reporting(f"{name}/{CULPRIT_AGAIN}") as again:
         search = Search(
             sides,
