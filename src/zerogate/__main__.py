@@ -5,6 +5,7 @@ this environment are pytest's: ``pytest -m cpu``.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from zerogate import doctor
@@ -29,6 +30,17 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = parsed.run(parsed)
     except ConfigError as error:
         print(f"ERROR: {error}", file=sys.stderr)
+        return 4
+    except BrokenPipeError:  # Nobody reads on: what is measured is in the report folder.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = error.filename2 or error.filename or "a file"
+        print(
+            f"ERROR: {where}: {error.strerror or error}; expected to read and write there; mend it, "
+            "and the same command goes on with what is measured",
+            file=sys.stderr,
+        )
         return 4
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is measured", file=sys.stderr)

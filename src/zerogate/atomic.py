@@ -19,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` atomically; the data is on the disk before the name is."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -75,6 +75,11 @@ def prepare_environments(session: Session) -> None:
             one.runner.lay_over()
         except ConfigError as error:
             raise ConfigError(f"{option}: {error}") from None
-        one.options.report_folder.mkdir(exist_ok=True)
+        try:
+            one.options.report_folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{option}: {error.filename}: {error.strerror}; its launches are kept there; remove it"
+            ) from None
         if session.options.resume:
             one.runner.resume()

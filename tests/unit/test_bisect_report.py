@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ RELEASES = ["1", "2", "3", "4"]
 
 
 def search(
-    bad: dict[str, str], guilty: dict[str, int], unable: tuple[str, ...] = ()
+    bad: dict[str, str],
+    guilty: dict[str, int],
+    unable: tuple[str, ...] = (),
+    together: Callable[..., bool] = lambda **_: True,
 ) -> tuple[Search, list[str]]:
     """Over packages that are at release 1 on the good side: bad where each of ``guilty`` is at its
     release or later. Requirements in ``unable`` cannot be installed.
@@ -36,7 +39,7 @@ def search(
 
     def attempt(packages: Sequence[str]) -> Trial:
         found = dict(one.split("==") for one in packages)
-        if set(unable) & set(packages):
+        if set(unable) & set(packages) or not together(**{n: int(r) for n, r in found.items()}):
             return Trial(packages=tuple(packages), invalid="pip: no")
         is_bad = all(int(found[name]) >= release for name, release in guilty.items())
         values: Any = {CELL: {"gradient_norm": (2.0, 1.0 if is_bad else 1.5), "flops": 7 + is_bad}}
@@ -86,7 +89,18 @@ def test_sides_that_do_not_differ(
 ) -> None:
     found, _ = search({"a": "4", "b": "4"}, guilty, unable)
     with pytest.raises(ConfigError, match=message):
-        found.culprits()
+        list(found.culprits())
+
+
+def test_what_runs_only_together_is_said_and_what_is_known_is_not_lost() -> None:
+    """``a`` 4 is the cause; from 3 on it needs ``b`` at 2 or later."""
+    found, said = search({"a": "4", "b": "4"}, {"a": 4}, together=lambda a, b: a < 3 or b >= 2)
+    (culprit,) = found.culprits()
+    assert str(culprit) == "a 4 is the first bad one; 3 is good; with b 4"
+    assert said[-1] == (
+        "b: 1 cannot be measured with a 4: they run only together, and which release of b it was "
+        "cannot be told"
+    )
 
 
 # The report

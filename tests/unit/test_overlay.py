@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from zerogate.config_file import ConfigError
 from zerogate.devices.host import native_folder
+from zerogate.launch import overlay
 from zerogate.launch.launcher import rank_environment
 from zerogate.launch.overlay import Overlay, lay_over
 from zerogate.launch.requirement import check_requirement
@@ -83,6 +85,43 @@ def test_it_is_built_once(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
     said: list[str] = []
     assert lay(f"{NAME}==1.0", said=said) == lay(f"{NAME}==1.0", said=said)
     assert said == [f"building the overlay of {NAME}==1.0"]
+
+
+def test_a_damaged_one_is_built_again(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
+    """Ranks would import the environment's instead, and nobody would know."""
+    wheels()
+    first = lay(f"{NAME}==1.0")
+    (first.folder / NAME / "__init__.py").unlink()
+    again = lay(f"{NAME}==1.0")
+    assert (again.folder / NAME / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("content", ['{"folder": 5}', '{"folder": ".."}', "[]", "\xff"])
+def test_a_note_of_somebody_elses_is_no_overlay(
+    wheels: Wheels, lay: Callable[..., Overlay], tmp_path: Path, content: str
+) -> None:
+    wheels()
+    lay(f"{NAME}==1.0")
+    (note,) = (tmp_path / "cache" / "overlays").glob("*.json")
+    note.write_text(content, encoding="latin-1")
+    assert lay(f"{NAME}==1.0").packages == {"zerogate-tiny": "1.0"}
+
+
+@pytest.mark.parametrize(
+    "sign", ["Retrying after connection broken by x", "No space left on device"]
+)
+def test_what_is_no_fault_of_the_package_is_no_verdict_on_it(
+    lay: Callable[..., Overlay], monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    def failing(command: list[str], *_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(
+            command, 1, "", f"{sign}\nERROR: No matching distribution"
+        )
+
+    monkeypatch.setattr(overlay, "run_helper", failing)
+    with pytest.raises(ConfigError, match="pip could not do its work") as error:
+        lay(f"{NAME}==1.0")
+    assert not isinstance(error.value, overlay.InvalidOverlayError)
 
 
 def test_what_a_range_means_is_asked_again(wheels: Wheels, lay: Callable[..., Overlay]) -> None:

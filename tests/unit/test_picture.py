@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,17 @@ def test_without_matplotlib_it_says_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
+def test_settings_that_matplotlib_cannot_read_are_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise ValueError("Key backend: 'junk'")
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", Broken("matplotlib.figure"))
+    assert draw("ds", [CELL], ROWS, tmp_path / "x") == "no picture: matplotlib: Key backend: 'junk'"
+
+
 def test_more_is_darker_and_one_byte_is_seen() -> None:
     byte, tenth, double = (_shade(change(10**9, 10**9 + one)) for one in (1, 10**8, 10**9))
     assert 0.1 < byte < tenth < double == 1.0
@@ -60,7 +73,9 @@ def test_more_is_darker_and_one_byte_is_seen() -> None:
         (change(9, 29), "+222%"),
         (change(1, 30), "+29x"),
         (change(0, 5), "new"),
-        (change(1.0, None), "new"),
+        (change(1.0, None), "none"),
+        (change(1.0, float("nan")), "none"),
+        (change(float("inf"), 1.0), "new"),
     ],
 )
 def test_a_change_in_a_few_letters(one: Change, words: str) -> None:

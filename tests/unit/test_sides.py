@@ -30,7 +30,8 @@ def test_what_pip_freezes(tmp_path: Path) -> None:
         f"# made by pip\n\n-e git+https://host/us.git@1#egg=us\npytest=={installed('pytest')}\n"
     )
     (tmp_path / "old.txt").write_text(f"{common}Deep_Speed==0.17.5\nninja==1.11.1\n")
-    (tmp_path / "new.txt").write_text(f"{common}deep-speed==0.18.2 ; x\nninja==1.11.1\n")
+    other = "ninja==9 ; sys_platform == 'win32'\r\ndeep-speed==0.18.2 --hash=sha256:00\r\n"
+    (tmp_path / "new.txt").write_bytes(f"\ufeff{common}{other}ninja==1.11.1\n".encode())
     sides = several_packages([str(tmp_path / "old.txt")], [str(tmp_path / "new.txt")], [])
     assert (sides.good, sides.bad) == ({"deep-speed": "0.17.5"}, {"deep-speed": "0.18.2"})
     assert sides.both == ("ninja==1.11.1",), "the same on both sides, and not as installed"
@@ -43,7 +44,10 @@ def test_what_pip_freezes(tmp_path: Path) -> None:
         (["ds==1"], ["ds>=2"], "--bad: 'ds>=2' is neither a pin nor a file"),
         ([""], ["ds==1"], "--good: '' is neither a pin nor a file"),
         (["ds==1"], ["ds==1"], "--bad: the same packages as --good"),
-        (["ds==1"], ["ds==x"], "--bad: 'x' is no version"),
+        (["ds==1"], ["ds==x"], "--bad: 'ds==x' is neither a pin nor a file"),
+        (["ds==1"], ["ds[x]==2"], "--bad: 'ds\\[x\\]==2' asks for an extra"),
+        (["ds==1", "ds==2"], ["ds==3"], "--good: ds is both 1 and 2"),
+        (["ds==0.18"], ["ds==0.18.0"], "--bad: the same packages as --good"),
         (["ds==1"], ["other==1"], "other is not named there, and not installed"),
     ],
 )

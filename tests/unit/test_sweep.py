@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +14,14 @@ from typing import Any
 import pytest
 
 from zerogate.__main__ import main
+from zerogate.asked import Options
 from zerogate.cell import Cell, parse_cell
 from zerogate.config_file import ConfigError
 from zerogate.releases import command, index, report
+from zerogate.releases import trial as trials
 from zerogate.releases.index import releases
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
-from zerogate.releases.trial import Trial
+from zerogate.releases.trial import Trial, try_packages
 
 CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
 PUBLISHED = ["0.19.1", "0.19.0", "0.18.10", "0.18.2", "0.18.2rc1", "0.18.0"]
@@ -68,6 +72,48 @@ def test_the_table_says_what_and_against_which() -> None:
     assert json.loads(json.dumps(as_json("ds", [CELL], found)))["rows"][1]["outcome"] == "changed"
 
 
+def test_what_is_no_longer_measured_is_a_change() -> None:
+    found = rows(r1=trial(""), r2=trial("", values={CELL: {"gradient_norm": (2.0, 1.5)}}))
+    (change,) = found[1].changes
+    assert (change.metric, change.now, change.worse) == ("live_bytes", None, True)
+
+
+def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged or foreign file is measured over, and cells of another command are left out."""
+    measured: list[str] = []
+
+    def measure(known: Trial, session: Any, cell: Cell) -> Trial:
+        measured.append(cell.id)
+        return replace(known, values=known.values | {cell.id: {"live_bytes": 7}})
+
+    @contextmanager
+    def laid_over(*_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(runner=SimpleNamespace(made_under=lambda: {"torch": "2.13"}))
+
+    monkeypatch.setattr(trials, "_with", measure)
+    monkeypatch.setattr(trials, "laid_over", laid_over)
+    options = Options(root=tmp_path, report_folder=tmp_path)
+    cell = parse_cell(CELL)
+    path = tmp_path / "ds-1" / "trial.json"
+
+    def tried() -> Trial:
+        return try_packages(["ds==1"], [cell], options, lambda step: None)
+
+    assert tried().values == {CELL: {"live_bytes": 7}}
+    assert tried() == tried()
+    assert measured == [CELL]
+    good = json.loads(path.read_text())
+    other = CELL.replace("zero2", "zero3")
+    path.write_text(json.dumps({**good, "values": {CELL: {"live_bytes": 7}, other: {}}}))
+    assert set(tried().values) == {CELL}
+    for values in ({CELL: {"nothing": 7}}, {"no cell": {}}, {CELL: {"live_bytes": [7.0]}}):
+        path.write_text(json.dumps({**good, "values": values}))
+        assert tried().values == {CELL: {"live_bytes": 7}}
+    assert len(measured) == 4
+
+
 # The index
 
 
@@ -80,9 +126,7 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def pip_runs(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
-    """Of ``index`` alone: others start programs too."""
-    known = {"DEVNULL": subprocess.DEVNULL, "TimeoutExpired": subprocess.TimeoutExpired}
-    monkeypatch.setattr(index, "subprocess", SimpleNamespace(run=run, **known))
+    monkeypatch.setattr(index, "run_helper", run)
 
 
 def test_releases_are_in_the_order_of_versions(pip: SimpleNamespace) -> None:
@@ -228,6 +272,39 @@ def test_cells_that_are_not_there(
 ) -> None:
     assert main(["sweep", "ds", "--from", "0.18.0", "--cells", cells]) == 4
     assert message in capsys.readouterr().err
+
+
+def test_this_machines_troubles_are_no_releases_fault(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise ConfigError("/cache: Not a directory; overlays are kept there")
+
+    monkeypatch.setattr(command, "try_packages", refused)
+    assert main(["sweep", "ds", "--from", "0.18.0", "--cells", CELL]) == 4
+    assert capsys.readouterr().err.startswith("ERROR: /cache: Not a directory")
+
+
+def test_a_report_folder_that_is_a_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "zerogate-report").touch()
+    assert main(["sweep", "ds", "--from", "0.18.0", "--cells", CELL]) == 4
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: ")
+    assert error.count("\n") == 1
+
+
+def test_a_cell_named_twice_is_one(project: Path) -> None:
+    assert main(["sweep", "ds", "--from", "0.18.0", "--cells", f"{CELL},{CELL}"]) == 0
+    found = json.loads((project / "zerogate-report" / "sweep-ds" / "sweep.json").read_text())
+    assert found["cells"] == [CELL]
+
+
+def test_what_is_tried_cannot_be_laid_over_besides(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sweep", "ds", "--from", "0.18.0", "--cells", CELL, "--with", "DS==0.18.0"]
+    assert main(arguments) == 4
+    assert "releases of it are what is tried" in capsys.readouterr().err
 
 
 def test_seconds_are_nothing_to_bisect_by(

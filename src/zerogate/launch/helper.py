@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from zerogate.launch import process_tree
+
+LIBC = ctypes.CDLL(None)
+"""Loaded here: between fork and exec there is no time for it."""
+PR_SET_PDEATHSIG = 1
 
 
 def run_helper(
@@ -16,7 +23,8 @@ def run_helper(
     *,
     folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` in ``folder``. Late or interrupted, nothing that it started stays.
+    """Run ``command`` in ``folder``. Late or interrupted, nothing that it started stays; when this
+    process is killed, it is told to end.
 
     Raises subprocess.TimeoutExpired.
     """
@@ -29,6 +37,8 @@ def run_helper(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # It takes no lock that another thread could hold.
+        preexec_fn=partial(LIBC.prctl, PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509
     ) as process:
         try:
             output, messages = process.communicate(timeout=seconds)

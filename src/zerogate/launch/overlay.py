@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 from zerogate.atomic import write_json
 from zerogate.config_file import ConfigError
+from zerogate.launch.helper import run_helper
 from zerogate.launch.needs import distributions, unmet
 from zerogate.launch.requirement import content_hash, local_path, stays_the_same
 from zerogate.launch.turns import in_turn
@@ -34,6 +36,7 @@ ROUNDS = 5
 """Of what the packages need, and of what those need in turn."""
 
 PIP_SECONDS = 900.0
+NOT_THE_PACKAGES_FAULT = ("connection broken by", "No space left on device", "No module named pip")
 IMPORT_SECONDS = 300.0
 
 
@@ -90,16 +93,35 @@ def _lay_over(
         for stale in folder.glob(f"{BUILDING}*"):
             shutil.rmtree(stale, ignore_errors=True)  # Of a session that was killed.
         request = folder / f"{_request(requirements)}.json"
-        try:
-            key = json.loads(request.read_text())["folder"]
-        except (OSError, ValueError, KeyError, TypeError):
-            key = ""
-        if not key or not (folder / key).is_dir():
+        key = _known(request)
+        if not key or not _whole(folder / key):
             notify(f"building the overlay of {', '.join(requirements)}")
             key = _build(requirements, folder, imports)
             if all(map(stays_the_same, requirements)):
                 write_json(request, {"requirements": list(requirements), "folder": key})
     return _overlay(folder / key)
+
+
+def _known(request: Path) -> str:
+    """The folder that was built for it; empty where none was, or the file is not ours."""
+    try:
+        key = json.loads(request.read_text())["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return key if isinstance(key, str) and re.fullmatch(r"[0-9a-f]{16}", key) else ""
+
+
+def _whole(folder: Path) -> bool:
+    """Whether every module that was installed is still there: ranks would take the environment's for
+    one that somebody removed.
+    """
+    packages = [one for _, one in distributions(folder)] if folder.is_dir() else []
+    return bool(packages) and all(
+        (folder / file).exists()
+        for one in packages
+        for file in one.files or []
+        if file.suffix == ".py" and ".." not in file.parts
+    )
 
 
 def _overlay(folder: Path) -> Overlay:
@@ -111,7 +133,7 @@ def _request(requirements: Sequence[str]) -> str:
     found = hashlib.sha256(sys.version.encode())
     installed = {f"{one.name} {one.version}" for one in importlib.metadata.distributions()}
     for text in [*sorted(installed), *(str(local_path(one) or one) for one in requirements)]:
-        found.update(text.encode() + b"\0")
+        found.update(os.fsencode(text) + b"\0")
     for path in filter(None, map(local_path, requirements)):
         found.update(content_hash(path).encode())
     return found.hexdigest()[:16]
@@ -124,7 +146,7 @@ def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) ->
         for attempt in range(ROUNDS):
             # Anew each time: pip leaves folders that are there as they are.
             site = Path(scratch) / f"site{attempt}"
-            _pip(requirements, ["--target", str(site), *wanted], folder / "pip.log")
+            _pip(requirements, ["--target", str(site), *wanted], Path(scratch))
             if not (missing := unmet(site)):
                 break
             wanted += missing
@@ -135,23 +157,29 @@ def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) ->
         for name, one in sorted(distributions(site), key=lambda pair: pair[0]):
             found.update(f"{name} {one.version} {one.read_text('RECORD')}\0".encode())
         key = found.hexdigest()[:16]
-        if not (folder / key).exists():
-            site.rename(folder / key)
+        shutil.rmtree(folder / key, ignore_errors=True)  # Damaged, if it is there.
+        site.rename(folder / key)
     return key
 
 
-def _pip(requirements: Sequence[str], arguments: Sequence[str], log: Path) -> None:
+def _pip(requirements: Sequence[str], arguments: Sequence[str], scratch: Path) -> None:
+    """Have pip install, with everything that it leaves in between in ``scratch``."""
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", *arguments]
-    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "DS_BUILD_OPS": "0"}
+    own = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "DS_BUILD_OPS": "0"}
+    own["TMPDIR"] = str(scratch)
     try:
-        result = subprocess.run(
-            command, env=os.environ | quiet, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=PIP_SECONDS, check=False,
-        )  # fmt: skip
+        result = run_helper(command, os.environ | own, PIP_SECONDS)
     except subprocess.TimeoutExpired:
         raise _invalid(requirements, f"pip took more than {PIP_SECONDS:.0f} s") from None
     if result.returncode:
+        log = scratch.parent / "pip.log"
         log.write_text(result.stdout + result.stderr)
+        for sign in NOT_THE_PACKAGES_FAULT:
+            if sign in result.stderr:
+                raise ConfigError(
+                    f"{' '.join(requirements)}: pip could not do its work ({sign}; all it said: "
+                    f"{log}); nothing is known of the package; try again when that is mended"
+                )
         lines = [line for line in result.stderr.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
         last = (errors or lines or ["no message"])[-1].strip()
@@ -172,10 +200,8 @@ def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Seque
     path = os.pathsep.join(filter(None, (str(overlay.folder), os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"PYTHONPATH": path}
     try:
-        result = subprocess.run(
-            [sys.executable, "-c", code, *imports], env=environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False,
-        )  # fmt: skip
+        command = [sys.executable, "-c", code, *imports]
+        result = run_helper(command, environment, IMPORT_SECONDS)
     except subprocess.TimeoutExpired:
         raise _invalid(requirements, f"importing took more than {IMPORT_SECONDS:.0f} s") from None
     if result.returncode:

@@ -10,6 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from zerogate.config_file import ConfigError
 
+LONGEST_NAME = 255
 URLS = ("git+", "https://", "http://", "file://")
 
 
@@ -17,13 +18,15 @@ def check_requirement(text: str) -> None:
     """Raises ConfigError for what is neither a file nor anything that pip takes."""
     if local_path(text) is not None or text.startswith(URLS):
         return
-    if text.strip() and Path(text).is_dir():
+    if text.strip() and Path(text[:LONGEST_NAME]).is_dir():
         raise ConfigError(
             f"{text!r} is a folder here, and to pip a package's name; expected one or the other: "
             f"./{text} for the folder, {text}==VERSION for the package"
         )
     try:
         Requirement(text)
+        if text.endswith(".whl"):
+            raise InvalidRequirement("a wheel that is not there")
     except InvalidRequirement:
         raise ConfigError(
             f"{text!r} is neither a requirement nor a file; expected what pip installs, like "
@@ -33,10 +36,13 @@ def check_requirement(text: str) -> None:
 
 def local_path(text: str) -> Path | None:
     """The file or folder that is meant, by pip's rule: a bare word is a package's name."""
-    path = Path(text).expanduser()
-    means_one = os.sep in text or text.startswith(".") or path.suffix == ".whl"
-    # Absolute: pip would take "./name" without its beginning for a package's name.
-    return path.absolute() if means_one and "://" not in text and path.exists() else None
+    try:
+        path = Path(text).expanduser()
+        means_one = os.sep in text or text.startswith(".") or path.suffix == ".whl"
+        # Absolute: pip would take "./name" without its beginning for a package's name.
+        return path.absolute() if means_one and "://" not in text and path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None  # Too long for a name; somebody's home who is nobody.
 
 
 def stays_the_same(text: str) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from zerogate.asked import Options, hold
 from zerogate.atomic import write_json, write_text
@@ -79,7 +82,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _sweep(arguments: argparse.Namespace) -> int:
     package = arguments.package
     cells = _cells(arguments.cells)
-    _check(arguments.packages)
+    _check(arguments.packages, [package])
     wanted = releases(package, first=arguments.first, last=arguments.last)
     rows: list[Row] = []
     ids = [cell.id for cell in cells]
@@ -107,12 +110,13 @@ def _bisect(arguments: argparse.Namespace) -> int:
     if len(cells) > 1:
         raise ConfigError("--cell: one is bisected at a time; name one")
     _known_metric(metric)
-    _check(both)
     if package:
         sides = one_package(package, arguments.good, arguments.bad, both)
-        between(package, *arguments.good, *arguments.bad)  # Before anything is measured.
     else:
         sides = several_packages(arguments.good, arguments.bad, both)
+    _check(both, list(sides.good))
+    for name in sides.good:  # Before anything is measured.
+        between(name, sides.good[name], sides.bad[name])
     ends = f"{arguments.good[0]}-{arguments.bad[0]}" if package else "packages"
     name = "-".join(filter(None, ("bisect", package, ends, cells[0].id, metric)))
     with _reporting(name) as options, _reporting(f"{name}/{CULPRIT_AGAIN}") as again:
@@ -134,12 +138,18 @@ def _typed() -> str:
     return shlex.join(["zerogate", *sys.argv[1:]])
 
 
-def _check(packages: Sequence[str]) -> None:
+def _check(packages: Sequence[str], tried: Sequence[str]) -> None:
+    """Raises ConfigError for what cannot be laid over besides the packages that are ``tried``."""
     for text in packages:
         try:
             check_requirement(text)
         except ConfigError as error:
             raise ConfigError(f"--with: {error}") from None
+        name = re.match(r"[\w.-]*", text)
+        if name and canonicalize_name(name[0]) in map(canonicalize_name, tried):
+            raise ConfigError(
+                f"--with: {text}: releases of it are what is tried; expected other packages"
+            )
 
 
 def _cells(text: str, option: str = "--cells") -> list[Cell]:
@@ -160,7 +170,8 @@ def _cells(text: str, option: str = "--cells") -> list[Cell]:
             raise ConfigError(
                 f"{option}: {part}: needs {cell.world_size} CUDA devices, found {len(cuda_devices())}"
             )
-        found.append(cell)
+        if cell not in found:
+            found.append(cell)
     if not found:
         raise ConfigError(f"{option}: none given; expected some like gpt2xl_wikitext2-zero2-w2")
     return found

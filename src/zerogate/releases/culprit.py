@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from packaging.version import Version
@@ -63,9 +63,9 @@ class Search:
     lines: list[str] = field(default_factory=list)
     _trials: dict[Packages, Trial] = field(default_factory=dict)
 
-    def culprits(self) -> list[Culprit]:
-        """One for each package that it takes; told to ``say`` as it goes. Raises ConfigError where
-        there is nothing to find.
+    def culprits(self) -> Iterator[Culprit]:
+        """One for each package that it takes and whose releases can be told apart; told to ``say`` as
+        it goes. Raises ConfigError where there is nothing to find.
         """
         packages = list(self.sides.good)
         self._check_ends(packages)
@@ -74,16 +74,17 @@ class Search:
                 packages, lambda some: self._state(self.sides.moved(some)) == "bad"
             )
             self.say(f"it takes {' and '.join(packages)}")
-        found = [
-            self._culprit(one, [other for other in packages if other != one]) for one in packages
-        ]
-        for one in found:
-            self.say(str(one))
-        return found
+        for one in packages:
+            found = self._culprit(one, [other for other in packages if other != one])
+            if found is not None:
+                self.say(str(found))
+                yield found
 
     def _check_ends(self, packages: Sequence[str]) -> None:
         problem = ""
-        if self._state(self.sides.moved([])) != "good":
+        if (state := self._state(self.sides.moved([]))) == "bad":
+            problem = f"{self._name([])} was to be good and has a number that is none"
+        elif state == "skipped":
             problem = f"{self._name([])} was to be good and cannot be measured"
         elif (state := self._state(self.sides.moved(packages))) == "skipped":
             problem = f"{self._name(packages)} was to be bad and cannot be measured"
@@ -94,15 +95,22 @@ class Search:
         if problem:
             raise ConfigError(f"bisect: {problem}; choose other ends, or another metric")
 
-    def _culprit(self, package: str, others: Sequence[str]) -> Culprit:
-        """The release of ``package``, with ``others`` as they are on the bad side."""
+    def _culprit(self, package: str, others: Sequence[str]) -> Culprit | None:
+        """The release of ``package``, with ``others`` as they are on the bad side; None where they do
+        not run with its good one.
+        """
         good, bad = self.sides.good[package], self.sides.bad[package]
         beside = {name: self.sides.bad[name] for name in others}
         found = Bisection(self.releases(package, good, bad))
         while (release := found.ask()) is not None:
             found.tell(release, self._state(self.sides.with_releases({**beside, package: release})))
         if found.problem:
-            raise ConfigError(f"bisect: {package}: {found.problem}, with {beside}")
+            with_others = " and ".join(f"{name} {release}" for name, release in beside.items())
+            self._tell(
+                f"{package}: {good} cannot be measured with {with_others}: they run only together, and "
+                f"which release of {package} it was cannot be told"
+            )
+            return None
         ends = []
         for release, expected in ((found.last_good, "good"), (found.first_bad, "bad")):
             packages = self.sides.with_releases({**beside, package: release})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import sys
 from packaging.version import InvalidVersion, Version
 
 from zerogate.config_file import ConfigError
+from zerogate.launch.helper import run_helper
+from zerogate.one_line import last_line
 
 SECONDS = 120.0
 
@@ -23,16 +26,15 @@ def releases(package: str, *, first: str | None = None, last: str | None = None)
     messages = ""
     command = [sys.executable, "-m", "pip", "index", "versions", package]
     try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=SECONDS,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        result = run_helper(command, os.environ, SECONDS)
         messages = result.stderr
         (line,) = re.findall(r"^Available versions: (.+)$", result.stdout, re.MULTILINE)
         known = line.split(", ")
     except (subprocess.TimeoutExpired, ValueError):
         lines = [line for line in messages.splitlines() if line.startswith("ERROR: ")]
-        why = lines[-1].removeprefix("ERROR: ") if lines else "no answer"
+        why = lines[-1].removeprefix("ERROR: ") if lines else last_line(messages) or "no answer"
+        if "connection broken by" in messages:
+            why = "it cannot be reached"
         raise ConfigError(
             f"{package}: pip's index does not tell its releases ({why}); expected a package that pip "
             f"can install; try: pip index versions {package}"
@@ -42,7 +44,7 @@ def releases(package: str, *, first: str | None = None, last: str | None = None)
     if low is not None and high is not None and low > high:
         raise ConfigError(f"--to: {high} is before --from {low}; expected it the other way round")
     wanted = sorted(
-        one for one in map(Version, known)
+        one for one in {Version(text).public: Version(text) for text in known}.values()
         if not one.is_prerelease and (low is None or one >= low) and (high is None or one <= high)
     )  # fmt: skip
     if not wanted:
@@ -58,13 +60,19 @@ def between(package: str, good: str, bad: str) -> list[str]:
     backwards = version(good, "--good") > version(bad, "--bad")
     first, last = (bad, good) if backwards else (good, bad)
     found = releases(package, first=first, last=last)
+    known = {Version(one).public for one in found}
     for end in (good, bad):
-        if end not in found:
+        special = version(end, "--good").is_prerelease or version(end, "--good").local
+        if version(end, "--good").public not in known and not special:
             raise ConfigError(
                 f"{end}: no release of {package}; between {good} and {bad} there are "
                 f"{', '.join(found)}"
             )
-    return found[::-1] if backwards else found
+    # The ends as they were typed: a pre-release, or a build (2.13.0+cpu), is what somebody has.
+    ends = {Version(good).public, Version(bad).public}
+    between = [one for one in found if Version(one).public not in ends]
+    between = [first, *between, last]
+    return between[::-1] if backwards else between
 
 
 def version(text: str, option: str) -> Version:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zerogate.metric import METRICS
+from zerogate.one_line import one_line
 from zerogate.releases.sweep import Row
 from zerogate.releases.trial import Change
 
@@ -28,6 +29,8 @@ def draw(package: str, cells: Sequence[str], rows: Sequence[Row], path: Path) ->
         from matplotlib.figure import Figure
     except ImportError:
         return "no picture: matplotlib is not installed; pip install 'pytest-zerogate[picture]'"
+    except Exception as error:  # Settings of its own that it cannot read.
+        return f"no picture: matplotlib: {one_line(str(error))}"
     metrics = {cell: _changed(cell, rows) for cell in cells}
     heights = [max(2, len(names)) for names in metrics.values()]
     figure = Figure(
@@ -38,8 +41,7 @@ def draw(package: str, cells: Sequence[str], rows: Sequence[Row], path: Path) ->
     for cell, own in zip(cells, axes, strict=True):
         _draw_cell(own, cell, metrics[cell], rows)
     axes[-1].set_xticks(range(len(rows)), [row.release for row in rows], rotation=45, ha="right")
-    first = next((row.release for row in rows if row.outcome in ("green", "changed")), "none")
-    figure.suptitle(f"{package}: change against {first}", fontsize=11)
+    figure.suptitle(f"{package}: change against the first release that ran", fontsize=11)
     figure.supxlabel(
         "red: worse, or not the same number; blue: better; grey: did not run", fontsize=8
     )
@@ -99,7 +101,8 @@ def _ratio(one: Change) -> float:
     """How far it moved, by what it was: 0.1 is 10 %."""
     if one.was is None or one.now is None or not one.was:
         return math.inf
-    return abs(one.now - one.was) / abs(one.was)
+    ratio = abs(one.now - one.was) / abs(one.was)
+    return math.inf if math.isnan(ratio) else ratio
 
 
 def _shade(one: Change) -> float:
@@ -112,7 +115,9 @@ def _shade(one: Change) -> float:
 def _words(one: Change) -> str:
     """By how many percent it moved, and where it can be seen in which direction."""
     ratio = _ratio(one)
-    if math.isinf(ratio) or one.was is None or one.now is None:
+    if one.now is None or not math.isfinite(one.now):
+        return "none"
+    if math.isinf(ratio) or one.was is None:
         return "new"
     sign = "+" if one.now > one.was else "-"
     if ratio < 0.005:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from zerogate.asked import Options
 from zerogate.atomic import write_text
 from zerogate.cell import Cell
+from zerogate.config_file import ConfigError
 from zerogate.metric import metric_named
 from zerogate.releases.culprit import Culprit, Search
 from zerogate.releases.reproduction import Reproduction, reproduce
@@ -28,22 +29,29 @@ def report(
     prints for both releases, which is run for it.
     """
     cell, metric = search.cell, search.metric
-    found = reproduce(
-        culprit.good.packages,
-        culprit.bad.packages,
-        cell,
-        metric,
-        title=f"{culprit.package} {culprit.first_bad} is not like {culprit.last_good}: {metric}",
-        options=options,
-        show=show,
-    )
+    alone = len(search.sides.good) == 1
+    file = "reproduce.py" if alone else f"reproduce-{culprit.package}.py"
+    found, why = None, f"no script shows {metric} without zerogate"
+    try:
+        found = reproduce(
+            culprit.good.packages,
+            culprit.bad.packages,
+            cell,
+            metric,
+            title=f"{culprit.package} {culprit.first_bad} is not like {culprit.last_good}: {metric}",
+            file=file,
+            options=options,
+            show=show,
+        )
+    except ConfigError as error:  # The rest is known, and is to be read.
+        why = str(error)
     path = options.report_folder / f"report-{culprit.package}.md"
     write_text(path, as_markdown(search, culprit, found, command))
     if found is None:
-        say(f"no script shows {metric} without zerogate")
+        say(why)
     else:
         shows = "shows it too" if found.differs else "does not show it"
-        say(f"{options.report_folder / 'reproduce.py'}, which does without zerogate, {shows}")
+        say(f"{options.report_folder / file}, which does without zerogate, {shows}")
     say(f"for the issue upstream: {path}")
 
 

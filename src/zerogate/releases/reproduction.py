@@ -15,9 +15,10 @@ from zerogate.asked import Options
 from zerogate.atomic import write_json, write_text
 from zerogate.cell import Cell
 from zerogate.config_file import ConfigError
+from zerogate.launch.errors import LauncherFailedError
 from zerogate.launch.exclusive import alone_on
 from zerogate.launch.helper import run_helper
-from zerogate.one_line import one_line
+from zerogate.one_line import last_line, one_line
 from zerogate.record import job_path
 from zerogate.releases.script import script, shown
 from zerogate.releases.trial import Trial, changes, laid_over
@@ -53,17 +54,18 @@ def reproduce(
     metric: str,
     *,
     title: str,
+    file: str = "reproduce.py",
     options: Options,
     show: Callable[[Step], None],
 ) -> Reproduction | None:
-    """Write ``reproduce.py`` into the report folder, run it with either packages, and compare; None for
+    """Write ``file`` into the report folder, run it with either packages, and compare; None for
     a metric that it has nothing to show by. Raises ConfigError where the cell cannot be described.
     """
     if not (by := shown(metric)):
         return None
     with laid_over(good, options, show) as session:
         text = script(cell, _described(session, cell), metric, title)
-        path = options.report_folder / "reproduce.py"
+        path = options.report_folder / file
         write_text(path, text)
         left = _run(path, cell, session)
     with laid_over(bad, options, show) as session:
@@ -83,7 +85,7 @@ def _described(session: Session, cell: Cell) -> dict[str, Any]:
                 f"{cell.id}: cannot be described in {DESCRIBE_SECONDS:.0f} s"
             ) from None
     if done.returncode:
-        raise ConfigError(f"{cell.id}: cannot be described: {_last(done.stderr)}")
+        raise ConfigError(f"{cell.id}: cannot be described: {last_line(done.stderr)}")
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
@@ -99,11 +101,13 @@ def _run(path: Path, cell: Cell, session: Session) -> Printed:
 
     say(f"reproduce.py with {', '.join(session.options.packages)}")
     cards = runner.placement(cell).uuids
-    with alone_on(cards or ["cpu"], say), tempfile.TemporaryDirectory() as scratch:
-        try:
+    try:
+        with alone_on(cards or ["cpu"], say), tempfile.TemporaryDirectory() as scratch:
             done = run_helper(command, runner.environment(cell), RUN_SECONDS, folder=Path(scratch))
-        except subprocess.TimeoutExpired:
-            return Printed(f"it did not end within {RUN_SECONDS:.0f} s")
+    except subprocess.TimeoutExpired:
+        return Printed(f"it did not end within {RUN_SECONDS:.0f} s")
+    except LauncherFailedError as error:
+        return Printed(f"it was not run: {error.summary}")
     if done.returncode:
         return Printed(f"it failed: {_error(done.stderr)}")
     line = next((one for one in reversed(done.stdout.splitlines()) if one.startswith('{"')), "")
@@ -115,7 +119,7 @@ def _run(path: Path, cell: Cell, session: Session) -> Printed:
 
 def _differ(by: str, cell: Cell, good: Printed, bad: Printed) -> bool:
     if good.value is None or bad.value is None:
-        return good.value is not None
+        return False
     if by in ("bytes", "collectives"):
         return bool(good.value != bad.value)
     left, right = (
@@ -128,12 +132,8 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _last(messages: str) -> str:
-    return one_line((messages.strip().splitlines() or ["no message"])[-1])
-
-
 def _error(messages: str) -> str:
     """The first error of a rank, not what torchrun says of it."""
     lines = [line.strip() for line in messages.splitlines()]
     errors = [line for line in lines if "Error: " in line and "ChildFailedError" not in line]
-    return one_line(errors[0]) if errors else _last(messages)
+    return one_line(errors[0]) if errors else last_line(messages)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from zerogate.config_file import ConfigError
 from zerogate.releases.index import version
-
-PIN = re.compile(r"\s*([\w.-]+)\s*==\s*([^\s;#]+)\s*(?:[;#].*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str
     for own, other, option in ((left, right, "--good"), (right, left, "--bad")):
         for name in other.keys() - own.keys():
             own[name] = _installed(name, option)
-    differing = sorted(name for name in left if left[name] != right[name])
+    differing = sorted(name for name in left if Version(left[name]) != Version(right[name]))
     if not differing:
         raise ConfigError("--bad: the same packages as --good; expected some that changed")
     same = [
@@ -80,19 +80,42 @@ def _pins(texts: Sequence[str], option: str) -> tuple[dict[str, str], set[str]]:
     found: dict[str, str] = {}
     others = set()
     for text in texts:
-        pin = PIN.fullmatch(text)
-        for line in [text] if pin else _lines(text, option):
-            if match := PIN.fullmatch(line):
-                version(match[2], option)
-                found[canonicalize_name(match[1])] = match[2]
-            elif line.strip() and not line.lstrip().startswith("#"):
-                others.add(line.strip())
+        pinned = _pin(text, option)
+        for line in [text] if pinned else _lines(text, option):
+            plain = re.sub(r"(^|\s)#.*", "", line).partition(" --hash")[0].strip(" \\")
+            pin = _pin(plain, option)
+            if pin is None:
+                others |= {plain} - {""}
+                continue
+            name, release = pin
+            if not release:
+                continue  # For other machines.
+            if found.setdefault(name, release) != release:
+                raise ConfigError(
+                    f"{option}: {name} is both {found[name]} and {release}; expected one release"
+                )
     return found, others
+
+
+def _pin(text: str, option: str) -> tuple[str, str] | None:
+    """Name and release, empty where it is for other machines; None for what is no pin."""
+    try:
+        wanted = Requirement(text)
+        (one,) = wanted.specifier
+        Version(one.version)
+    except (InvalidRequirement, InvalidVersion, ValueError):
+        return None
+    if one.operator != "==" or wanted.url is not None:
+        return None
+    if wanted.extras:
+        raise ConfigError(f"{option}: {text!r} asks for an extra; expected NAME==VERSION")
+    here = wanted.marker is None or wanted.marker.evaluate()
+    return canonicalize_name(wanted.name), one.version if here else ""
 
 
 def _lines(text: str, option: str) -> list[str]:
     try:
-        return Path(text).read_text(encoding="utf-8").splitlines()
+        return Path(text).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError):
         raise ConfigError(
             f"{option}: {text!r} is neither a pin nor a file that can be read; expected NAME==VERSION, "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,6 @@ from zerogate.asked import Options
 from zerogate.atomic import write_json
 from zerogate.baseline import MetricBaseline
 from zerogate.cell import Cell, parse_cell
-from zerogate.config_file import ConfigError
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.overlay import InvalidOverlayError
 from zerogate.metric import metric_named
@@ -76,19 +76,34 @@ def try_packages(
         with laid_over(packages, options, show) as session:
             folder.mkdir(parents=True, exist_ok=True)
             found = Trial(packages=tuple(packages), made_under=session.runner.made_under())
-            with suppress(OSError, ValueError):
-                kept = from_json(Trial, path.read_bytes())
-                if kept.made_under == found.made_under:
-                    found = replace(kept, failures={}, absent={})
+            kept = _read(path)
+            if kept is not None and kept.made_under == found.made_under:
+                found = replace(kept, failures={}, absent={})
             for cell in cells:
                 if cell.id not in found.values:
                     found = _with(found, session, cell)
                     write_json(path, found)
-            return found
     except InvalidOverlayError as error:
         return Trial(packages=tuple(packages), invalid=error.reason)
-    except ConfigError as error:
-        return Trial(packages=tuple(packages), invalid=str(error))
+    # An earlier command may have asked for more.
+    asked = {cell.id for cell in cells}
+    return replace(found, values={name: one for name, one in found.values.items() if name in asked})
+
+
+def _read(path: Path) -> Trial | None:
+    """What was kept; None where there is nothing, or somebody else's."""
+    try:
+        found = from_json(Trial, path.read_bytes())
+        for name, values in found.values.items():
+            parse_cell(name)
+            for metric, value in values.items():
+                if metric_named(metric, found.quality_better.get(name)).series != isinstance(
+                    value, tuple
+                ):
+                    return None
+    except (OSError, ValueError, KeyError):
+        return None
+    return found
 
 
 def try_anew(
@@ -116,8 +131,8 @@ def laid_over(
 
 def trial_folder(options: Options, packages: Sequence[str]) -> Path:
     name = ",".join(packages).replace("==", "-")
-    if len(name) > LONGEST_NAME or Path(name).name != name:
-        name = hashlib.sha256(name.encode()).hexdigest()[:16]
+    if len(name) > LONGEST_NAME or Path(name).name != name or not name.isascii():
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     return options.report_folder / name
 
 
@@ -148,6 +163,8 @@ def changes(reference: Trial, own: Trial) -> list[Change]:
     found = []
     for name, values in own.values.items():
         before = reference.values.get(name, {})
+        if before:  # By the same meters: what is missing is a change.
+            found += [Change(name, one, None, None, None, True) for one in {*before} ^ {*values}]
         for metric_name, value in values.items():
             if metric_name not in before:
                 continue

@@ -1,0 +1,52 @@
+"""Commands beside the launches leave nothing, however they or their caller end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from zerogate.launch.helper import run_helper
+
+WITH_CHILD = """
+import subprocess, sys
+child = subprocess.Popen(["sleep", "1000"])
+with open(sys.argv[1], "w") as pids:
+    pids.write(str(child.pid))
+child.wait()
+"""
+
+
+def test_what_it_says_and_how_it_ended(tmp_path: Path) -> None:
+    code = "import os, sys; print(os.getcwd()); sys.exit(3)"
+    done = run_helper([sys.executable, "-c", code], os.environ, 60, folder=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (3, str(tmp_path))
+
+
+def test_a_late_one_ends_with_what_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_helper([sys.executable, "-c", WITH_CHILD, str(pids)], os.environ, 3)
+    assert not psutil.pid_exists(int(pids.read_text()))
+
+
+def test_it_ends_when_its_caller_is_killed() -> None:
+    code = (
+        "import os; from zerogate.launch.helper import run_helper; print('going', flush=True); "
+        "run_helper(['sleep', '1000'], os.environ, 1000)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == "going\n"
+        own = psutil.Process(caller.pid)
+        while not (helpers := own.children()):
+            assert caller.poll() is None
+        caller.kill()
+    gone, _ = psutil.wait_procs(helpers, timeout=30)
+    assert gone == helpers
