@@ -80,6 +80,12 @@ def test_what_was_asked_for_is_in_it_and_not_here(
     assert importlib.util.find_spec(NAME) is None
 
 
+def test_its_name_is_what_is_under_test() -> None:
+    packages = {"torch": "2.12.1", "nvidia-cublas": "13.1", "triton": "3.7"}
+    assert str(Overlay(Path(), packages)) == "torch 2.12.1 and 2 more"
+    assert str(Overlay(Path(), {"torch": "2.12.1"})) == "torch 2.12.1"
+
+
 def test_it_is_built_once(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
     wheels()
     said: list[str] = []

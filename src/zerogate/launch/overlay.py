@@ -58,7 +58,12 @@ class Overlay:
     packages: Mapping[str, str]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {version}" for name, version in sorted(self.packages.items()))
+        """What is under test of it, and how much besides: torch brings two dozen."""
+        names = sorted(self.packages)
+        shown = [name for name in names if name in STACK] or names
+        text = ", ".join(f"{name} {self.packages[name]}" for name in shown)
+        rest = len(names) - len(shown)
+        return f"{text} and {rest} more" if rest else text
 
 
 def lay_over(
