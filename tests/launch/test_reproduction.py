@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
-
-import pytest
 
 from zerogate.asked import Options
 from zerogate.cell import parse_cell
@@ -24,5 +23,6 @@ def test_the_script_trains_the_cells_model_and_prints_the_same_each_time(tmp_pat
     assert not found.differs
     losses = found.good.value
     assert losses[-1] < losses[0], "it learns"
-    assert losses[0] == pytest.approx(8.5, abs=0.3), "as unsure as a model with 5,000 tokens may be"
+    guessing = math.log(5000)
+    assert guessing < losses[0] < guessing + 1, "a fresh model knows less than who guesses a token"
     assert "zerogate" not in ast.dump(ast.parse((tmp_path / "reproduce.py").read_text()))
