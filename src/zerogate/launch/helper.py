@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -38,10 +39,17 @@ def run_helper(
         text=True,
         start_new_session=True,
         # It takes no lock that another thread could hold.
-        preexec_fn=partial(LIBC.prctl, PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509
+        preexec_fn=partial(_end_with, os.getpid()),  # noqa: PLW1509
     ) as process:
         try:
             output, messages = process.communicate(timeout=seconds)
         finally:
             process_tree.end(process_tree.descendants([process.pid]))
     return subprocess.CompletedProcess(command, process.returncode, output, messages)
+
+
+def _end_with(caller: int) -> None:
+    """In the child: be told when ``caller`` is gone, or leave at once where it is already."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != caller:
+        os._exit(1)
