@@ -72,9 +72,8 @@ def judge_against(
         troubles = dict.fromkeys(trouble for one in launched for trouble in one.troubles)
         made = session.options.repeats
         confirmed = min(len(mine), len(others)) > made
-        first = (
-            made if confirmed else 0
-        )  # What made somebody look again was chosen for what it says.
+        # What made somebody look again was chosen for what it says: it does not count.
+        first = made if confirmed else 0
         pairs = [
             (a, b)
             for index, (a, b) in enumerate(zip(mine, others, strict=False))

@@ -5,15 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import platformdirs
 
 from zerogate.cell import Cell
 from zerogate.made_under import folder_state
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +60,3 @@ class Options:
         if self.data_folder:
             command += f" --data-dir={shlex.quote(str(self.data_folder))}"
         return command
-
-
-def hold(report_folder: Path) -> FileLock | None:
-    """Keep other sessions out of the folder, until the process ends; None where one is in it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(report_folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
-    return lock

@@ -252,7 +252,7 @@ def _writable(option: str, folder: Path) -> Path:
 
 def lock_report(folder: Path) -> FileLock:
     """Keep other sessions out of ``folder``; held until this process ends. Raises UsageError."""
-    from zerogate.asked import hold
+    from zerogate.launch.turns import hold
 
     if (lock := hold(folder)) is None:
         raise pytest.UsageError(

@@ -216,7 +216,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     found = session.config.stash.get(SESSION, None)
     if found is None:
         return
-    from zerogate.recording import record_baselines, unfit
+    from zerogate.recording import record_baselines
     from zerogate.report.results import write_results
 
     if not (found.measurements or found.errors):
@@ -233,9 +233,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if whole and not found.errors:
             found.finish()
         if whole and session.config.getoption("zerogate_update_baselines"):
-            written = record_baselines(found, session.config.getoption("zerogate_reason"))
+            reason = session.config.getoption("zerogate_reason")
+            written, left = record_baselines(found, reason)
             lines += [f"recorded {_relative(path, root)}" for path in written]
-            left = unfit(found)
             lines += [f"not recorded: {cell.id}: {why}" for cell, why in sorted(left.items())]
             if not written and not left:
                 lines.append("no baseline recorded: nothing differs from the old ones")

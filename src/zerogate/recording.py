@@ -30,9 +30,10 @@ from zerogate.session import Session
 from zerogate.verdict import comparable, judge
 
 
-def record_baselines(session: Session, reason: str) -> list[Path]:
+def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Cell, str]]:
     """Write the baselines of every measured cell whose invariants hold, parity with DDP and having
-    learned among them, and whose numbers are finite; the files written.
+    learned among them, and whose numbers are finite; the files written, and why nothing is recorded of
+    the other cells.
 
     A metric whose new value is what the old baseline expects keeps its old entry.
     """
@@ -57,7 +58,7 @@ def record_baselines(session: Session, reason: str) -> list[Path]:
                 ),
             )
             written.append(path)
-    return written
+    return written, broken
 
 
 def unfit(session: Session) -> dict[Cell, str]:

@@ -238,11 +238,8 @@ class Runner:
     def environment(self, cell: Cell) -> dict[str, str]:
         """The environment of the cell's ranks."""
         overlay = self.overlay.folder if self.overlay else None
-        found = rank_environment(cell.tier, self._native[cell.tier].folder, overlay)
-        # As many by every launcher: torchrun would give one, and DeepSpeed's Adam runs on the host.
-        cores = len(os.sched_getaffinity(0))
-        found.setdefault("OMP_NUM_THREADS", str(max(1, cores // cell.world_size)))
-        return found
+        folder = self._native[cell.tier].folder
+        return rank_environment(cell.tier, folder, overlay, world_size=cell.world_size)
 
     def job(self, cell: Cell, folder: Path) -> Job:
         """What ranks of the cell are told that leave what they measure in ``folder``."""

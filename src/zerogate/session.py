@@ -119,16 +119,7 @@ class Session:
         seem so in these alone.
         """
         repeats = self.options.repeats
-        for index in range(repeats, repeats + CONFIRMING_PAIRS):
-            for cell in cells:
-                if index < len(self.measurements[cell].launches):
-                    continue
-                try:
-                    records = self._pair(cell, index, repeats + CONFIRMING_PAIRS)
-                except LaunchFailedError as error:
-                    self.failures[cell] = error
-                    raise
-                self._add(cell, records)
+        self._launch_more(cells, range(repeats, repeats + CONFIRMING_PAIRS), self._pair)
 
     def launch_once(self, cell: Cell, index: int, of: int) -> None:
         """Add a launch to ``cell``'s measurement; a failure is kept, and nothing is launched after."""
@@ -176,12 +167,21 @@ class Session:
         In turn, because a machine's speed drifts over minutes: what is compared is measured close
         together.
         """
-        for index in range(CONFIRMING_LAUNCHES):
+        self._launch_more(cells, range(CONFIRMING_LAUNCHES), self.runner.launch)
+
+    def _launch_more(
+        self,
+        cells: Sequence[Cell],
+        numbers: range,
+        launch: Callable[[Cell, int, int], tuple[RankRecord, ...]],
+    ) -> None:
+        """Have each cell launched with those ``numbers`` that it was not yet, in turn."""
+        for index in numbers:
             for cell in cells:
                 if index < len(self.measurements[cell].launches):
                     continue
                 try:
-                    records = self.runner.launch(cell, index, CONFIRMING_LAUNCHES)
+                    records = launch(cell, index, numbers.stop)
                 except LaunchFailedError as error:
                     self.failures[cell] = error
                     raise

@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from strategy_files import Write
 
+from zerogate.releases import index
+
 # A gate that draws anew each time alarms at random, on changes that are not to blame; to look for
 # what nobody thought of: pytest tests/unit --hypothesis-profile=look
 settings.register_profile("gate", max_examples=150, deadline=None, derandomize=True)
 settings.register_profile("look", max_examples=5_000, deadline=None, database=None)
 settings.load_profile("gate")
+
+PUBLISHED = ["0.19.1", "0.19.0", "0.18.10", "0.18.2", "0.18.2rc1", "0.18.0"]
 
 
 @pytest.fixture
@@ -29,3 +34,12 @@ def write(tmp_path: Path) -> Write:
         return path
 
     return write
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An index that tells of ``ds``; what it answers can be changed."""
+    versions = ", ".join(PUBLISHED)
+    told = SimpleNamespace(stdout=f"ds (0.19.1)\nAvailable versions: {versions}\n", stderr="")
+    monkeypatch.setattr(index, "run_helper", lambda *_, **__: told)
+    return told

@@ -60,6 +60,9 @@ class FakeNVML(SimpleNamespace):
     def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:
         return 61
 
+    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:
+        raise self.NVMLError(real.NVML_ERROR_NOT_SUPPORTED)
+
     def nvmlDeviceGetTemperatureThreshold(self, handle: str, kind: int) -> int:
         return 87
 

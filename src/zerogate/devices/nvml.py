@@ -78,6 +78,8 @@ class DeviceWatch:
     def _watch(self) -> None:
         import pynvml
 
+        for uuid, handle in self._handles.items():
+            _read_limits(pynvml, handle, self.devices[uuid])
         count = 0
         while not self._over.wait(MEMORY_SECONDS):
             lists = count % LISTS_EVERY == 0
@@ -161,6 +163,16 @@ def _read(pynvml: Any, handle: Any, *, lists: bool) -> Reading:
     return Reading(used_bytes=used, driver_bytes=kept, processes=processes)
 
 
+def _read_limits(pynvml: Any, handle: Any, device: Watched) -> None:
+    """What never changes."""
+    with suppress(pynvml.NVMLError):
+        device.possible_sm_mhz = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
+    with suppress(pynvml.NVMLError):
+        device.slowdown_celsius = pynvml.nvmlDeviceGetTemperatureThreshold(
+            handle, pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
+        )
+
+
 def _read_clocks(pynvml: Any, handle: Any, device: Watched) -> None:
     try:
         device.reasons |= pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
@@ -174,8 +186,3 @@ def _read_clocks(pynvml: Any, handle: Any, device: Watched) -> None:
         clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
         device.least_sm_mhz = min(clock, device.least_sm_mhz or clock)
         device.most_sm_mhz = max(clock, device.most_sm_mhz)
-        device.possible_sm_mhz = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
-    with suppress(pynvml.NVMLError):
-        device.slowdown_celsius = pynvml.nvmlDeviceGetTemperatureThreshold(
-            handle, pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
-        )

@@ -74,13 +74,13 @@ OFFLINE = {
 
 
 def rank_environment(
-    tier: Tier, native_folder: Path, overlay: Path | None = None
+    tier: Tier, native_folder: Path, overlay: Path | None = None, *, world_size: int = 1
 ) -> dict[str, str]:
     """The environment of every rank, by whichever launcher: the machine's, less other launches' and
     less its secrets: ranks write logs.
 
     ``native_folder`` holds what is compiled for this stack on this CPU, ``overlay`` packages that come
-    before the environment's.
+    before the environment's. Of a card's host each of ``world_size`` ranks has its share.
     """
     secrets = FOR_DOWNLOADS if tier == "gpu" else ()
     environment = {
@@ -114,6 +114,9 @@ def rank_environment(
             "GLOO_SOCKET_IFNAME": "lo",
         }
     else:
+        # By every launcher: torchrun would give one thread, and DeepSpeed's Adam runs on the host.
+        cores = len(os.sched_getaffinity(0))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // world_size)))
         asked = [environment.pop(name, "") for name in ALLOCATOR_SETTINGS]
         environment |= {
             # Two parsers read them with opposite priority: one is set, and everybody reads that.

@@ -28,7 +28,7 @@ def unmet(site: Path) -> list[str]:
         name = waiting.pop()
         for wanted in _active(inside[name], extras[name]):
             other = canonicalize_name(wanted.name)
-            version = inside[other].version if other in inside else _installed(other)
+            version = inside[other].version if other in inside else installed(other)
             if version is None or not wanted.specifier.contains(version, prereleases=True):
                 wanted.marker = None
                 missing.add(str(wanted))
@@ -48,7 +48,8 @@ def _active(one: importlib.metadata.Distribution, extras: set[str]) -> Iterator[
             yield wanted
 
 
-def _installed(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """The environment's release of a package; None where it has none."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

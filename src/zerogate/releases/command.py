@@ -14,20 +14,21 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from zerogate.asked import Options, hold
+from zerogate.asked import Options
 from zerogate.atomic import write_json, write_text
 from zerogate.cell import Cell, parse_cell
 from zerogate.config_file import ConfigError
 from zerogate.devices.cards import cuda_devices
 from zerogate.launch.requirement import check_requirement
+from zerogate.launch.turns import hold
 from zerogate.metric import METRICS, metric_named
+from zerogate.releases.attempt import try_anew, try_packages
 from zerogate.releases.culprit import Search
 from zerogate.releases.index import between, releases
 from zerogate.releases.picture import draw
 from zerogate.releases.report import report
 from zerogate.releases.sides import one_package, several_packages
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
-from zerogate.releases.trial import try_anew, try_packages
 from zerogate.runner import Step
 
 CULPRIT_AGAIN = "again"
@@ -115,8 +116,8 @@ def _bisect(arguments: argparse.Namespace) -> int:
     else:
         sides = several_packages(arguments.good, arguments.bad, both)
     _check(both, list(sides.good))
-    for name in sides.good:  # Before anything is measured.
-        between(name, sides.good[name], sides.bad[name])
+    # Asked for before anything is measured: a mistake in one would cost all of it.
+    known = {name: between(name, sides.good[name], sides.bad[name]) for name in sides.good}
     ends = f"{arguments.good[0]}-{arguments.bad[0]}" if package else "packages"
     name = "-".join(filter(None, ("bisect", package, ends, cells[0].id, metric)))
     with _reporting(name) as options, _reporting(f"{name}/{CULPRIT_AGAIN}") as again:
@@ -126,7 +127,7 @@ def _bisect(arguments: argparse.Namespace) -> int:
             metric,
             attempt=lambda packages: try_packages(packages, cells, options, _show),
             attempt_anew=lambda packages: try_anew(packages, cells, again, _show),
-            releases=between,
+            releases=known,
             say=_say,
         )
         for culprit in search.culprits():

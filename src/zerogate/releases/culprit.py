@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from packaging.version import Version
@@ -49,8 +49,8 @@ class Culprit:
 
 @dataclass
 class Search:
-    """Looks for what makes ``metric`` of ``cell`` differ between ``sides``. ``lines`` is what was told
-    of each trial.
+    """Looks for what makes ``metric`` of ``cell`` differ between ``sides``. ``releases`` are those of
+    each package, from its good end to its bad one; ``lines`` is what was told of each trial.
     """
 
     sides: Sides
@@ -58,7 +58,7 @@ class Search:
     metric: str
     attempt: Attempt
     attempt_anew: Attempt
-    releases: Callable[[str, str, str], Sequence[str]]
+    releases: Mapping[str, Sequence[str]]
     say: Callable[[str], None]
     lines: list[str] = field(default_factory=list)
     _trials: dict[Packages, Trial] = field(default_factory=dict)
@@ -99,9 +99,9 @@ class Search:
         """The release of ``package``, with ``others`` as they are on the bad side; None where they do
         not run with its good one.
         """
-        good, bad = self.sides.good[package], self.sides.bad[package]
+        good = self.sides.good[package]
         beside = {name: self.sides.bad[name] for name in others}
-        found = Bisection(self.releases(package, good, bad))
+        found = Bisection(self.releases[package])
         while (release := found.ask()) is not None:
             found.tell(release, self._state(self.sides.with_releases({**beside, package: release})))
         if found.problem:

@@ -20,8 +20,9 @@ from zerogate.launch.exclusive import alone_on
 from zerogate.launch.helper import run_helper
 from zerogate.one_line import last_line, one_line
 from zerogate.record import job_path
+from zerogate.releases.attempt import laid_over
 from zerogate.releases.script import script, shown
-from zerogate.releases.trial import Trial, changes, laid_over
+from zerogate.releases.trial import Trial, changes
 from zerogate.runner import Step
 from zerogate.session import Session
 

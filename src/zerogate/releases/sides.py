@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from zerogate.config_file import ConfigError
+from zerogate.launch.needs import installed
 from zerogate.releases.index import version
 
 
@@ -66,7 +66,7 @@ def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str
     same = [
         f"{name}=={release}"
         for name, release in left.items()
-        if name not in differing and release != _installed_or_none(name)
+        if name not in differing and release != installed(name)
     ]
     return Sides(
         {name: left[name] for name in differing},
@@ -123,15 +123,8 @@ def _lines(text: str, option: str) -> list[str]:
         ) from None
 
 
-def _installed_or_none(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _installed(name: str, option: str) -> str:
-    found = _installed_or_none(name)
+    found = installed(name)
     if found is None:
         raise ConfigError(
             f"{option}: {name} is not named there, and not installed; expected a release of it"

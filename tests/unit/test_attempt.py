@@ -1,0 +1,56 @@
+"""What an attempt measured is taken again, by whoever asks for the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from releases_tried import CELL
+
+from zerogate.asked import Options
+from zerogate.cell import Cell, parse_cell
+from zerogate.releases import attempt as attempts
+from zerogate.releases.attempt import try_packages
+from zerogate.releases.trial import Trial
+
+
+def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged or foreign file is measured over, and cells of another command are left out."""
+    measured: list[str] = []
+
+    def measure(known: Trial, session: Any, cell: Cell) -> Trial:
+        measured.append(cell.id)
+        return replace(known, values=known.values | {cell.id: {"live_bytes": 7}})
+
+    @contextmanager
+    def laid_over(*_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(runner=SimpleNamespace(made_under=lambda: {"torch": "2.13"}))
+
+    monkeypatch.setattr(attempts, "_with", measure)
+    monkeypatch.setattr(attempts, "laid_over", laid_over)
+    options = Options(root=tmp_path, report_folder=tmp_path)
+    cell = parse_cell(CELL)
+    path = tmp_path / "ds-1" / "trial.json"
+
+    def tried() -> Trial:
+        return try_packages(["ds==1"], [cell], options, lambda step: None)
+
+    assert tried().values == {CELL: {"live_bytes": 7}}
+    assert tried() == tried()
+    assert measured == [CELL]
+    good = json.loads(path.read_text())
+    other = CELL.replace("zero2", "zero3")
+    path.write_text(json.dumps({**good, "values": {CELL: {"live_bytes": 7}, other: {}}}))
+    assert set(tried().values) == {CELL}
+    for values in ({CELL: {"nothing": 7}}, {"no cell": {}}, {CELL: {"live_bytes": [7.0]}}):
+        path.write_text(json.dumps({**good, "values": values}))
+        assert tried().values == {CELL: {"live_bytes": 7}}
+    assert len(measured) == 4
