@@ -58,7 +58,8 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
     steps = _by_step(max, [record.step_seconds for record in records])
     step_seconds = statistics.median(steps[WARMUP_STEPS:] or steps)
     epochs = len(first.train_seconds)
-    epoch_seconds = statistics.median(_by_step(max, [record.train_seconds for record in records]))
+    trained = _by_step(max, [record.train_seconds for record in records])
+    epoch_seconds = statistics.median(_without_warmup(trained, steps))
     samples = sum(sum(record.step_samples) for record in records)
     values: dict[str, Value] = {
         **{name: max(numbers) for name, numbers in worst.items()},
@@ -82,6 +83,18 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
         troubles=tuple(_troubles(records)),
         skipped=first.step_skipped,
     )
+
+
+def _without_warmup(epochs: Sequence[float], steps: Sequence[float]) -> Iterator[float]:
+    """Seconds of each epoch, the first one's warm-up at the pace of its other steps: kernels that load
+    and buffers that grow are paid once a launch, and an epoch on the card has thousands of steps.
+    """
+    first, *others = epochs
+    count = len(steps) // len(epochs)
+    if count > WARMUP_STEPS:
+        first = (first - sum(steps[:WARMUP_STEPS])) * count / (count - WARMUP_STEPS)
+    yield first
+    yield from others
 
 
 def utilization(first: RankRecord, step_seconds: float) -> float | None:

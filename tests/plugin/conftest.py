@@ -96,7 +96,7 @@ def pytest_zerogate_launch(job, folder):
             quality_better={"accuracy": "higher"}, quality_learned={"accuracy": 0.8},
             loss=tuple(change.get("loss", (3.0, 2.0, 1.0, 0.5))),
             gradient_norm=tuple(change.get("norm", (4.0, 3.0, 2.0, 1.0))),
-            learning_rate=(0.0, 0.0, 0.05, 0.1), step_seconds=(0.1,) * 4, step_samples=(4,) * 4,
+            learning_rate=(0.0, 0.0, 0.05, 0.1), step_seconds=(seconds / 4,) * 4, step_samples=(4,) * 4,
             train_seconds=(seconds,), eval_seconds=0.5, eval_samples=8,
             setup_seconds=1.0, canary_seconds=0.004,
             memory={name: memory for name in ("init", "first_step", "steady", "eval")},

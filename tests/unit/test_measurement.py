@@ -69,6 +69,18 @@ def test_a_run_that_is_all_warm_up_still_has_a_step_time() -> None:
     assert a_measurement(step_seconds=(3.0, 1.0)).value("step_seconds") == 2.0
 
 
+def test_an_epochs_time_has_its_warm_up_steps_at_the_pace_of_the_others() -> None:
+    """Five steps, three of them warm-up: the other two took 2 of the 29 seconds."""
+    found = a_measurement(step_seconds=(9.0, 9.0, 9.0, 1.0, 1.0), train_seconds=(29.0,))
+    assert found.value("epoch_seconds") == 5.0
+
+
+def test_only_the_first_epoch_has_a_warm_up() -> None:
+    first, second = (9.0, 9.0, 9.0, 1.0), (2.0, 2.0, 2.0, 2.0)
+    found = a_measurement(step_seconds=first + second, train_seconds=(28.0, 8.0))
+    assert found.value("epoch_seconds") == (4.0 + 8.0) / 2
+
+
 @pytest.mark.parametrize(
     ("step_samples", "expected", "kind"),
     [
