@@ -25,6 +25,7 @@ MEMORY_BYTES = {
 """As drivers tell it, after what nvidia-smi shows of these cards: 143771, 81920 and 24564 MiB."""
 
 MIG, MIG_NAME = "MIG-5c89", "NVIDIA H200 MIG 1g.18gb"
+CUT, TO_BE_CUT = "a card cut into slices", "a card to be cut, without slices yet"
 LOST = "a card that fell off the bus"
 
 Driver = Callable[..., list[str]]
@@ -73,6 +74,16 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
                 raise NVMLError
             return uuid
 
+        def mig_mode(handle: int) -> list[int]:
+            if names[handle] not in (CUT, TO_BE_CUT, A100):
+                raise NVMLError  # Not supported.
+            return [int(names[handle] != A100), 1]
+
+        def slice_at(handle: int, index: int) -> str:
+            if names[handle] != CUT or index != 2:
+                raise NVMLError
+            return MIG
+
         def memory(handle: int | str) -> int:
             return 10_200_547_328 if isinstance(handle, str) else MEMORY_BYTES[names[handle]]
 
@@ -92,6 +103,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
             nvmlDeviceGetName=lambda handle: names[handle] if handle != MIG else MIG_NAME,
             nvmlDeviceGetCudaComputeCapability=capability,
             nvmlSystemGetDriverVersion=lambda: "580.1",
+            NVML_DEVICE_MIG_ENABLE=1,
+            nvmlDeviceGetMigMode=mig_mode,
+            nvmlDeviceGetMaxMigDeviceCount=lambda handle: 7,
+            nvmlDeviceGetMigDeviceHandleByIndex=slice_at,
             nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}" if handle != MIG else MIG,
         )
         monkeypatch.setitem(sys.modules, "pynvml", fake)
@@ -213,3 +228,31 @@ def test_cards_older_than_bf16_are_told_apart(
     cards._asked.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
     assert [card.has_bf16 for card in cuda_devices()] == [True], "a slice does not say"
+
+
+@pytest.mark.parametrize(
+    ("cards_there", "visible", "expected"),
+    [
+        pytest.param((CUT,), None, (MIG,), id="the first slice of a card"),
+        pytest.param((CUT,), "0", (MIG,), id="by the card's number"),
+        pytest.param((CUT,), "GPU-0", (MIG,), id="by the card's UUID"),
+        pytest.param((CUT,), MIG, (MIG,), id="by its own UUID"),
+        pytest.param((CUT,), f"0,{MIG}", (), id="one twice: none"),
+        pytest.param((H200, CUT, H200), None, (MIG,), id="no whole card beside a slice"),
+        pytest.param((H200, CUT, H200), "0,2", ("GPU-0", "GPU-2"), id="cards without the cut one"),
+        pytest.param((H200, TO_BE_CUT), None, ("GPU-0",), id="a card to be cut is none"),
+        pytest.param((TO_BE_CUT, H200), "1,0", ("GPU-1",), id="it ends the list"),
+        pytest.param((A100, H200), None, ("GPU-0", "GPU-1"), id="to be cut at the next reset"),
+    ],
+)
+def test_cards_that_are_cut_into_slices(
+    driver: Driver,
+    monkeypatch: pytest.MonkeyPatch,
+    cards_there: tuple[str, ...],
+    visible: str | None,
+    expected: tuple[str, ...],
+) -> None:
+    driver(*cards_there)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert uuids() == expected

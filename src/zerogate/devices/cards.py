@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,16 +40,33 @@ def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
     except pynvml.NVMLError as error:
         return "", str(error), ()
     try:
-        cards = []
+        cards: dict[str, Card | None] = {}
         for index in range(pynvml.nvmlDeviceGetCount()):
             with suppress(pynvml.NVMLError):  # A card that fell off the bus is no device.
-                cards.append(_card(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)))
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                cards[str(pynvml.nvmlDeviceGetUUID(handle))] = _device(pynvml, handle)
         version = str(pynvml.nvmlSystemGetDriverVersion())
-        return version, "", tuple(cards if setting is None else _shown(pynvml, cards, setting))
+        shown = cards.values() if setting is None else _shown(pynvml, cards, setting)
+        return version, "", _at_once([card for card in shown if card is not None])
     except pynvml.NVMLError as error:
         return "", str(error), ()
     finally:
         pynvml.nvmlShutdown()
+
+
+def _device(pynvml: Any, handle: Any) -> Card | None:
+    """What CUDA makes of a card: the card, or the first of the MIG slices that it is cut into; None
+    where it is to be cut and has no slice yet.
+    """
+    mode = 0
+    with suppress(pynvml.NVMLError):  # Most cards know no MIG.
+        mode, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    if mode != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return _card(pynvml, handle)
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        with suppress(pynvml.NVMLError):  # A place without a slice.
+            return _card(pynvml, pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+    return None
 
 
 def _card(pynvml: Any, handle: Any) -> Card:
@@ -64,27 +81,35 @@ def _card(pynvml: Any, handle: Any) -> Card:
     )
 
 
-def _shown(pynvml: Any, cards: Sequence[Card], setting: str) -> list[Card]:
-    """Those of the machine's devices that CUDA shows, in its order; it stops at the first entry that
-    is no device, and shows none where one is named twice. A UUID may be cut short where that is still
-    one device's.
+def _shown(pynvml: Any, cards: Mapping[str, Card | None], setting: str) -> Sequence[Card | None]:
+    """Those of the machine's devices, by their card's UUID, that CUDA shows, in its order; it stops at
+    the first entry that is no device, and shows none where one is named twice. A UUID may be cut short
+    where that is still one device's.
     """
-    shown: list[Card] = []
+    shown: list[Card | None] = []
     for entry in filter(None, (part.strip() for part in setting.split(","))):
-        found: list[Card] = []
+        found: list[Card | None] = []
         if entry.startswith("MIG-"):  # A slice is no device of its own to NVML's count.
             with suppress(pynvml.NVMLError):
                 found = [_card(pynvml, pynvml.nvmlDeviceGetHandleByUUID(entry))]
         elif entry.startswith("GPU-"):
-            found = [card for card in cards if card.uuid.startswith(entry)]
+            found = [card for uuid, card in cards.items() if uuid.startswith(entry)]
         elif entry.isascii() and entry.isdecimal():
-            found = list(cards[int(entry) :][:1])
-        if len(found) != 1:
+            found = list(cards.values())[int(entry) :][:1]
+        if len(found) != 1 or found[0] is None:
             break
         if found[0] in shown:
             return []
         shown += found
     return shown
+
+
+def _at_once(cards: Sequence[Card]) -> tuple[Card, ...]:
+    """Those that one process sees: a single MIG slice, and then no whole card (NVIDIA's MIG user
+    guide, CUDA device enumeration).
+    """
+    slices = [card for card in cards if card.uuid.startswith("MIG-")]
+    return tuple(slices[:1] or cards)
 
 
 def driver() -> tuple[str, str]:
