@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from zerogate.cell import TIERS, Tier
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import available_memory_bytes, host_key, native_folder
-from zerogate.devices.room import BUILT_BYTES, OPTIMIZER_BYTES, PARAMETER_BYTES
+from zerogate.devices.room import host_bytes
 from zerogate.launch.stacks import py_spy
 from zerogate.stack import SHARING_NCCL
 
@@ -33,7 +33,7 @@ CPU_RAM_BYTES = 4 * GIB
 """Twice what two ranks and the fork server take (``peak_host_bytes`` in the baselines is a rank's)."""
 
 GPT2_XL_PARAMETERS = 1_557_611_200
-GPU_RAM_BYTES = (OPTIMIZER_BYTES + PARAMETER_BYTES + 2 * BUILT_BYTES) * GPT2_XL_PARAMETERS
+GPU_RAM_BYTES = host_bytes(GPT2_XL_PARAMETERS, 2, zero_stage=3, optimizer=True, param=True)
 """All of its model states offloaded, by two ranks."""
 
 DISK_BYTES = 2 * GIB

@@ -16,10 +16,15 @@ from zerogate.strategy import Strategy
 GIB = 2**30
 OPTIMIZER_BYTES = 16
 """A parameter's master copy, two Adam moments and gradient, in fp32 (ZeRO paper, arXiv 1910.02054,
-section 3.1; ZeRO-Offload, arXiv 2101.06840, section 3): what offloading the optimizer moves."""
+section 3.1; ZeRO-Offload, arXiv 2101.06840, section 3): what offloading the optimizer moves to disk."""
 
-PARAMETER_BYTES = 2
-"""A parameter in fp16: what offloading parameters moves."""
+MOMENTS_BYTES = 8
+"""A parameter's Adam moments in fp32: the part of it that DeepSpeed does not pin."""
+
+FULL_BYTES = 4
+HALF_BYTES = 2
+SUB_GROUP_PARAMETERS = 1_000_000_000
+"""DeepSpeed's default for ZeRO-3: it offloads gradients in tensors of so many parameters."""
 
 BUILT_BYTES = 4
 """A parameter in fp32, in the model that each rank builds on the host before it is sharded."""
@@ -37,11 +42,49 @@ def needed(parameters: int, strategy: Strategy, world_size: int) -> Room:
     """What a full-size model of so many parameters takes under ``strategy``, at least: all of it is
     there at once when the engine has taken over the last rank's states.
     """
-    places = {"none": 0, "cpu": 0, "nvme": 0}
-    places[strategy.offload_optimizer] += OPTIMIZER_BYTES * parameters
-    places[strategy.offload_param] += PARAMETER_BYTES * parameters
-    built = BUILT_BYTES * parameters * world_size
-    return Room(host_bytes=places["cpu"] + built, disk_bytes=places["nvme"])
+    places = strategy.offload_optimizer, strategy.offload_param
+    optimizer, param = (place == "cpu" for place in places)
+    sizes = OPTIMIZER_BYTES, HALF_BYTES
+    on_disk = sum(size for place, size in zip(places, sizes, strict=True) if place == "nvme")
+    return Room(
+        host_bytes=host_bytes(
+            parameters, world_size, zero_stage=strategy.zero_stage, optimizer=optimizer, param=param
+        ),
+        disk_bytes=on_disk * parameters,
+    )
+
+
+def host_bytes(
+    parameters: int, world_size: int, *, zero_stage: int, optimizer: bool, param: bool
+) -> int:
+    """Host memory of all ranks, of which ``optimizer`` and ``param`` say what is offloaded to it."""
+    share = -(-parameters // world_size)
+    of_rank = BUILT_BYTES * parameters
+    if optimizer:
+        of_rank += _optimizer_on_host(share, zero_stage)
+    if param:
+        of_rank += _pinned(HALF_BYTES * share)
+    return of_rank * world_size
+
+
+def _optimizer_on_host(share: int, stage: int) -> int:
+    """Bytes of a rank's ``share`` of the optimizer, in the tensors that DeepSpeed 0.19 makes of it:
+    moments, and a master copy, gradients and a half-precision copy (of the gradients under ZeRO-3),
+    pinned but for ZeRO-3's master copy.
+    """
+    half = _pinned(HALF_BYTES * share)
+    if stage < 3:
+        return MOMENTS_BYTES * share + 2 * _pinned(FULL_BYTES * share) + half
+    whole, rest = divmod(share, SUB_GROUP_PARAMETERS)
+    gradients = whole * _pinned(FULL_BYTES * SUB_GROUP_PARAMETERS) + _pinned(FULL_BYTES * rest)
+    return (MOMENTS_BYTES + FULL_BYTES) * share + gradients + half
+
+
+def _pinned(size: int) -> int:
+    """Bytes that torch takes to pin ``size``: its allocator rounds up to a power of two
+    (torch's ATen/core/CachingHostAllocator.h).
+    """
+    return 1 << (size - 1).bit_length() if size else 0
 
 
 def shortage(workload_file: Path, strategy: Strategy, world_size: int, folder: Path) -> str:
