@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zerogate.rank.scale import scale_bytes, scale_deepspeed
+from zerogate.rank.scale import place_on_disk, scale_bytes, scale_deepspeed
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))
 
@@ -78,32 +78,51 @@ def test_everything_else_stays() -> None:
         ),
         pytest.param({"device": "cpu"}, {"device": "cpu", "pin_memory": False}, id="by default"),
         pytest.param({"device": "none"}, {"device": "none"}, id="none"),
-        pytest.param(
-            {"device": "nvme", "nvme_path": "auto", "buffer_count": 4},
-            {"device": "nvme", "nvme_path": "/scratch", "buffer_count": 4, "pin_memory": False},
-            id="disk",
-        ),
-        pytest.param(
-            {"device": "nvme", "nvme_path": "/mnt/of/somebody", "buffer_size": 1e8},
-            {
-                "device": "nvme",
-                "nvme_path": "/scratch",
-                "buffer_size": 1_000_000,
-                "pin_memory": False,
-            },
-            id="disk, with buffers",
-        ),
-        pytest.param(
-            {"device": "nvme", "buffer_size": 50_000},
-            {"device": "nvme", "nvme_path": "/scratch", "buffer_size": 1000, "pin_memory": False},
-            id="a buffer holds the largest parameter",
-        ),
     ],
 )
-def test_offload_is_pinned_nowhere_and_goes_to_the_launchs_own_folder(
+def test_offload_is_pinned_nowhere(
     name: str, section: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert scaled({"stage": 3, name: section})["zero_optimization"][name] == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "elements"),
+    [
+        pytest.param({}, 1_000_000, id="DeepSpeed's own"),
+        pytest.param({"buffer_size": 2e8}, 2_000_000, id="as the model did"),
+        pytest.param({"buffer_size": 50_000}, 1000, id="but no less than the largest parameter"),
+    ],
+)
+def test_buffers_of_parameters_on_disk(section: dict[str, Any], elements: int) -> None:
+    on_disk = {"device": "nvme", "nvme_path": "/mnt/of/somebody", "buffer_count": 5}
+    found = scaled({"stage": 3, "offload_param": on_disk | section})
+    assert found["zero_optimization"]["offload_param"] == {
+        "device": "nvme",
+        "nvme_path": "/scratch",
+        "buffer_count": 5,
+        "buffer_size": elements,
+        "pin_memory": False,
+    }
+
+
+def test_optimizer_states_on_disk_have_no_such_buffers() -> None:
+    on_disk = {"device": "nvme", "nvme_path": "auto", "buffer_count": 4}
+    found = scaled({"stage": 3, "offload_optimizer": on_disk})["zero_optimization"]
+    assert found["offload_optimizer"] == on_disk | {"nvme_path": "/scratch", "pin_memory": False}
+
+
+def test_on_a_card_only_what_does_not_fit_changes() -> None:
+    config = json.loads((FILES[0].parent / "zero3_nvme.json").read_text())
+    found = place_on_disk(config, largest=90_000_000, folder="/scratch")
+    param = config["zero_optimization"]["offload_param"]
+    changed = param | {"nvme_path": "/scratch", "buffer_size": 100_000_000}
+    assert found["zero_optimization"]["offload_param"] == changed
+    wider = place_on_disk(config, largest=196_761_600, folder="/scratch")["zero_optimization"]
+    assert wider["offload_param"]["buffer_size"] == 196_761_600
+    assert {name: found[name] for name in found if name != "zero_optimization"} == {
+        name: config[name] for name in config if name != "zero_optimization"
+    }
 
 
 def test_offload_that_was_not_asked_for_stays_away() -> None:

@@ -16,7 +16,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedType
 
 from zerogate.cell import Tier
-from zerogate.rank.scale import scale_deepspeed
+from zerogate.rank.scale import place_on_disk, scale_deepspeed
 from zerogate.rank.workload import Workload
 from zerogate.record import Job
 from zerogate.stack import SHARING_NCCL
@@ -57,21 +57,20 @@ def deepspeed_plugin(job: Job, workload: Workload) -> DeepSpeedPlugin:
     plugin = DeepSpeedPlugin()
     config = plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = workload.recipe.micro_batch_size
+    largest = largest_parameter(workload)
     if job.cell.tier == "cpu":
-        scaled = scale_deepspeed(
+        changed = scale_deepspeed(
             config,
             ratio=workload.scale_parameters / workload.full_parameters,
-            largest_parameter=largest_parameter(workload),
+            largest_parameter=largest,
             scratch_folder=job.scratch_folder,
         )
-        # In place: the plugin's HfDeepSpeedConfig reads the same dictionary.
-        config.clear()
-        config.update(scaled)
     else:
-        for name in ("offload_optimizer", "offload_param"):
-            section = config["zero_optimization"].get(name, {})
-            if section.get("device") == "nvme":
-                section["nvme_path"] = job.scratch_folder
+        share = -(-largest // job.cell.world_size)
+        changed = place_on_disk(config, largest=share, folder=job.scratch_folder)
+    # In place: the plugin's HfDeepSpeedConfig reads the same dictionary.
+    config.clear()
+    config.update(changed)
     return plugin
 
 

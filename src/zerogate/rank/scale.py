@@ -21,6 +21,9 @@ DEFAULT_ELEMENTS = {
     "sub_group_size": 1_000_000_000,
 }
 
+DEFAULT_BUFFER_ELEMENTS = 100_000_000
+"""Of each buffer of ``offload_param`` (deepspeed/runtime/zero/offload_config.py)."""
+
 # DeepSpeed asserts that bucket sizes are multiples of its own alignment, 2 on most backends.
 ALIGNMENT = 8
 
@@ -32,8 +35,7 @@ def scale_deepspeed(
 
     Sizes in elements are multiplied by ``ratio``; ``auto`` stays, since Accelerate derives it from
     the scale model's own hidden size. Half precision goes (DeepSpeed refuses fp16 on CPU), pinned
-    memory goes (nothing to copy to), and disk offload gets the launch's own folder and buffers
-    that hold the largest parameter (``largest_parameter`` elements).
+    memory goes (nothing to copy to), and disk offload is placed (``place_on_disk``).
     """
     scaled = {name: value for name, value in config.items() if name not in ("fp16", "bf16", "amp")}
     zero = dict(scaled.get("zero_optimization", {}))
@@ -44,24 +46,26 @@ def scale_deepspeed(
         if value != "auto":
             zero[name] = ALIGNMENT * max(1, round(float(value) * ratio / ALIGNMENT))
     for name in ("offload_optimizer", "offload_param"):
-        if name in zero:
-            zero[name] = _scale_offload(zero[name], ratio, largest_parameter, scratch_folder)
+        if zero.get(name, {}).get("device") in ("cpu", "nvme"):
+            zero[name] = {**zero[name], "pin_memory": False}
     scaled["zero_optimization"] = zero
-    return scaled
+    return place_on_disk(scaled, largest=largest_parameter, folder=scratch_folder, ratio=ratio)
 
 
-def _scale_offload(
-    section: Mapping[str, Any], ratio: float, largest_parameter: int, scratch_folder: str
+def place_on_disk(
+    config: Mapping[str, Any], *, largest: int, folder: str, ratio: float = 1.0
 ) -> dict[str, Any]:
-    scaled = {**section}
-    if "pin_memory" in scaled or scaled.get("device") in ("cpu", "nvme"):
-        scaled["pin_memory"] = False
-    if scaled.get("device") == "nvme":
-        scaled["nvme_path"] = scratch_folder
-        if "buffer_size" in scaled:  # Parameters have such buffers, optimizer states do not.
-            size = round(float(scaled["buffer_size"]) * ratio)
-            scaled["buffer_size"] = max(size, largest_parameter)
-    return scaled
+    """``config`` with disk offload, where it has that, in ``folder`` and in buffers of at least
+    ``largest`` elements: a parameter that does not fit into one ends DeepSpeed.
+    """
+    zero = dict(config.get("zero_optimization", {}))
+    for name in ("offload_optimizer", "offload_param"):
+        if zero.get(name, {}).get("device") == "nvme":
+            zero[name] = {**zero[name], "nvme_path": folder}
+            if name == "offload_param":  # Optimizer states have no such buffers.
+                size = round(float(zero[name].get("buffer_size", DEFAULT_BUFFER_ELEMENTS)) * ratio)
+                zero[name]["buffer_size"] = max(size, largest)
+    return {**config, "zero_optimization": zero}
 
 
 def scale_bytes(full_bytes: int, *, ratio: float) -> int:
