@@ -1,0 +1,256 @@
+"""A launch on two devices from its start to what is measured, with an NVML that is made by hand: the
+runner, its locks, the thread that reads, the records and the folder that is left for replay.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml as real
+import pytest
+from filelock import FileLock, Timeout
+from records import a_cell, a_failed_record, a_record
+
+from zerogate import runner
+from zerogate.asked import Options
+from zerogate.atomic import write_json
+from zerogate.deadline import deadlines
+from zerogate.devices import cards, nvml
+from zerogate.launch.device_use import Readings, readings_path, with_device_use
+from zerogate.launch.errors import OutOfMemoryError
+from zerogate.launch.launcher import Ended
+from zerogate.launch.outcome import collect
+from zerogate.launch.watch import Watch
+from zerogate.measurement import measure
+from zerogate.record import (
+    Device,
+    Job,
+    ProbeRequest,
+    RankRecord,
+    job_path,
+    read_job,
+    record_path,
+)
+from zerogate.validated import from_json
+
+GIB = 2**30
+CELL = replace(a_cell("ddp"), tier="gpu")
+UUIDS = ("GPU-a1", "GPU-b2")
+PIDS = (100, 101)
+
+
+class TwoDevices(SimpleNamespace):
+    """An NVML of two devices with half a GiB in use; while ranks run, 12 and 11 GiB more."""
+
+    NVMLError = real.NVMLError
+    nvmlMemory_v2 = real.nvmlMemory_v2
+    NVML_DEVICE_MIG_ENABLE = real.NVML_DEVICE_MIG_ENABLE
+    NVML_TEMPERATURE_GPU = NVML_CLOCK_SM = NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 0
+    had = (12 * GIB, 11 * GIB)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = False
+        self.lists = dict.fromkeys(UUIDS, 0)
+        self.read = threading.Condition()
+        self.reasons = 0
+
+    def nvmlInit(self) -> None: ...
+    def nvmlShutdown(self) -> None: ...
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.1"
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(UUIDS)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return UUIDS[index]
+
+    def nvmlDeviceGetUUID(self, uuid: str) -> str:
+        return uuid
+
+    def nvmlDeviceGetName(self, uuid: str) -> str:
+        return "NVIDIA H200"
+
+    def nvmlDeviceGetCudaComputeCapability(self, uuid: str) -> list[int]:
+        return [9, 0]
+
+    def nvmlDeviceGetMigMode(self, uuid: str) -> list[int]:
+        raise self.NVMLError(real.NVML_ERROR_NOT_SUPPORTED)
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        assert uuid in UUIDS
+        return uuid
+
+    def nvmlDeviceGetMemoryInfo(self, uuid: str, version: Any = None) -> SimpleNamespace:
+        held = self.had[UUIDS.index(uuid)] if self.running else 0
+        return SimpleNamespace(total=141 * GIB, used=GIB // 2 + held, reserved=GIB // 4)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, uuid: str) -> list[SimpleNamespace]:
+        place = UUIDS.index(uuid)
+        if not self.running:
+            return []
+        with self.read:
+            self.lists[uuid] += 1
+            self.read.notify_all()
+        return [SimpleNamespace(pid=PIDS[place], usedGpuMemory=self.had[place])]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, uuid: str) -> list[SimpleNamespace]:
+        return []
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, uuid: str) -> int:
+        return self.reasons
+
+    def nvmlDeviceGetTemperature(self, uuid: str, kind: int) -> int:
+        return 61
+
+    def nvmlDeviceGetMaxClockInfo(self, uuid: str, kind: int) -> int:
+        return 1980
+
+    def nvmlDeviceGetTemperatureThreshold(self, uuid: str, kind: int) -> int:
+        return 87
+
+    def nvmlDeviceGetClockInfo(self, uuid: str, kind: int) -> int:
+        return 1755
+
+    def await_lists(self) -> None:
+        """Until the processes of both devices were listed while ranks ran."""
+        with self.read:
+            assert self.read.wait_for(lambda: all(self.lists.values()), 30)
+
+
+@pytest.fixture
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoDevices]:
+    found = TwoDevices()
+    monkeypatch.setitem(sys.modules, "pynvml", found)  # type: ignore[arg-type]
+    monkeypatch.setattr(nvml, "MEMORY_SECONDS", 0.001)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    cards._asked.cache_clear()
+    yield found
+    cards._asked.cache_clear()
+    assert not [one for one in threading.enumerate() if one.name == "zerogate-nvml"]
+
+
+Written = Callable[[int, Job], RankRecord]
+
+
+def trained(rank: int, job: Job) -> RankRecord:
+    """What a rank on its device writes that trained."""
+    uuid = UUIDS[rank].removeprefix("GPU-")  # As torch has it.
+    device = Device(uuid=uuid, pid=PIDS[rank], peak_reserved_bytes=10 * GIB)
+    return a_record(rank, launch_id=job.launch_id, device=device, applied={})
+
+
+def free(uuid: str) -> bool:
+    """Whether another session could measure on the device now."""
+    lock = FileLock(Path(tempfile.gettempdir()) / "zerogate-locks" / f"{uuid}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+class Ranks:
+    """A launcher whose ranks run until NVML has listed them, and write ``written``."""
+
+    name = "torchrun"
+
+    def __init__(self, devices: TwoDevices, written: Written, exit_code: int = 0) -> None:
+        self.devices, self.written, self.exit_code = devices, written, exit_code
+        self.locked: list[bool] = []
+
+    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+        self.locked = [not free(uuid) for uuid in UUIDS]
+        self.devices.running = True
+        self.devices.await_lists()
+        for rank in range(2):
+            write_json(record_path(folder, rank), self.written(rank, job))
+        self.devices.running = False
+        codes = {f"rank {rank}": self.exit_code for rank in range(2)}
+        return Ended(exit_codes=codes, seconds=1.0, log=folder / "log.txt")
+
+    def close(self) -> None: ...
+
+
+def run(folder: Path, ranks: Ranks) -> runner.Runner:
+    asked = Options(
+        root=Path(__file__).parents[2], report_folder=folder, cache_folder=folder,
+        launcher="torchrun",
+    )  # fmt: skip
+    return runner.Runner(
+        asked,
+        launchers={"torchrun": lambda: ranks},
+        launch_hook=lambda job, folder: None,
+        deadlines=lambda cell: deadlines("gpu", None),
+        notify=lambda step: None,
+    )
+
+
+def test_what_nvml_told_is_in_the_records(devices: TwoDevices, tmp_path: Path) -> None:
+    ranks = Ranks(devices, trained)
+    records = run(tmp_path, ranks).launch(CELL, 0, 1)
+    assert ranks.locked == [True, True], "alone on its devices"
+    assert all(map(free, UUIDS))
+    found = [record.device for record in records if record.device]
+    assert [(one.source, one.peak_bytes) for one in found] == [
+        ("nvml_process", 12 * GIB),
+        ("nvml_process", 11 * GIB),
+    ]
+    assert [one.driver_bytes for one in found] == [GIB // 4] * 2
+    assert [one.troubles for one in found] == [(), ()]
+    assert measure(CELL, [records]).value("peak_device_bytes") == 12 * GIB
+
+
+def test_the_folder_can_be_replayed(devices: TwoDevices, tmp_path: Path) -> None:
+    records = run(tmp_path, Ranks(devices, trained)).launch(CELL, 0, 1)
+    folder = next(tmp_path.rglob("nvml.json")).parent
+    job = read_job(job_path(folder))
+    told = from_json(Readings, readings_path(folder).read_bytes())
+    assert told.origin == "recorded"
+    assert set(told.devices) == set(UUIDS)
+    again = collect(job, folder, Ended(exit_codes={}, seconds=1.0, log=folder), "pytest")
+    assert with_device_use(again, told.devices) == records
+
+
+def test_a_throttled_device_leaves_no_seconds_to_judge(devices: TwoDevices, tmp_path: Path) -> None:
+    devices.reasons = 0x40
+    records = run(tmp_path, Ranks(devices, trained)).launch(CELL, 0, 1)
+    trouble = "the device was throttled (hw_thermal)"
+    assert measure(CELL, [records]).troubles == (f"rank 0: {trouble}", f"rank 1: {trouble}")
+
+
+def test_who_runs_out_of_memory_leaves_what_nvml_told(devices: TwoDevices, tmp_path: Path) -> None:
+    def out_of_memory(rank: int, job: Job) -> RankRecord:
+        failed = a_failed_record(rank, outcome="oom", type="OutOfMemoryError")
+        return replace(failed, launch_id=job.launch_id)
+
+    cells = run(tmp_path, Ranks(devices, out_of_memory, exit_code=1))
+    with pytest.raises(OutOfMemoryError):
+        cells.probe(CELL, ProbeRequest(kind="train", sizes=(1,)), 0)
+    told = from_json(Readings, next(tmp_path.rglob("nvml.json")).read_bytes())
+    peaks = [max(one.used_bytes for one in device.during) for device in told.devices.values()]
+    assert peaks == [GIB // 2 + size for size in devices.had]
+
+
+def test_ranks_on_another_device_are_not_measured_by_this_one(
+    devices: TwoDevices, tmp_path: Path
+) -> None:
+    def elsewhere(rank: int, job: Job) -> RankRecord:
+        record = trained(rank, job)
+        assert record.device is not None
+        return replace(record, device=replace(record.device, uuid="c3"))
+
+    records = run(tmp_path, Ranks(devices, elsewhere)).launch(CELL, 0, 1)
+    assert all("was not watched" in trouble for trouble in measure(CELL, [records]).troubles)
+    assert "peak_device_bytes" not in measure(CELL, [records]).launches[0].values
