@@ -22,6 +22,11 @@ DECIDED_BY_CELL = {
 }
 
 
+BARE_MODEL = "none"
+"""The engine of DDP on one card: Accelerate wraps a model only where there are others (its
+``prepare_model``; on CPU it always does)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
     """What a strategy file asks for. ``zero_stage`` is 0 without DeepSpeed; offload devices are
@@ -74,15 +79,18 @@ class Strategy:
         """What the ranks must find applied (``rank.applied``), where ``precision`` is forced or, with
         None, the file's.
         """
+        engine = {
+            "DEEPSPEED": "DeepSpeedEngine",
+            "FSDP": "FSDPModule",
+            "MULTI_GPU": "DistributedDataParallel",
+        }[self.distributed_type]
+        if self.distributed_type == "MULTI_GPU" and cell.tier == "gpu" and cell.world_size == 1:
+            engine = BARE_MODEL
         return {
             "world_size": cell.world_size,
             "num_processes": cell.world_size,
             "distributed_type": self._distributed_type(cell.tier),
-            "engine": {
-                "DEEPSPEED": "DeepSpeedEngine",
-                "FSDP": "FSDPModule",
-                "MULTI_GPU": "DistributedDataParallel",
-            }[self.distributed_type],
+            "engine": engine,
             "dtype": self._dtype(cell.tier, precision or self.mixed_precision),
             "zero_stage": self.zero_stage,
             "offload_optimizer": self.offload_optimizer,

@@ -97,6 +97,22 @@ def test_what_a_strategy_asks_of_the_engine(name: str, tier: Any) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "tier", "world_size", "engine"),
+    [
+        pytest.param("ddp", "gpu", 1, "none", id="Accelerate leaves the model bare"),
+        pytest.param("ddp", "gpu", 2, "DistributedDataParallel", id="two"),
+        pytest.param("ddp", "cpu", 1, "DistributedDataParallel", id="on CPU it never does"),
+        pytest.param("zero2", "gpu", 1, "DeepSpeedEngine", id="DeepSpeed never does"),
+        pytest.param("fsdp2", "gpu", 1, "FSDPModule", id="nor does FSDP2"),
+    ],
+)
+def test_the_engine_of_a_single_rank(name: str, tier: Any, world_size: int, engine: str) -> None:
+    found = read_strategy(CONFIGS / f"{name}.yaml")
+    cell = a_cell(name, tier=tier, world_size=world_size)
+    assert found.requested(cell)["engine"] == engine
+
+
 # Files that somebody wrote
 
 PLUGIN = """\

@@ -53,7 +53,7 @@ def applied(accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe
         "num_processes": accelerator.num_processes,
         "rank": accelerator.process_index,
         "distributed_type": accelerator.distributed_type.value,
-        "engine": type(model).__name__,
+        "engine": _engine(accelerator, model),
         "mixed_precision": accelerator.mixed_precision,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
@@ -66,9 +66,14 @@ def applied(accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe
     }
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         found.update(_deepspeed(model))
-    if accelerator.distributed_type == DistributedType.FSDP:
-        found["engine"] = "FSDPModule" if hasattr(model, "set_reshard_after_forward") else "none"
     return found
+
+
+def _engine(accelerator: Accelerator, model: Any) -> str:
+    """Who trains the model; ``none`` where it is bare, as the workload built it."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        return "FSDPModule" if hasattr(model, "set_reshard_after_forward") else "none"
+    return "none" if accelerator.unwrap_model(model) is model else type(model).__name__
 
 
 def _deepspeed(engine: Any) -> dict[str, Any]:
