@@ -28,7 +28,7 @@ MOST_STEPS = 24
 
 
 class NotMeasurableError(RuntimeError):
-    """There is no device memory meter here, so there is no budget to run out of."""
+    """A batch size cannot be found here."""
 
 
 def probe_cell(job: Job, findings: Findings, started: float) -> None:
@@ -105,12 +105,21 @@ def _try(
 
 
 def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> list[float]:
+    """Seconds of each step that was taken: one that loss scaling skips is shorter.
+
+    Raises NotMeasurableError where that skips nearly all of them: optimizer states would never exist.
+    """
     cell.trainer.model.train()
     cell.trainer.after_forward = peaks.after_forward
     clock = Clock(cell.accelerator.device)
     clock.mark()
-    taken = 0
-    for _ in range(MOST_STEPS):
+    taken: list[bool] = []
+    while sum(taken) < STEPS:
+        if len(taken) == MOST_STEPS:
+            raise NotMeasurableError(
+                f"batch size: loss scaling skipped {len(taken) - sum(taken)} of {len(taken)} "
+                "optimizer steps; look for a loss that is not finite, or train in bf16"
+            )
         micro_batches = (
             _batch(cell, samples, size)
             for _ in range(cell.workload.recipe.gradient_accumulation_steps)
@@ -118,10 +127,8 @@ def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> l
         cell.trainer.step(micro_batches)
         clock.mark()
         cell.phases.settle()
-        taken += not cell.trainer.skipped
-        if taken == STEPS:
-            break
-    return clock.laps()
+        taken.append(not cell.trainer.skipped)
+    return [seconds for seconds, counts in zip(clock.laps(), taken, strict=True) if counts]
 
 
 def _evaluate(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> list[float]:
