@@ -128,10 +128,13 @@ def test_vocabulary_is_capped_and_ties_are_alphabetical() -> None:
     assert tokenizer("c, b")["input_ids"] == [1, 2, 0]
 
 
-def test_deberta_batch_is_padded_to_its_longest() -> None:
-    workload = load("deberta_mrpc")
+@pytest.mark.parametrize(("tier", "width"), [("cpu", None), ("gpu", 128)])
+def test_deberta_batch_is_padded_to_its_longest_or_for_a_card_to_128(
+    tier: Tier, width: int | None
+) -> None:
+    workload = load("deberta_mrpc", tier)
     samples = workload.datasets()[0][:3]
-    longest = max(len(sample["input_ids"]) for sample in samples)
+    longest = width or max(len(sample["input_ids"]) for sample in samples)
     batch = workload.collate(samples)
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, longest)
     assert batch["labels"].shape == (3,)
