@@ -20,7 +20,8 @@ from zerogate.verdict import judge  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CELL = parse_cell("deberta_mrpc-ddp-w1-gpu")
-PEAK = METRICS["peak_device_bytes"]
+PEAKS = ("peak_device_bytes", "peak_device_delta_bytes")
+"""Of the process, or in containers that hide processes of the device."""
 
 
 def test_256_mib_more_regress_the_peak_of_the_process(tmp_path: Path) -> None:
@@ -31,14 +32,17 @@ def test_256_mib_more_regress_the_peak_of_the_process(tmp_path: Path) -> None:
         records = session.runner.vary(CELL, name, steps=4, preload=preload)
         for record in records:
             assert record.device is not None
-            assert record.device.source == "nvml_process"
             assert record.device.peak_bytes >= record.device.peak_reserved_bytes > 0
         return measure(CELL, [records])
 
     try:
-        plain = launched("plain").scalar(PEAK.name)
+        plain = launched("plain")
         planted = launched("planted", f"{ROOT}/tests/cuda/planted.py::hold_256_mib")
     finally:
         session.close()
-    expected = MetricBaseline(value=plain, spread=0.0, launches=(plain,))
-    assert judge(CELL, PEAK, planted.scalar(PEAK.name), expected).status == "regressed"
+    name = next((name for name in PEAKS if name in plain.names and name in planted.names), None)
+    if name is None:
+        pytest.skip("NVML tells neither of processes here nor of an idle device; see nvidia-smi")
+    before = plain.scalar(name)
+    expected = MetricBaseline(value=before, spread=0.0, launches=(before,))
+    assert judge(CELL, METRICS[name], planted.scalar(name), expected).status == "regressed"
