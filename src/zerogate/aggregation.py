@@ -80,7 +80,7 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
         values=values,
         per_rank=worst,
         canary_seconds=max(record.canary_seconds for record in records),
-        troubles=tuple(_troubles(records)),
+        troubles=troubles(records),
         skipped=first.step_skipped,
     )
 
@@ -109,10 +109,18 @@ def utilization(first: RankRecord, step_seconds: float) -> float | None:
     return first.traced.flops / step_seconds / peak if peak else None
 
 
-def _troubles(records: Sequence[RankRecord]) -> Iterator[str]:
-    for record in records:
-        for trouble in record.device.troubles if record.device else ():
-            yield f"rank {record.rank}: {trouble}"
+def strangers(records: Sequence[RankRecord]) -> set[int]:
+    """Processes of others that were on a device of a launch: what they held, its ranks did not have."""
+    return {pid for record in records if record.device for pid in record.device.strangers}
+
+
+def troubles(records: Sequence[RankRecord]) -> tuple[str, ...]:
+    """Why the seconds of a launch say nothing of the stack."""
+    return tuple(
+        f"rank {record.rank}: {trouble}"
+        for record in records
+        for trouble in (record.device.troubles if record.device else ())
+    )
 
 
 OfRank = Callable[[RankRecord], float]

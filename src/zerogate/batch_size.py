@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zerogate.aggregation import Value
+from zerogate.aggregation import Value, strangers, troubles
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.metric import METRICS, Metric
 from zerogate.record import BatchKind, Probed, ProbeRequest, RankRecord
@@ -31,7 +31,8 @@ class BatchSize:
     ``size`` 0: not even 1 fits, and ``note`` says what was short. What is held after the forward pass
     is ``base_bytes`` + ``bytes_per_sample`` x size between half the size and the size itself, both
     of the launch that certified it: however the search got there, the line is the same.
-    ``headroom_bytes`` is what the budget leaves at ``size``; ``samples_per_second`` are of all ranks.
+    ``headroom_bytes`` is what the budget leaves at ``size``; ``samples_per_second`` are of all ranks;
+    ``troubles`` are why they say nothing of the stack. ``strangers`` were on its devices meanwhile.
     """
 
     kind: BatchKind
@@ -43,6 +44,8 @@ class BatchSize:
     headroom_bytes: int | None = None
     samples_per_second: float | None = None
     allocator_retries: int = 0
+    troubles: tuple[str, ...] = ()
+    strangers: tuple[int, ...] = ()
     note: str = ""
 
     def notes(self) -> dict[str, str]:
@@ -80,19 +83,21 @@ def find(launch: ProbeLaunch, kind: BatchKind, guess: int | None) -> tuple[Batch
     Raises the LaunchFailedError of a probe that did not end by running out of memory.
     """
     search = Search(limit=LARGEST, guess=guess)
-    certified: dict[int, dict[int, Probed]] = {}  # By the size that a fresh launch began with.
+    certified: dict[int, _Launched] = {}  # By the size that a fresh launch began with.
     first: RankRecord | None = None
     note = ""
+    others: set[int] = set()
     while (probe := search.ask()) is not None:
-        record, failed, why = _run(launch, kind, probe, search.launches)
-        first = first or record
-        search.tell(probe, [one.size for one in record.probed], failed)
-        certified[probe.sizes[0]] = {one.size: one for one in record.probed}
-        if failed is not None:
-            note = why
+        launched = _run(launch, kind, probe, search.launches)
+        first = first or launched.record
+        search.tell(probe, [one.size for one in launched.record.probed], launched.failed)
+        certified[probe.sizes[0]] = launched
+        note = launched.why or note
+        others |= launched.strangers
     assert first is not None
     assert search.answer is not None
-    return _found(kind, search, certified.get(search.low, {}), first, note), first
+    found = _found(kind, search, certified.get(search.low), first, note)
+    return replace(found, strangers=tuple(sorted(others))), first
 
 
 def confirm(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
@@ -101,20 +106,34 @@ def confirm(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
     Raises the LaunchFailedError of one that did not bring it back.
     """
     speeds = [found.samples_per_second]
+    seen = list(found.troubles)
     for index in range(1, CONFIRMING_LAUNCHES):
         request = ProbeRequest(kind=found.kind, sizes=(found.size,))
-        record = launch(request, found.launches + index - 1)[0]
-        speeds.append(_speed(found.kind, record.probed[0], record))
-    return replace(found, samples_per_second=statistics.median(filter(None, speeds)))
+        records = launch(request, found.launches + index - 1)
+        speeds.append(_speed(found.kind, records[0].probed[0], records[0]))
+        seen += troubles(records)
+    speed = statistics.median(filter(None, speeds))
+    return replace(found, samples_per_second=speed, troubles=tuple(dict.fromkeys(seen)))
 
 
-def _run(
-    launch: ProbeLaunch, kind: BatchKind, probe: Probe, index: int
-) -> tuple[RankRecord, int | None, str]:
-    """The record to go by, the size that ran out, and why."""
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A probe launch: the record to go by, the size that ran out and why, what was wrong with its
+    devices.
+    """
+
+    record: RankRecord
+    failed: int | None = None
+    why: str = ""
+    troubles: tuple[str, ...] = ()
+    strangers: set[int] = field(default_factory=set)
+
+
+def _run(launch: ProbeLaunch, kind: BatchKind, probe: Probe, index: int) -> _Launched:
     request = ProbeRequest(kind=kind, sizes=probe.sizes, stop=probe.stop)
     try:
-        return launch(request, index)[0], None, ""
+        records = launch(request, index)
+        return _Launched(records[0], troubles=troubles(records), strangers=strangers(records))
     except OutOfMemoryError as error:
         record = error.record
         assert record is not None
@@ -122,24 +141,28 @@ def _run(
         # Before the first size: the model alone is too much, whatever the batch.
         failed = record.probing or probe.sizes[0]
         what = "" if record.probing else "the model does not fit without a batch: "
-        return record, failed, what + record.failure.message.splitlines()[0]
+        why = what + record.failure.message.splitlines()[0]
+        return _Launched(record, failed, why, strangers=strangers([record]))
 
 
 def _found(
     kind: BatchKind,
     search: Search,
-    launch: Mapping[int, Probed],
+    certified: _Launched | None,
     record: RankRecord,
     note: str,
 ) -> BatchSize:
     size = search.low
     values: dict[str, Any] = {}
     if size:
-        own, half = launch[size], launch.get(size // 2)
+        assert certified is not None
+        sizes = {one.size: one for one in certified.record.probed}
+        own, half = sizes[size], sizes.get(size // 2)
         values = {
             "headroom_bytes": record.budget_bytes - own.peak_allocated_bytes,
             "samples_per_second": _speed(kind, own, record),
             "allocator_retries": own.allocator_retries,
+            "troubles": certified.troubles,
         }
         if half is not None:
             slope = round((own.forward_bytes - half.forward_bytes) / (size - half.size))

@@ -107,6 +107,9 @@ def _held_back(
         return ("not_comparable" if chosen else "no_baseline"), why
     if why := _other_budget(measurement, baseline, metric.budget):
         return "not_comparable", why
+    if metric.budget is not None and measurement.probe_strangers:
+        pids = ", ".join(map(str, measurement.probe_strangers))
+        return "invalid", f"sizes not judged: process {pids} was on the device too"
     if metric.scope == "hardware" and (
         why := verdicts.same_hardware(baseline, session.hardware(cell))
     ):

@@ -32,6 +32,8 @@ class Measurement:
     averages_samples: bool = True
     searched: dict[str, Value] = field(default_factory=dict)
     probe_canary_seconds: float = 0.0
+    probe_troubles: tuple[str, ...] = ()
+    probe_strangers: tuple[int, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -74,7 +76,8 @@ class Measurement:
 
     @property
     def _troubles(self) -> tuple[str, ...]:
-        return tuple(trouble for launch in self.launches for trouble in launch.troubles)
+        trained = (trouble for launch in self.launches for trouble in launch.troubles)
+        return (*trained, *self.probe_troubles)
 
 
 def median(values: Sequence[Value]) -> Value | None:

@@ -157,10 +157,9 @@ class Job:
 class PhaseMemory:
     """Device memory of one rank in one phase, above what it held before the model was built.
 
-    A card's allocator also tells, in all, the peaks of what was asked for (``requested``), of blocks
-    in use, those that wait for a stream included (``active``), and of what it took from the driver
-    (``reserved``); torch.cuda.memory_stats says what they mean. The counting allocator has none of
-    these: 0.
+    A card's allocator also tells the peaks of what was asked for (``requested``), of blocks in use or
+    waiting for a stream (``active``), and of what it took from the driver (``reserved``): see
+    torch.cuda.memory_stats. The counting allocator has none of these: 0.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -180,7 +179,8 @@ class Device:
     how often that was not enough; ``pinned_bytes``: the peak of pinned host memory.
 
     The rest is the controller's to fill in: ``peak_bytes`` is all that the process had, by ``source``
-    (``devices.ladder``), ``driver_bytes`` what the driver kept, ``troubles`` why seconds mean nothing.
+    (``devices.ladder``), ``driver_bytes`` what the driver kept, ``strangers`` the processes of others
+    that were on it, ``troubles`` why seconds mean nothing.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -195,6 +195,7 @@ class Device:
     peak_bytes: int = 0
     driver_bytes: int = 0
     source: str = ""
+    strangers: tuple[int, ...] = ()
     troubles: tuple[str, ...] = ()
 
 

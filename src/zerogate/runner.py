@@ -19,7 +19,12 @@ from zerogate.deadline import Deadlines
 from zerogate.devices.host import oom_kills
 from zerogate.devices.nvml import DeviceWatch
 from zerogate.launch import shared_memory
-from zerogate.launch.device_use import Readings, readings_path, with_device_use
+from zerogate.launch.device_use import (
+    Readings,
+    readings_path,
+    with_device_use,
+    with_strangers,
+)
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
 from zerogate.launch.exclusive import alone_on
 from zerogate.launch.idle import IdleLevels
@@ -208,8 +213,9 @@ class Runner:
                 write_json(readings_path(folder), found)
             try:
                 records = collect(job, folder, ended, command)
-            except OutOfMemoryError:
+            except OutOfMemoryError as error:
                 if job.purpose == "probe":  # That is an answer.
+                    error.record = with_strangers(error.record, watched.devices)
                     self._kept.keep(folder, ended)
                 raise
             seen = with_device_use(records, watched.devices)

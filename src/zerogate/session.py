@@ -221,11 +221,21 @@ class Session:
         cell = measurement.cell
         searched: dict[str, Value] = {}
         notes = dict(measurement.notes)
+        troubles: list[str] = []
+        strangers: set[int] = set()
         for (its, _), found in self.batch_sizes.items():
             if its == cell:
                 searched |= found.values()
                 notes |= found.notes()
-        return replace(measurement, searched=searched, notes=notes)
+                troubles += found.troubles
+                strangers |= {*found.strangers}
+        return replace(
+            measurement,
+            searched=searched,
+            notes=notes,
+            probe_troubles=tuple(troubles),
+            probe_strangers=tuple(sorted(strangers)),
+        )
 
     def known(self, cell: Cell) -> Measurement:
         """What is known of a cell: batch sizes do not need it to have trained.

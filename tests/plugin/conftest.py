@@ -22,13 +22,13 @@ import zerogate.runner
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
 from zerogate.launch.overlay import Overlay
 from zerogate.record import (
-    COLLECTIVES, Collective, Failure, PhaseMemory, Probed, RankRecord, Recipe, Traced
+    COLLECTIVES, Collective, Device, Failure, PhaseMemory, Probed, RankRecord, Recipe, Traced
 )
 
 HERE = Path(__file__).parent
 
 
-def probe(job, fits):
+def probe(job, fits, device):
     # Ranks on a device for so many samples; what the first of them writes.
     tried, sizes = [], list(job.probe.sizes)
     values = dict(
@@ -37,7 +37,7 @@ def probe(job, fits):
         recipe=Recipe(micro_batch_size=4, eval_micro_batch_size=4, epochs=1, learning_rate=0.1,
                       warmup_steps=1),
         quality_better={"accuracy": "higher"}, quality_learned={"accuracy": 0.8},
-        budget_bytes=job.device_memory_bytes // 1000, canary_seconds=0.004,
+        budget_bytes=job.device_memory_bytes // 1000, canary_seconds=0.004, device=device,
     )
     while sizes:
         size = sizes.pop(0)
@@ -74,7 +74,9 @@ def pytest_zerogate_launch(job, folder):
     if job.purpose == "probe" and "crash" in change:
         raise RankCrashedError(change["crash"])
     if job.purpose == "probe":
-        return probe(job, change.get("fits", 5))
+        about = change.get("device")
+        device = about and Device(uuid="a", pid=1, peak_reserved_bytes=1, **about)
+        return probe(job, change.get("fits", 5), device)
     if "crash" in change or change.get("crash_in_launch") == int(folder.name):
         raise RankCrashedError(change.get("crash", "boom"), detail="Traceback: boom", log="rank1.log",
                                command="pytest -m cpu")

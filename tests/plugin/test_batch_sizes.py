@@ -54,6 +54,33 @@ def test_where_not_even_one_sample_fits_that_is_the_result(searched):
     )
 
 
+def test_what_a_stranger_held_is_no_regression(searched):
+    device = {"strangers": (77,), "troubles": ("process 77 was on the device too",)}
+    searched.change({"zero2": {"fits": 4, "device": device}})
+    assert searched.run(*ONLY).ret == pytest.ExitCode.OK
+    found = {
+        one["metric"]: (one["status"], one["note"])
+        for one in searched.results()["verdicts"]
+        if one["strategy"] == "zero2" and one["metric"].endswith(("micro_batch_size", "at_max"))
+    }
+    why = "sizes not judged: process 77 was on the device too"
+    assert found["max_micro_batch_size"] == ("invalid", why)
+    assert found["samples_per_second_at_max"] == ("invalid", why)
+
+
+def test_a_throttled_device_leaves_the_size_to_judge_and_not_the_speed(searched):
+    device = {"troubles": ("the device was throttled (hw_thermal)",)}
+    searched.change({"zero2": {"fits": 4, "device": device}})
+    searched.run(*ONLY)
+    found = {
+        one["metric"]: one["status"]
+        for one in searched.results()["verdicts"]
+        if one["strategy"] == "zero2"
+    }
+    assert found["max_micro_batch_size"] == "regressed"
+    assert found["samples_per_second_at_max"] == "invalid"
+
+
 def test_another_budget_is_not_comparable(searched):
     result = searched.run(*ONLY, "--device-memory=12GiB")
     assert result.ret == pytest.ExitCode.OK

@@ -13,7 +13,7 @@ from zerogate.atomic import write_json
 from zerogate.baseline import MetricBaseline, of_measurement
 from zerogate.devices.ladder import Reading
 from zerogate.devices.nvml import Watched
-from zerogate.launch.device_use import with_device_use
+from zerogate.launch.device_use import with_device_use, with_strangers
 from zerogate.launch.outcome import read_record
 from zerogate.measurement import measure
 from zerogate.metric import METRICS
@@ -51,6 +51,19 @@ def test_a_rank_has_what_its_process_had() -> None:
     assert (found.peak_bytes, found.source) == (12 * GIB, "nvml_process")
     assert found.driver_bytes == GIB // 2
     assert found.troubles == ()
+
+
+def test_who_ran_out_of_memory_has_who_was_there_before(tmp_path: Path) -> None:
+    """Of who came with its launch nobody knows whether it was a peer that left no record."""
+    told = watched(p100=12, p101=12)
+    (device,) = told.values()
+    device.before = Reading(used_bytes=5 * GIB, driver_bytes=0, processes={77: 4 * GIB})
+    found = with_strangers(on_device(), told)
+    assert found is not None
+    assert found.device is not None
+    assert found.device.strangers == (77,)
+    assert with_strangers(a_record(), told) == a_record(), "a rank without a device"
+    assert with_strangers(None, told) is None
 
 
 def test_what_makes_seconds_worthless_is_said() -> None:

@@ -63,9 +63,21 @@ def _seen(
         peak_bytes=use.peak_bytes,
         driver_bytes=use.driver_bytes,
         source=use.source,
+        strangers=use.others,
         troubles=tuple(troubles),
     )
     return replace(record, device=device)
+
+
+def with_strangers(record: RankRecord | None, watched: Mapping[str, Watched]) -> RankRecord | None:
+    """``record`` of a rank whose peers may have left none, with who was on its device before they came:
+    of who came with them nobody can tell whether it was a peer.
+    """
+    if record is None or record.device is None:
+        return record
+    seen = _device(watched, record.device.uuid)
+    strangers = tuple(sorted(seen.before.processes or ())) if seen is not None else ()
+    return replace(record, device=replace(record.device, strangers=strangers))
 
 
 def _device(watched: Mapping[str, Watched], uuid: str) -> Watched | None:
