@@ -22,8 +22,10 @@ from packaging.requirements import Requirement
 
 from zerogate.cell import TIERS, Tier
 from zerogate.devices.cards import cuda_devices, driver
-from zerogate.devices.host import available_memory_bytes, host_key, native_folder
+from zerogate.devices.host import host_key, native_folder
+from zerogate.devices.host_memory import available_memory_bytes
 from zerogate.devices.room import host_bytes
+from zerogate.launch.needs import installed, unmet_below
 from zerogate.launch.stacks import py_spy
 from zerogate.stack import SHARING_NCCL
 
@@ -83,6 +85,11 @@ def _software() -> Iterator[Finding]:
             yield Finding(wanted.name, "ok", found)
         else:
             yield Finding(wanted.name, "lacks", f"{found}, not {wanted.specifier}", remedy, "both")
+    for needing, wanted in unmet_below(DISTRIBUTION):
+        version = installed(wanted.name) or "not installed"
+        yield Finding(
+            wanted.name, "warns", f"{version}; {needing} needs {wanted}", f'pip install "{wanted}"'
+        )
 
 
 def _compiling() -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from zerogate.asked import Options
 from zerogate.atomic import write_json
 from zerogate.cell import TIERS, Cell, Tier
 from zerogate.deadline import Deadlines
-from zerogate.devices.host import oom_kills
+from zerogate.devices.host_memory import oom_kills
 from zerogate.devices.nvml import DeviceWatch
 from zerogate.launch import shared_memory
 from zerogate.launch.device_use import (

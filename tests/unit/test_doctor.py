@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 from zerogate import doctor
 from zerogate.__main__ import main
@@ -54,6 +55,15 @@ def test_a_missing_package_stops_both(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"deepspeed", "accelerate"} <= set(blocked("gpu"))
     assert found("deepspeed")[0].remedy.startswith('pip install "deepspeed')
     assert found("accelerate")[0].found.startswith("0.9, not >=")
+
+
+def test_what_a_package_needs_is_said_with_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Requirement("hjson>=3")
+    monkeypatch.setattr(doctor, "unmet_below", lambda name: iter([("deepspeed", wanted)]))
+    [hjson] = found("hjson")
+    assert hjson.state == "warns"
+    assert hjson.found.endswith("deepspeed needs hjson>=3")
+    assert hjson.remedy == 'pip install "hjson>=3"'
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

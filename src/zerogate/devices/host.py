@@ -11,8 +11,6 @@ import re
 import sys
 from pathlib import Path
 
-import psutil
-
 
 @functools.cache
 def _cpuinfo() -> dict[str, str]:
@@ -78,38 +76,3 @@ def _version(package: str, overlay: Path | None) -> str:
     path = [str(overlay), *sys.path] if overlay is not None else sys.path
     found = next(iter(importlib.metadata.distributions(name=package, path=path)), None)
     return found.version if found is not None else "-absent"
-
-
-OOM_COUNTERS = (
-    "/sys/fs/cgroup/memory.events",
-    "/sys/fs/cgroup/memory/memory.oom_control",  # The first version of cgroups.
-    "/proc/vmstat",
-)
-
-
-def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory: in this container, or, where
-    that is not counted, on this machine.
-    """
-    for path in map(Path, OOM_COUNTERS):
-        try:
-            counts = dict(line.split() for line in path.read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        if "oom_kill" in counts:
-            return int(counts["oom_kill"])
-    return 0
-
-
-def available_memory_bytes() -> int:
-    """What processes can still have: of the machine, or of this container where that is less."""
-    available: int = psutil.virtual_memory().available
-    cgroup = Path("/sys/fs/cgroup")
-    try:
-        limit = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
-        lines = (cgroup / "memory.stat").read_text().splitlines()
-        used -= int(dict(line.split() for line in lines)["inactive_file"])  # Given back when asked.
-    except (OSError, ValueError, KeyError):  # Not a container's, or without a limit ("max").
-        return available
-    return min(available, limit - used)

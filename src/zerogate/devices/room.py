@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from zerogate.devices.host import available_memory_bytes
+from zerogate.devices.host_memory import available_memory_bytes
 from zerogate.strategy import Strategy
 
 GIB = 2**30

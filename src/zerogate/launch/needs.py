@@ -1,4 +1,4 @@
-"""What packages in a folder need that neither they nor the environment are."""
+"""What packages need that is not there: of those in a folder, and of the environment's own."""
 
 from __future__ import annotations
 
@@ -46,6 +46,30 @@ def _active(one: importlib.metadata.Distribution, extras: set[str]) -> Iterator[
             wanted.marker.evaluate({"extra": extra}) for extra in extras
         ):
             yield wanted
+
+
+def unmet_below(root: str) -> Iterator[tuple[str, Requirement]]:
+    """Requirements that nothing installed meets, of what the package ``root`` requires in turn, each
+    with who requires it; what ``root`` itself requires is not among them.
+    """
+    own = {
+        canonicalize_name(one.name) for one in _active(importlib.metadata.distribution(root), {""})
+    }
+    seen: set[tuple[str, str]] = set()
+    waiting = [(canonicalize_name(root), "")]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen or installed(name) is None:
+            continue
+        seen.add((name, extra))
+        for wanted in _active(importlib.metadata.distribution(name), {extra}):
+            other = canonicalize_name(wanted.name)
+            version = installed(other)
+            met = version is not None and wanted.specifier.contains(version, prereleases=True)
+            if not met and other not in own:
+                wanted.marker = None
+                yield name, wanted
+            waiting += [(other, one) for one in ("", *wanted.extras)]
 
 
 def installed(name: str) -> str | None:
