@@ -158,6 +158,14 @@ def test_too_few_steps_need_not_have_lowered_the_loss() -> None:
     assert judge_falls(broken, LOSS).status == "regressed"
 
 
+def test_a_full_size_model_need_not_have_lowered_it_in_so_few_steps() -> None:
+    full = a_cell(tier="gpu")
+    rising = a_measurement(full, loss=(1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
+    assert judge_falls(rising, LOSS).status == "not_comparable"
+    broken = a_measurement(full, loss=(1.0, 1.1, math.inf, 1.3, 1.4, 1.5))
+    assert judge_falls(broken, LOSS).status == "regressed"
+
+
 @pytest.mark.parametrize(
     ("skipped", "rates", "status"),
     [

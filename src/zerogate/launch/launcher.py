@@ -95,6 +95,8 @@ def rank_environment(
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",
+        # All ranks are here; the host's name need not resolve to anything.
+        "GLOO_SOCKET_IFNAME": "lo",
     }
     if overlay is not None:
         own = environment.get("PYTHONPATH")
@@ -111,7 +113,6 @@ def rank_environment(
             "OPENBLAS_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "DS_ACCELERATOR": "cpu",
-            "GLOO_SOCKET_IFNAME": "lo",
         }
     else:
         # By every launcher: torchrun would give one thread, and DeepSpeed's Adam runs on the host.

@@ -26,13 +26,15 @@ def build_model(workload: Workload, accelerator: Accelerator, seed: int) -> torc
     from deepspeed.runtime.zero import GatheredParameters
 
     integrations: Any = transformers.integrations
+    reference: dict[str, torch.nn.Parameter] = {}
     torch.manual_seed(seed)
     with plugin.zero3_init_context_manager(enable=False):
         integrations.unset_hf_deepspeed_config()  # The switch that this one leaves on.
-        reference = dict(workload.build_model().named_parameters())
+        if accelerator.process_index == 0:
+            reference = dict(workload.build_model().named_parameters())
     for name, parameter in model.named_parameters():
         with GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
-            if accelerator.process_index == 0:
+            if reference:
                 parameter.copy_(reference[name])
     model.tie_weights()
     sharded: torch.nn.Module = model
