@@ -62,6 +62,8 @@ class Launches:
         deadline_seconds: float = 120.0,
         data_folder: Path | None = None,
         device_memory_bytes: int | None = None,
+        share_device: bool = False,
+        repeats: int = 1,
         report_folder: Path | None = None,
         deadlines: Deadlines | None = None,
         around: Callable[[Launcher], Launcher] = lambda launcher: launcher,
@@ -75,6 +77,8 @@ class Launches:
             data_folder=data_folder,
             deadline_seconds=deadline_seconds,
             device_memory_bytes=device_memory_bytes,
+            share_device=share_device,
+            repeats=repeats,
         )
         options.report_folder.mkdir(exist_ok=True)
 

@@ -32,16 +32,17 @@ class ToyFaults(Workload):
     layer_classes = ("GPT2Block",)
     flooded = False
     quality: ClassVar = {"loss_left": Quality(better="lower", chance=4.2, learned=4.1)}
-    recipes: ClassVar = {
-        "cpu": Recipe(
+    recipes: ClassVar = dict.fromkeys(
+        ("cpu", "gpu"),
+        Recipe(
             micro_batch_size=2,
             eval_micro_batch_size=2,
             epochs=2,
             learning_rate=1e-2,
             warmup_steps=2,
             gradient_accumulation_steps=2,
-        )
-    }
+        ),
+    )
 
     def build_model(self) -> torch.nn.Module:
         config = GPT2Config(

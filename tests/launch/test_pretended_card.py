@@ -1,0 +1,92 @@
+"""The gpu tier from command to verdict, on a device that is none (``pretended_card``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.launch.conftest import TOY, KeptForkserver
+from tests.launch.pretended_card import RANK_BYTES, Driver
+from zerogate.batch_size import LARGEST
+from zerogate.devices import cards
+from zerogate.judging import judge
+from zerogate.recording import record_baselines
+
+CELL = dataclasses.replace(TOY, strategy="zero1", tier="gpu")
+PRELOAD = (f"{Path(__file__).parent / 'pretended_card.py'}::pretend",)
+BUDGET = 1_010_000_000
+"""DeepSpeed's reduce bucket takes 1e9 of it: full-size settings."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptForkserver]:
+    """A fork server of the gpu tier's own, in place of torchrun."""
+    kept = KeptForkserver(tmp_path_factory.mktemp("forkserver"))
+    yield kept
+    kept.end()
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    found = Driver()
+    monkeypatch.setitem(sys.modules, "pynvml", found)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    cards._asked.cache_clear()
+    yield found
+    cards._asked.cache_clear()
+
+
+@pytest.fixture
+def session(launches, server, driver):
+    return partial(
+        launches.session,
+        "torchrun",
+        around=lambda launcher: server,
+        share_device=True,
+        preload=PRELOAD,
+    )
+
+
+def statuses(session, *names: str) -> dict[str, str]:
+    """Of every metric measured, or of those named."""
+    names = names or session.known(CELL).names
+    return {name: judge(session, CELL, name).status for name in names}
+
+
+def test_two_ranks_share_a_card_and_are_what_they_were(session, driver):
+    first = session(repeats=3)
+    assert first.runner.unavailable(CELL) == ""
+    found = first.measure(CELL)
+    assert found.settings["topology"] == "shared_device"
+    assert found.settings["dtype"] == "bfloat16"
+    assert found.value("peak_device_bytes") == RANK_BYTES
+    written, left = record_baselines(first, "the first on this card")
+    assert [path.parent.name for path in written] == ["nvidia-pretended-8g-x1-shared"]
+    assert left == {}
+
+    again = session()
+    again.measure(CELL)
+    told = statuses(again)
+    assert {"peak_requested_bytes", "peak_reserved_bytes", "allocator_retries"} <= set(told)
+    assert told["epoch_seconds"] == "invalid", "ranks that share take turns"
+    assert set(told.values()) <= {"ok", "improved", "invalid"}, told
+
+    driver.more = 256 * 2**20
+    planted = session()
+    planted.measure(CELL)
+    names = ("peak_device_bytes", "peak_allocated_bytes", "loss")
+    assert statuses(planted, *names) == dict(zip(names, ("regressed", "ok", "ok"), strict=True))
+
+
+def test_the_largest_batch_on_a_card_and_who_was_there_too(session, driver):
+    driver.strangers[77] = 2**30
+    found = session(device_memory_bytes=BUDGET).batch_size(CELL, "train")
+    assert 1 < found.size < LARGEST
+    assert found.budget_bytes == BUDGET
+    assert found.strangers == (77,)
+    assert "rank 0: process 77 was on the device too" in found.troubles
