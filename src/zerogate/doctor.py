@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from zerogate.devices.host_memory import available_memory_bytes
 from zerogate.devices.room import host_bytes
 from zerogate.launch.needs import installed, unmet_below
 from zerogate.launch.stacks import py_spy
+from zerogate.launch.torch_cuda import INSTALL, TorchCuda, ask_torch, understood
 from zerogate.stack import SHARING_NCCL
 
 DISTRIBUTION = "pytest-zerogate"
@@ -144,40 +143,21 @@ def _cuda() -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("CUDA devices", "ok", ", ".join(names))
-    yield from _torch_cuda(_ask_torch())
+    yield from _torch_cuda(understood(ask_torch()))
 
 
-def _ask_torch() -> str:
-    """What torch says of itself, as JSON; asked in a process of its own, since importing it is slow."""
-    code = (
-        "import json, torch; "
-        "print(json.dumps([torch.version.cuda, torch.cuda.is_available(), "
-        "list(torch.cuda.nccl.version()) if torch.version.cuda else []]))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    return result.stdout
-
-
-def _torch_cuda(answer: str) -> Iterator[Finding]:
-    try:
-        built_for, available, nccl = json.loads(answer)
-    except ValueError:
+def _torch_cuda(found: TorchCuda | None) -> Iterator[Finding]:
+    if found is None:
         yield Finding("torch and CUDA", "lacks", "torch cannot be imported", "reinstall it", "both")
         return
-    if not built_for or not available:
-        why = "is built without CUDA" if not built_for else f"(CUDA {built_for}) sees no device"
-        yield Finding(
-            "torch and CUDA", "lacks", f"torch {why}",
-            "install the build for this driver: https://pytorch.org/get-started", "gpu",
-        )  # fmt: skip
+    if found.lacks:
+        yield Finding("torch and CUDA", "lacks", found.lacks, INSTALL, "gpu")
         return
-    yield Finding("torch and CUDA", "ok", f"CUDA {built_for}")
+    yield Finding("torch and CUDA", "ok", f"CUDA {found.built_for}")
     shares = "ranks may share a device"
-    if tuple(nccl) < SHARING_NCCL:
+    if found.nccl < SHARING_NCCL:
         shares = "ranks that share a device use gloo; from 2.30 on NCCL"
-    yield Finding("NCCL", "ok", f"{'.'.join(map(str, nccl))}: {shares}")
+    yield Finding("NCCL", "ok", f"{'.'.join(map(str, found.nccl))}: {shares}")
 
 
 def _host() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ verdict is kept with the session.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from zerogate import verdict as verdicts
@@ -14,6 +15,7 @@ from zerogate.aggregation import Value
 from zerogate.baseline import CellBaseline, MetricBaseline
 from zerogate.batch_size import searched_kind
 from zerogate.cell import Cell
+from zerogate.devices.host import host_key
 from zerogate.measurement import (
     AT_MAX,
     SPEEDUP,
@@ -99,24 +101,32 @@ def _held_back(
     session: Session, measurement: Measurement, baseline: CellBaseline, metric: Metric
 ) -> tuple[Status, str]:
     """What it is instead of a comparison, and why; ``ok`` and nothing where the two compare."""
+    obstacles = _obstacles(session, measurement, baseline, metric)
+    return next(((status, why) for status, why in obstacles if why), ("ok", ""))
+
+
+def _obstacles(
+    session: Session, measurement: Measurement, baseline: CellBaseline, metric: Metric
+) -> Iterator[tuple[Status, str]]:
+    """Whatever may stand between the two, the gravest first; nothing in words where it does not."""
     cell = measurement.cell
-    if why := verdicts.comparable(measurement, baseline):
-        # Other data is the user's choice; any other difference leaves the cell without one.
-        theirs = baseline.settings.get("data_origin")
-        chosen = theirs is not None and theirs != measurement.settings["data_origin"]
-        return ("not_comparable" if chosen else "no_baseline"), why
-    if why := _other_budget(measurement, baseline, metric.budget):
-        return "not_comparable", why
-    if metric.budget is not None and measurement.probe_strangers:
-        pids = ", ".join(map(str, measurement.probe_strangers))
-        return "invalid", f"sizes not judged: process {pids} was on the device too"
-    if metric.scope == "hardware" and (
-        why := verdicts.same_hardware(baseline, session.hardware(cell))
-    ):
-        return "not_comparable", why
-    if metric.is_speed and (why := verdicts.same_speed(measurement, baseline)):
-        return "invalid", why
-    return "ok", ""
+    # Other data is the user's choice; any other difference leaves the cell without a baseline.
+    theirs = baseline.settings.get("data_origin")
+    chosen = theirs is not None and theirs != measurement.settings["data_origin"]
+    why = verdicts.comparable(measurement, baseline)
+    yield "not_comparable" if chosen else "no_baseline", why
+    yield "not_comparable", _other_budget(measurement, baseline, metric.budget)
+    if metric.budget is not None:
+        yield "invalid", verdicts.alone(measurement)
+    if metric.scope == "hardware":
+        yield "not_comparable", verdicts.same_hardware(baseline, session.hardware(cell))
+    yield "not_comparable", verdicts.taught(measurement, metric)
+    if metric.series:
+        yield "not_comparable", verdicts.same_steps(measurement, baseline)
+    if metric.is_speed:
+        if cell.tier == "gpu":
+            yield "not_comparable", verdicts.same_host(baseline, host_key())
+        yield "invalid", verdicts.same_speed(measurement, baseline)
 
 
 def _value(session: Session, measurement: Measurement, metric: Metric) -> Value | None:

@@ -71,11 +71,12 @@ class Measurement:
     def troubles(self) -> tuple[str, ...]:
         """Why the seconds of its launches say nothing of the stack."""
         if topology := self.settings.get("topology"):
-            return (f"ranks share a device (topology: {topology})", *self._troubles)
-        return self._troubles
+            return (f"ranks share a device (topology: {topology})", *self.troubled)
+        return self.troubled
 
     @property
-    def _troubles(self) -> tuple[str, ...]:
+    def troubled(self) -> tuple[str, ...]:
+        """What happened to its devices, of that."""
         trained = (trouble for launch in self.launches for trouble in launch.troubles)
         return (*trained, *self.probe_troubles)
 

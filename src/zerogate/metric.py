@@ -7,9 +7,11 @@ or the host's kernel has a part in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from zerogate.cell import Tier
+from zerogate.on_cards import ON_CARDS
 from zerogate.record import COLLECTIVES
 
 Better = Literal["lower", "higher", "equal"]
@@ -36,6 +38,13 @@ class Metric:
     absolute: float = 0.0
     series: bool = False
     budget: str | None = None
+
+    def on(self, tier: Tier) -> Metric:
+        """The metric with the tolerances of ``tier``; the table's are the cpu tier's."""
+        if tier == "cpu" or self.name not in ON_CARDS:
+            return self
+        relative, absolute = ON_CARDS[self.name]
+        return replace(self, relative=relative, absolute=absolute)
 
     @property
     def is_speed(self) -> bool:

@@ -17,6 +17,8 @@ from zerogate.baseline import (
     write_baselines,
 )
 from zerogate.cell import Cell
+from zerogate.devices.cards import driver
+from zerogate.devices.host import host_key
 from zerogate.invariant import judge_same
 from zerogate.measurement import (
     SPEEDUP,
@@ -33,7 +35,7 @@ from zerogate.verdict import comparable, judge
 def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Cell, str]]:
     """Write the baselines of every measured cell whose invariants hold, parity with DDP and having
     learned among them, and whose numbers are finite; the files written, and why nothing is recorded of
-    the other cells.
+    the other cells, or not all of one.
 
     A metric whose new value is what the old baseline expects keeps its old entry.
     """
@@ -58,7 +60,8 @@ def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Ce
                 ),
             )
             written.append(path)
-    return written, broken
+    parts = {cell: disturbances(one) for cell, one in session.measurements.items()}
+    return written, {cell: why for cell, why in parts.items() if why} | broken
 
 
 def unfit(session: Session) -> dict[Cell, str]:
@@ -103,17 +106,45 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
         reason=reason,
         hardware=session.hardware(cell),
         canary_seconds=float(f"{measurement.canary_seconds:.3g}"),
-        software=measurement.software,
+        software=measurement.software | _beside_card(cell),
     )
     baseline = of_measurement(measurement, provenance)
+    told = {
+        name: entry for name, entry in baseline.metrics.items() if not _disturbed(measurement, name)
+    }
+    baseline = replace(baseline, metrics=told)
     reference = session.measurements.get(cell.reference)
-    if reference is None or cell.is_reference:
+    if reference is None or cell.is_reference or measurement.troubled or reference.troubled:
         return baseline
     if (at_max := speedup_at_max(reference, measurement)) is not None:
         baseline = with_speedup(baseline, SPEEDUP_AT_MAX, (at_max,))
     if not (reference.launches and measurement.launches):
         return baseline
     return with_speedup(baseline, SPEEDUP, speedups(measurement, reference))
+
+
+def _beside_card(cell: Cell) -> dict[str, str]:
+    """What a card's numbers depend on beside the packages."""
+    return {"driver": driver()[0], "host": host_key()} if cell.tier == "gpu" else {}
+
+
+def _disturbed(measurement: Measurement, name: str) -> bool:
+    """Whether what others did on the devices is in the metric: seconds of a throttled device, and sizes
+    found beside a stranger, would let anything pass from now on.
+    """
+    metric = metric_named(name, measurement.quality_better)
+    sizes = metric.budget is not None and measurement.probe_strangers
+    return bool(sizes or (metric.is_speed and measurement.troubled))
+
+
+def disturbances(measurement: Measurement) -> str:
+    """What is not recorded of the cell, and why; empty where everything is."""
+    found = []
+    if measurement.troubled:
+        found.append(f"no seconds: {'; '.join(dict.fromkeys(measurement.troubled))}")
+    if measurement.probe_strangers:
+        found.append("no batch sizes: another process was on the device")
+    return "; ".join(found)
 
 
 def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline) -> CellBaseline:
@@ -151,6 +182,8 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
 
 def _asked_for(name: str, measurement: Measurement) -> bool:
     if name in (SPEEDUP, SPEEDUP_AT_MAX):
+        return False
+    if _disturbed(measurement, name):
         return False
     budget = metric_named(name, measurement.quality_better).budget
     return bool(measurement.launches) if budget is None else budget in measurement.searched

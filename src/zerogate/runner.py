@@ -33,6 +33,7 @@ from zerogate.launch.native import NativeOps
 from zerogate.launch.outcome import collect
 from zerogate.launch.overlay import Overlay, lay_over
 from zerogate.launch.refused import disk_named, named
+from zerogate.launch.torch_cuda import cuda_lacks
 from zerogate.launch.watch import Watch
 from zerogate.made_under import made_under
 from zerogate.placement import Placement, no_room, placement
@@ -72,6 +73,7 @@ class Runner:
         self.launches = 0
         self.resumed_launches = 0
         self.overlay: Overlay | None = None
+        self._cuda_lacks: str | None = None
         self.notify = notify
         self._launchers = launchers
         self._launcher: dict[str, Launcher] = {}
@@ -113,6 +115,11 @@ class Runner:
             )
         ):  # fmt: skip
             return why
+        if cell.tier == "gpu":
+            if self._cuda_lacks is None:
+                self._cuda_lacks = cuda_lacks(self.environment(cell))
+            if self._cuda_lacks:
+                return self._cuda_lacks
         return self._native[cell.tier].ensure(strategy.ops(cell.tier)).absent
 
     def placement(self, cell: Cell) -> Placement:
@@ -216,6 +223,8 @@ class Runner:
             except OutOfMemoryError as error:
                 if job.purpose == "probe":  # That is an answer.
                     error.record = with_strangers(error.record, watched.devices)
+                    if error.record is not None:  # As it is found when the run is resumed.
+                        write_json(record_path(folder, error.record.rank), error.record)
                     self._kept.keep(folder, ended)
                 raise
             seen = with_device_use(records, watched.devices)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from zerogate.aggregation import Value
-from zerogate.baseline import CellBaseline, MetricBaseline
+from zerogate.baseline import CellBaseline, MetricBaseline, spread
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement, differing_settings
 from zerogate.metric import Metric
@@ -66,6 +67,7 @@ def judge(
     cell: Cell, metric: Metric, measured: Value | None, baseline: MetricBaseline | None
 ) -> Verdict:
     """Hold one measured value to its baseline; both are known to be comparable."""
+    metric = metric.on(cell.tier)
 
     def verdict(status: Status, **values: Any) -> Verdict:
         return Verdict(cell=cell, metric=metric.name, status=status, unit=metric.unit, **values)
@@ -75,11 +77,10 @@ def judge(
     if baseline is None:
         number = None if isinstance(measured, tuple) else measured
         return verdict("no_baseline", measured=number, note="no baseline of this metric")
-    allowed = metric.relative
-    if baseline.spread > 0:
-        allowed = max(allowed, SPREADS_ALLOWED * baseline.spread, JITTER)
     if isinstance(measured, tuple) or isinstance(baseline.value, tuple):
-        return judge_series(cell, metric, _series(measured), _series(baseline.value), allowed)
+        limits = [_allowed(metric, one) for one in _spreads(baseline)]
+        return judge_series(cell, metric, _series(measured), _series(baseline.value), limits)
+    allowed = _allowed(metric, baseline.spread)
     expected = baseline.value
     # Of 0 a spread is absolute (``baseline.spread``).
     absolute = (
@@ -96,13 +97,32 @@ def judge(
     )
 
 
+def _allowed(metric: Metric, spread: float) -> float:
+    """The relative change that is none, where launches of the baseline differed by ``spread``."""
+    if spread <= 0:
+        return metric.relative
+    return max(metric.relative, SPREADS_ALLOWED * spread, JITTER)
+
+
+def _spreads(baseline: MetricBaseline) -> list[float]:
+    """Step by step: where launches agreed, later ones have to."""
+    launches = [_series(launch) for launch in baseline.launches]
+    return [
+        spread(own, column)
+        for own, column in zip(_series(baseline.value), zip(*launches, strict=False), strict=False)
+    ]
+
+
 def judge_series(
     cell: Cell,
     metric: Metric,
     measured: tuple[float, ...],
     expected: tuple[float, ...],
-    allowed: float,
+    limits: float | Sequence[float],
 ) -> Verdict:
+    """Hold each step to its own of ``limits``, or all to one, relative to what is expected there."""
+    if isinstance(limits, float):
+        limits = [limits] * len(expected)
     if len(measured) != len(expected) or not measured:
         return Verdict(
             cell=cell,
@@ -115,25 +135,29 @@ def judge_series(
             tolerance=0.0,
             note="another number of optimizer steps",
         )
-    step, worst = worst_step(measured, expected, absolute=metric.absolute)
+    step, worst = worst_step(measured, expected, limits, absolute=metric.absolute)
     return Verdict(
         cell=cell,
         metric=metric.name,
         # A NaN deviates by NaN, which no limit admits.
-        status="ok" if abs(worst) <= allowed else "regressed",
+        status="ok" if abs(worst) <= limits[step] else "regressed",
         unit=metric.unit,
         measured=measured[step],
         expected=expected[step],
         change=worst,
-        tolerance=allowed,
+        tolerance=limits[step],
         step=step,
     )
 
 
 def worst_step(
-    measured: tuple[float, ...], expected: tuple[float, ...], *, absolute: float = 0.0
+    measured: tuple[float, ...],
+    expected: tuple[float, ...],
+    limits: Sequence[float],
+    *,
+    absolute: float = 0.0,
 ) -> tuple[int, float]:
-    """The step that deviates most from ``expected``, and its relative change.
+    """The step that is furthest beyond its limit, or least within it, and its relative change.
 
     Differences up to ``absolute`` are none. A NaN is worse than any number.
     """
@@ -144,7 +168,7 @@ def worst_step(
     for step, change in enumerate(changes):
         if math.isnan(change):
             return step, change
-    step = max(range(len(changes)), key=lambda index: abs(changes[index]))
+    step = max(range(len(changes)), key=lambda index: abs(changes[index]) - limits[index])
     return step, changes[step]
 
 
@@ -158,6 +182,52 @@ def same_hardware(baseline: CellBaseline, hardware: str) -> str:
     """Why what depends on the hardware cannot be held to the baseline; empty when it can."""
     recorded = baseline.provenance.hardware
     return "" if recorded == hardware else f"recorded on {recorded}, this is {hardware}"
+
+
+def taught(measurement: Measurement, metric: Metric) -> str:
+    """Why quality says nothing of the stack; empty where it does."""
+    full_size = measurement.cell.tier == "gpu"
+    if not (full_size and metric.name in measurement.quality_better):
+        return ""
+    if measurement.settings["data_origin"] != "generated":
+        return ""
+    return "generated data teach a full-size model nothing in so few steps; see --data-dir"
+
+
+def alone(measurement: Measurement) -> str:
+    """Why batch sizes say nothing of the stack; empty where they do."""
+    if not measurement.probe_strangers:
+        return ""
+    pids = ", ".join(map(str, measurement.probe_strangers))
+    return f"sizes not judged: process {pids} was on the device too"
+
+
+def same_steps(measurement: Measurement, baseline: CellBaseline) -> str:
+    """Why series are not of the same optimizer steps: loss scaling skips one where it overflows, with a
+    norm of 0, and all that follows is then of other weights. Empty where they are.
+    """
+    norms = baseline.metrics.get("gradient_norm")
+    if norms is None or not measurement.launches:
+        return ""
+    ours = _steps(measurement.launches[0].skipped)
+    theirs = [_steps(norm == 0 for norm in _series(launch)) for launch in norms.launches]
+    if ours in theirs:
+        return ""
+    return f"loss scaling skipped other steps ({_named(ours)}) than when recorded ({_named(theirs[0])})"
+
+
+def _steps(holds: Iterable[bool]) -> tuple[int, ...]:
+    return tuple(step for step, one in enumerate(holds) if one)
+
+
+def _named(steps: tuple[int, ...]) -> str:
+    return ", ".join(map(str, steps)) or "none"
+
+
+def same_host(baseline: CellBaseline, host: str) -> str:
+    """Why seconds of a card are not held to the baseline's: a card's host has a part in them."""
+    recorded = baseline.provenance.software.get("host", host)
+    return "" if recorded == host else f"recorded on a card of {recorded}, this is of {host}"
 
 
 def same_speed(measurement: Measurement, baseline: CellBaseline) -> str:

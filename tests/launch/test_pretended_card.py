@@ -12,6 +12,7 @@ import pytest
 
 from tests.launch.conftest import TOY, KeptForkserver
 from tests.launch.pretended_card import RANK_BYTES, Driver
+from zerogate import runner
 from zerogate.batch_size import LARGEST
 from zerogate.devices import cards
 from zerogate.judging import judge
@@ -36,6 +37,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     found = Driver()
     monkeypatch.setitem(sys.modules, "pynvml", found)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(runner, "cuda_lacks", lambda environment: "")  # torch sees no device.
     cards._asked.cache_clear()
     yield found
     cards._asked.cache_clear()

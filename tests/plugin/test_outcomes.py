@@ -4,6 +4,21 @@ import json
 
 import pytest
 
+ON_A_CARD = """
+import zerogate.devices.cards, zerogate.placement, zerogate.runner
+from zerogate.devices.cards import Card
+
+cards = lambda: (Card("NVIDIA Tiny", "GPU-0", 4 * 2**30),)
+zerogate.placement.cuda_devices = zerogate.devices.cards.cuda_devices = cards
+zerogate.runner.cuda_lacks = lambda environment: ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_zerogate_launch(job, folder):
+    raise OutOfMemoryError(f"{job.cell.id}: rank 0 in train: CUDA out of memory")
+"""
+"""A machine with a card that no cell fits on."""
+
 CELL = "tiny_words-zero2-w2-cpu"
 
 
@@ -214,6 +229,18 @@ def test_gpu_cells_skip_with_what_they_need(project):
     assert len(lines) == 1, "one for each reason"
     assert lines[0].endswith("needs 2 CUDA devices, found 0")
     assert not (project.path / "launches.txt").exists()
+
+
+def test_a_cell_that_never_fitted_on_a_card_is_skipped_with_what_it_ran_into(project):
+    text = (project.path / "conftest.py").read_text()
+    (project.path / "conftest.py").write_text(text + ON_A_CARD)
+    result = project.pytester.runpytest_subprocess(
+        "-m", "gpu", "-p", "no:cacheprovider", "-k", "memory", "--share-device"
+    )
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        ["SKIPPED * out of memory: *; no baseline says that it ever fitted here"]
+    )
 
 
 def test_without_a_tier_the_cells_that_can_run(recorded):

@@ -177,6 +177,10 @@ def test_the_visible_device_is_the_one_named(
         pytest.param([H200, H200], 2, "nvidia-h200-141g-x2", id="two"),
         pytest.param([H200] * 8, 4, "nvidia-h200-141g-x4", id="some of eight"),
         pytest.param([A100], 1, "nvidia-a100-sxm4-80gb-80g-x1", id="with a hyphen"),
+        pytest.param([H200, A100], 1, "nvidia-h200-141g-x1", id="the first of two kinds"),
+        pytest.param(
+            [H200, A100], 2, "nvidia-h200-141g-and-nvidia-a100-sxm4-80gb-80g-x2", id="two kinds"
+        ),
         pytest.param([RTX], 1, "nvidia-geforce-rtx-tm-4090-24g-x1", id="®"),
         pytest.param([], 2, "no-gpu-x2", id="none"),
     ],

@@ -13,7 +13,7 @@ from zerogate.baseline import of_measurement
 from zerogate.invariant import judge_learned, judge_same
 from zerogate.measurement import Measurement
 from zerogate.metric import metric_named
-from zerogate.verdict import comparable, same_hardware, same_speed
+from zerogate.verdict import comparable, same_hardware, same_host, same_speed, same_steps, taught
 
 NAN = math.nan
 
@@ -79,6 +79,62 @@ def test_another_machine_is_named() -> None:
     assert same_hardware(recorded, "amd-epyc-2c") == ""
     assert same_hardware(recorded, "intel-xeon-8c") == (
         "recorded on amd-epyc-2c, this is intel-xeon-8c"
+    )
+
+
+# On cards
+
+CARD = a_cell(tier="gpu")
+
+
+@pytest.mark.parametrize(
+    ("trained", "origin", "metric", "judged"),
+    [
+        pytest.param(CARD, "generated", "f1", False, id="full size, generated data"),
+        pytest.param(CARD, "real", "f1", True, id="real data"),
+        pytest.param(a_cell(), "generated", "f1", True, id="scale model"),
+        pytest.param(CARD, "generated", "loss", True, id="no quality"),
+    ],
+)
+def test_generated_data_teach_a_full_size_model_nothing(
+    trained: Any, origin: str, metric: str, judged: bool
+) -> None:
+    own = a_measurement(trained, data_origin=origin)
+    assert (taught(own, metric_named(metric)) == "") == judged
+
+
+@pytest.mark.parametrize(
+    ("recorded", "ours", "same"),
+    [
+        pytest.param((), (), True, id="none"),
+        pytest.param((0, 1), (0, 1), True, id="the same"),
+        pytest.param((0,), (0, 1), False, id="one more"),
+        pytest.param((0, 1), (), False, id="none now"),
+    ],
+)
+def test_steps_that_loss_scaling_skips_shift_all_that_follow(
+    recorded: tuple[int, ...], ours: tuple[int, ...], same: bool
+) -> None:
+    def scaled(skipped: tuple[int, ...]) -> Measurement:
+        norms = tuple(0.0 if step in skipped else 1.0 for step in range(6))
+        flags = tuple(step in skipped for step in range(6))
+        return a_measurement(CARD, gradient_norm=norms, step_skipped=flags)
+
+    why = same_steps(scaled(ours), of_measurement(scaled(recorded), RECORDED))
+    assert (why == "") == same
+
+
+def test_a_norm_that_vanishes_is_no_step_that_was_skipped() -> None:
+    gone = a_measurement(CARD, gradient_norm=(0.0,) * 6, step_skipped=(False,) * 6)
+    assert same_steps(gone, of_measurement(a_measurement(CARD), RECORDED)) == ""
+
+
+def test_a_cards_host_has_a_part_in_its_seconds() -> None:
+    software = RECORDED.software | {"host": "amd-epyc-2c"}
+    recorded = of_measurement(a_measurement(CARD), replace(RECORDED, software=software))
+    assert same_host(recorded, "amd-epyc-2c") == ""
+    assert same_host(recorded, "intel-xeon-8c") == (
+        "recorded on a card of amd-epyc-2c, this is of intel-xeon-8c"
     )
 
 

@@ -26,7 +26,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     )  # fmt: skip
     monkeypatch.setattr(doctor, "driver", lambda: (told.version, told.why))
     monkeypatch.setattr(doctor, "cuda_devices", lambda: [Card(name, "", 0) for name in told.names])
-    monkeypatch.setattr(doctor, "_ask_torch", lambda: told.torch)
+    monkeypatch.setattr(doctor, "ask_torch", lambda: told.torch)
     return told
 
 

@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ".ci/nightly"
+GIVEN = '$ARGUMENTS ${REASON:+--update-baselines --reason="$REASON"}'
 Nightly = Callable[[str], "subprocess.Popen[str]"]
 
 
@@ -31,15 +32,22 @@ def test_it_runs_on_a_machine_with_cards_and_keeps_the_report(workflow: dict[Any
     job = workflow["jobs"]["gpu"]
     assert {"self-hosted", "gpu"} <= set(job["runs-on"])
     kept = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
-    assert [(step["if"], step["with"]["path"]) for step in kept] == [
-        ("always()", "zerogate-report")
+    assert [(step["if"], step["with"]["path"].split()) for step in kept] == [
+        ("always()", ["zerogate-report", "baselines"])
     ]
+
+
+def test_an_interrupted_night_is_still_there_the_next(workflow: dict[Any, Any]) -> None:
+    (checkout,) = [
+        step for step in workflow["jobs"]["gpu"]["steps"] if "checkout" in step.get("uses", "")
+    ]
+    assert checkout["with"] == {"clean": False, "persist-credentials": False}
 
 
 def test_what_a_person_types_is_data(workflow: dict[Any, Any]) -> None:
     """An expression inside ``run`` would be pasted into the script."""
     scripts = [step["run"] for step in workflow["jobs"]["gpu"]["steps"] if "run" in step]
-    assert scripts == [f"{COMMAND} $ARGUMENTS"]
+    assert scripts == [f"{COMMAND} {GIVEN}"]
 
 
 def test_slurm_runs_the_same_command() -> None:

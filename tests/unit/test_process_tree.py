@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
+from zerogate.launch import process_tree
+from zerogate.launch.errors import LauncherFailedError
 from zerogate.launch.process_tree import descendants, end
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -154,3 +156,40 @@ def test_an_ended_process_that_nobody_reaps_is_not_waited_for() -> None:
         timeout=60,
     )
     assert result.stdout.split() == ["zombie"]
+
+
+class Stuck:
+    """A process that waits in the kernel: no signal ends it."""
+
+    pid = 4711
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def is_running(self) -> bool:
+        return True
+
+    def status(self) -> str:
+        return psutil.STATUS_DISK_SLEEP
+
+    def terminate(self) -> None: ...
+    def resume(self) -> None: ...
+
+    def kill(self) -> None:
+        self.killed += 1
+
+    def children(self, recursive: bool) -> list[psutil.Process]:
+        return []
+
+    def wait(self, timeout: float | None = None) -> None:
+        raise psutil.TimeoutExpired(timeout, pid=self.pid)
+
+
+def test_a_process_that_cannot_be_ended_is_said_and_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_tree, "GIVE_UP_SECONDS", 0.01)
+    stuck = Stuck()
+    with pytest.raises(LauncherFailedError, match="process 4711 does not end by SIGKILL"):
+        end([stuck], grace_seconds=0.0)  # type: ignore[list-item]
+    assert stuck.killed

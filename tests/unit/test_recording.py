@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from zerogate.asked import Options
 from zerogate.baseline import read_baselines
 from zerogate.cell import Cell
 from zerogate.measurement import Measurement
+from zerogate.record import Device
 from zerogate.recording import record_baselines, unfit
 from zerogate.session import Session
 from zerogate.verdict import Verdict
@@ -201,3 +203,31 @@ def test_at_full_size_parity_is_no_condition(tmp_path: Path) -> None:
     other = {"loss": (0.7, 0.61, 0.52, 0.43, 0.34, 0.25)}
     cells = record(tmp_path, in_all(ddp), in_all(zero2, **other))
     assert set(cells) == {"ddp-w2", "zero2-w2"}
+
+
+def disturbed(**about: Any) -> Any:
+    device = Device(uuid="a", pid=1, peak_reserved_bytes=1, **about)
+    return in_all(ZERO2, device=device, train_seconds=(9.0, 9.0), memory=a_memory(900))
+
+
+def test_seconds_of_a_throttled_device_are_not_recorded(tmp_path: Path) -> None:
+    before = record(tmp_path, in_all(DDP), in_all(ZERO2))["zero2-w2"]["metrics"]
+    slow = disturbed(troubles=("it was throttled",))
+    after = record(tmp_path, in_all(DDP), slow)["zero2-w2"]["metrics"]
+    for name in ("epoch_seconds", "samples_per_second", "speedup_over_ddp"):
+        assert after[name] == before[name], name
+    assert after["peak_allocated_bytes"]["value"] == 900
+
+
+def test_sizes_found_beside_a_stranger_are_not_recorded(tmp_path: Path) -> None:
+    found = {"max_micro_batch_size": 4, "batch_budget_bytes": 1000}
+    first = replace(in_all(ZERO2), searched=found | {"max_micro_batch_size": 8})
+    before = record(tmp_path, first)["zero2-w2"]["metrics"]
+    beside = replace(in_all(ZERO2), searched=found, probe_strangers=(77,))
+    assert record(tmp_path, beside)["zero2-w2"]["metrics"] == before
+
+
+def test_what_is_not_recorded_is_said(tmp_path: Path) -> None:
+    session = measured_by(tmp_path, disturbed(troubles=("it was throttled",)))
+    _, left = record_baselines(session, "why")
+    assert left == {ZERO2: "no seconds: rank 0: it was throttled; rank 1: it was throttled"}

@@ -28,10 +28,13 @@ Sessions = Callable[..., Session]
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
     """A session on a machine with so many cards; its jobs are kept in ``launched``."""
 
-    def session(number: int, *, share: bool, memory: int | None = None) -> Session:
+    def session(
+        number: int, *, share: bool, memory: int | None = None, torch_lacks: str = ""
+    ) -> Session:
         found = tuple(Card("NVIDIA H200", f"GPU-{index}", 141 * 2**30) for index in range(number))
         monkeypatch.setattr(placement, "cuda_devices", lambda: found)
         monkeypatch.setattr(cards, "cuda_devices", lambda: found)
+        monkeypatch.setattr(runner, "cuda_lacks", lambda environment: torch_lacks)
         asked = Options(
             root=ROOT, report_folder=tmp_path, cache_folder=tmp_path, launcher="torchrun",
             device_memory_bytes=memory, share_device=share,
@@ -75,6 +78,13 @@ def job_of(session: Session) -> Job:
 )
 def test_what_a_machine_can_run(session: Sessions, number: int, share: bool, why: str) -> None:
     assert session(number, share=share).runner.unavailable(CELL) == why
+
+
+def test_a_torch_that_sees_no_device_is_said_before_anything_is_launched(
+    session: Sessions,
+) -> None:
+    lacks = "torch (CUDA 13.0) sees no device; install another"
+    assert session(2, share=False, torch_lacks=lacks).runner.unavailable(CELL) == lacks
 
 
 def test_ranks_that_share_are_told_so_and_keep_to_their_budget(session: Sessions) -> None:

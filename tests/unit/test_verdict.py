@@ -11,7 +11,7 @@ from records import a_cell
 
 from zerogate.aggregation import Value
 from zerogate.baseline import MetricBaseline
-from zerogate.metric import Metric
+from zerogate.metric import METRICS, Metric
 from zerogate.verdict import (
     Verdict,
     judge,
@@ -214,10 +214,30 @@ def test_a_number_where_the_baseline_has_a_series_is_another_number_of_steps() -
     assert judged(SERIES, 8.0, EXPECTED).status == "regressed"
 
 
-def test_the_spread_widens_a_series_tolerance() -> None:
-    measured = (8.0, 4.0, 2.0, 1.25)
-    assert judged(SERIES, measured, EXPECTED, spread=0.0625).status == "regressed"
-    assert judged(SERIES, measured, EXPECTED, spread=0.125).status == "ok"
+@pytest.mark.parametrize(
+    ("measured", "status", "step"),
+    [
+        pytest.param((8.0, 4.0, 2.0, 1.3), "ok", 3, id="where launches differed"),
+        pytest.param((8.0, 4.0, 2.0, 1.5), "regressed", 3, id="more than they did"),
+        pytest.param((8.0, 4.0, 2.5, 1.0), "regressed", 2, id="where they did not differ"),
+    ],
+)
+def test_a_steps_own_spread_widens_its_tolerance(
+    measured: tuple[float, ...], status: str, step: int
+) -> None:
+    launches = (EXPECTED, (8.0, 4.0, 2.0, 1.125), (8.0, 4.0, 2.0, 0.875))
+    baseline = MetricBaseline(value=EXPECTED, spread=0.125, launches=launches)
+    found = judge(a_cell(), SERIES, measured, baseline)
+    assert (found.status, found.step) == (status, step)
+
+
+def test_cards_have_tolerances_of_their_own() -> None:
+    peak = METRICS["peak_allocated_bytes"]
+    baseline = MetricBaseline(value=30 * 10**9, spread=0.0, launches=(30 * 10**9,))
+    block_more = 30 * 10**9 + 512
+    assert judge(a_cell(), peak, block_more, baseline).status == "regressed"
+    assert judge(a_cell(tier="gpu"), peak, block_more, baseline).status == "ok"
+    assert judge(a_cell(tier="gpu"), peak, 31 * 10**9, baseline).status == "regressed"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +256,7 @@ def test_a_step_at_zero_has_the_absolute_tolerance(
 
 
 def test_worst_step_counts_differences_up_to_the_absolute_as_none() -> None:
-    assert worst_step((1.0, 11.0), (0.5, 10.0), absolute=0.5) == (1, 0.1)
+    assert worst_step((1.0, 11.0), (0.5, 10.0), (0.0, 0.0), absolute=0.5) == (1, 0.1)
 
 
 def test_a_verdict_is_flat_in_the_results() -> None:

@@ -124,13 +124,16 @@ def cuda_devices() -> tuple[Card, ...]:
 
 
 def cards_key(number: int) -> str:
-    """``nvidia-h200-141g-x2``: model and memory of ``number`` devices, from fields that never change.
-
-    Memory is rounded up to GiB, which gives what is printed on cards: some of it is kept by ECC.
+    """``nvidia-h200-141g-x2``: models and memory of the first ``number`` devices, from fields that
+    never change. Memory is rounded up to whole GiB: what is left of it differs by a driver's whim.
     """
-    devices = cuda_devices()
+    devices = cuda_devices()[:number]
     if not devices:
         return f"no-gpu-x{number}"
-    model = re.sub(r"[^a-z0-9]+", "-", devices[0].name.lower()).strip("-")
+    return f"{'-and-'.join(dict.fromkeys(map(_key, devices)))}-x{number}"
+
+
+def _key(card: Card) -> str:
+    model = re.sub(r"[^a-z0-9]+", "-", card.name.lower()).strip("-")
     model = f"nvidia-{model.removeprefix('nvidia-')}"  # Older drivers leave the maker out.
-    return f"{model}-{-(-devices[0].total_bytes // GIB)}g-x{number}"
+    return f"{model}-{-(-card.total_bytes // GIB)}g"

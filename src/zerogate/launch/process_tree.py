@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import time
 from collections.abc import Iterable
 
 import psutil
 
+from zerogate.launch.errors import LauncherFailedError
+
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 3.0
+GIVE_UP_SECONDS = 60.0
+"""What outlives this much SIGKILL waits in the kernel, for a lost card or a file server."""
 
 
 def adopt_orphans() -> None:
@@ -38,7 +43,8 @@ def descendants(roots: Iterable[int]) -> list[psutil.Process]:
 
 
 def end(processes: Iterable[psutil.Process], *, grace_seconds: float = GRACE_SECONDS) -> None:
-    """SIGTERM, then SIGKILL for what is left after ``grace_seconds``; returns once all are gone.
+    """SIGTERM, then SIGKILL for what is left after ``grace_seconds``; returns once all are gone. Raises
+    LauncherFailedError where one cannot be ended.
 
     Stopped processes are continued so that SIGTERM reaches them. What the processes started in the
     meantime is found and ended too.
@@ -49,8 +55,15 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float = GRACE_SEC
             process.terminate()
             process.resume()
     _, alive = psutil.wait_procs(waiting, timeout=grace_seconds)
+    give_up = time.monotonic() + GIVE_UP_SECONDS
     # A zombie that its parent never reaps is as dead as it gets.
     while alive := [process for process in alive if _alive(process)]:
+        if time.monotonic() > give_up:
+            raise LauncherFailedError(
+                f"process {', '.join(str(process.pid) for process in alive)} does not end by SIGKILL: "
+                "it waits in the kernel for a device or a file server; see dmesg, and restart what "
+                "it waits for, or the machine"
+            )
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 alive = [*alive, *process.children(recursive=True)]

@@ -22,6 +22,9 @@ from zerogate.record import Job
 from zerogate.stack import SHARING_NCCL
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=180)
+NCCL_TIMEOUT = timedelta(hours=1)
+"""Longer than any phase may take: NCCL's watchdog aborts the process without a word from Python, where
+the controller's deadline asks every rank for its stacks first."""
 
 
 def build_accelerator(job: Job, workload: Workload) -> Accelerator:
@@ -47,7 +50,7 @@ def build_accelerator(job: Job, workload: Workload) -> Accelerator:
 
 def _process_group(tier: Tier, *, shared: bool) -> InitProcessGroupKwargs:
     if tier == "gpu" and not (shared and torch.cuda.nccl.version() < SHARING_NCCL):
-        return InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)
+        return InitProcessGroupKwargs(timeout=NCCL_TIMEOUT)
     # Without a named backend Accelerate >= 1.13 believes it is alone while DeepSpeed runs N ranks.
     return InitProcessGroupKwargs(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 

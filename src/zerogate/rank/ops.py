@@ -64,12 +64,16 @@ def build(name: str, folder: Path) -> dict[str, str]:
 
 
 def _lacks_toolkit(name: str) -> bool:
-    """Whether the op is compiled against CUDA's headers, and nobody knows where they are."""
+    """Whether the op is compiled against CUDA's headers, and nobody knows where they are; images made
+    to run things have the folder without the compiler, whose version DeepSpeed asks for.
+    """
     from deepspeed.accelerator import get_accelerator
     from torch.utils.cpp_extension import CUDA_HOME
 
     on_cuda = get_accelerator().device_name() == "cuda"
-    return on_cuda and name in ("async_io", "fused_adam") and CUDA_HOME is None
+    if not on_cuda or name not in ("async_io", "fused_adam"):
+        return False
+    return CUDA_HOME is None or not Path(CUDA_HOME, "bin", "nvcc").exists()
 
 
 def load(names: Sequence[str], folder: Path) -> None:

@@ -117,6 +117,9 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
     )
 
 
+GIB = 2**30
+
+
 def _set_budget(job: Job, workload: Workload, phases: meters.MemoryPhases) -> int | None:
     """Limit the device memory of a rank that probes, or shares its device, counted from what it holds
     before the model; the limit, in bytes. Raises NotPossibleError where the device has less.
@@ -126,9 +129,11 @@ def _set_budget(job: Job, workload: Workload, phases: meters.MemoryPhases) -> in
     capacity = phases.meter.capacity_bytes()
     if job.shared_devices:
         capacity //= -(-job.cell.world_size // job.shared_devices)
-    elif job.device_memory_bytes is None:
+    elif job.device_memory_bytes is None and job.cell.tier == "cpu":
         return capacity
-    budget = capacity if job.device_memory_bytes is None else job.device_memory_bytes
+    budget = job.device_memory_bytes
+    if budget is None:  # What is the same on every card of the kind, under every driver.
+        budget = capacity // GIB * GIB
     if job.cell.tier == "cpu":
         budget = scale_bytes(budget, ratio=workload.scale_parameters / workload.full_parameters)
         capacity //= job.cell.world_size  # The ranks share what the host has.

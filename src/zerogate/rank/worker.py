@@ -38,6 +38,7 @@ def run(folder: Path) -> int:
     # Asked for when a launch is late; kept open, since the disk may be full by then.
     stacks = stacks_path(folder, rank).open("w")
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+    faulthandler.enable(all_threads=True)  # Into the log, where a library aborts or crashes.
     findings = Findings(job, rank)
     try:
         from zerogate.rank.oom import is_device_oom

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zerogate.atomic import write_json
-from zerogate.devices.cards import cuda_devices
+from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key
 from zerogate.measurement import Measurement
 from zerogate.report.model_states import model_states
@@ -78,6 +78,7 @@ def readable(value: Any) -> Any:
 def environment(session: Session) -> dict[str, Any]:
     return {
         "host": host_key(),
+        "driver": driver()[0],
         "cuda_devices": [card.name for card in cuda_devices()],
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
