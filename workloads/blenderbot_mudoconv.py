@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 from workloads.parts.architecture import (
     fresh_model,
     model_config,
+    published_config,
     published_model,
     published_tokenizer,
 )
@@ -107,17 +108,17 @@ class BlenderbotMudoconv(Workload):
         return SETTINGS[self.tier]
 
     def build_model(self) -> torch.nn.Module:
-        config = model_config("blenderbot_400m_distill", self.tier, SCALE)
-        model: Any = (
-            published_model(AutoModelForSeq2SeqLM, self.published)
+        if self.published:
+            return _with_one_embedding(published_model(AutoModelForSeq2SeqLM, self.published))
+        return self.build_skeleton()
+
+    def build_skeleton(self) -> torch.nn.Module:
+        config = (
+            published_config(self.published)
             if self.published
-            else fresh_model(AutoModelForSeq2SeqLM, config)
+            else model_config("blenderbot_400m_distill", self.tier, SCALE)
         )
-        # One module for the three uses of the tied embedding. As three modules with one parameter
-        # FSDP2 refuses it from torch 2.13 on: Accelerate groups input and output embedding only.
-        model.model.set_input_embeddings(model.model.shared)
-        built: torch.nn.Module = model
-        return built
+        return _with_one_embedding(fresh_model(AutoModelForSeq2SeqLM, config))
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:
@@ -233,3 +234,12 @@ def first_columns(folder: Path) -> tuple[str, str]:
             "hub ships the data set; use its parquet files or JSON lines"
         )
     return names[0], names[1]
+
+
+def _with_one_embedding(model: Any) -> torch.nn.Module:
+    """One module for the three uses of the tied embedding. As three modules with one parameter FSDP2
+    refuses it from torch 2.13 on: Accelerate groups input and output embedding only.
+    """
+    model.model.set_input_embeddings(model.model.shared)
+    built: torch.nn.Module = model
+    return built

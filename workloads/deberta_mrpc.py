@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from workloads.parts.architecture import (
     fresh_model,
     model_config,
+    published_config,
     published_model,
     published_tokenizer,
 )
@@ -81,15 +82,23 @@ class DebertaMrpc(Workload):
     }
 
     def build_model(self) -> torch.nn.Module:
-        kind = AutoModelForSequenceClassification
-        model: torch.nn.Module
+        if not self.published:
+            return self.build_skeleton()
+        # The head of three classes goes: MRPC has two.
+        model: torch.nn.Module = published_model(
+            AutoModelForSequenceClassification,
+            self.published,
+            num_labels=2,
+            ignore_mismatched_sizes=True,
+        )
+        return model
+
+    def build_skeleton(self) -> torch.nn.Module:
         if self.published:
-            # The head of three classes goes: MRPC has two.
-            model = published_model(
-                kind, self.published, num_labels=2, ignore_mismatched_sizes=True
-            )
+            config = published_config(self.published, num_labels=2)
         else:
-            model = fresh_model(kind, model_config("deberta_v2_xlarge", self.tier, SCALE))
+            config = model_config("deberta_v2_xlarge", self.tier, SCALE)
+        model: torch.nn.Module = fresh_model(AutoModelForSequenceClassification, config)
         return model
 
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:

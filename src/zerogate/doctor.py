@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +20,7 @@ from packaging.requirements import Requirement
 from zerogate.cell import TIERS, Tier
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key, native_folder
-from zerogate.devices.host_memory import available_memory_bytes
+from zerogate.devices.host_memory import available_memory_bytes, may_lock_bytes
 from zerogate.devices.room import host_bytes
 from zerogate.launch.needs import installed, unmet_below
 from zerogate.launch.stacks import py_spy
@@ -219,11 +218,10 @@ def _direct(folder: Path) -> Finding:
 
 
 def _memlock() -> Finding:
-    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if limit == resource.RLIM_INFINITY:
+    if (limit := may_lock_bytes()) is None:
         return Finding("memlock", "ok", "unlimited")
     return Finding(
-        "memlock", "warns", f"{limit // 1024} KiB: pinning more than that may fail in disk offload",
+        "memlock", "warns", f"{limit // 1024} KiB: full-size cells that offload to disk skip",
         "ulimit -l unlimited",
     )  # fmt: skip
 

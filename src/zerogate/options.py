@@ -75,7 +75,7 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="DIR")  # fmt: skip
     parser.addini(
         "zerogate_deadline_seconds",
-        "Seconds after which a launch is ended (default: 300 on the cpu tier, 3600 on the gpu tier)",
+        "Seconds after which a launch is ended (default: 300 on the cpu tier, 21600 on the gpu tier)",
         default="",
     )
 

@@ -86,7 +86,11 @@ class Strategy:
         }[self.distributed_type]
         if self.distributed_type == "MULTI_GPU" and cell.tier == "gpu" and cell.world_size == 1:
             engine = BARE_MODEL
-        return {
+        # The engine's dtype says it under DeepSpeed, which may be told by its own file.
+        autocast = (
+            {} if self.is_deepspeed else {"mixed_precision": precision or self.mixed_precision}
+        )
+        return autocast | {
             "world_size": cell.world_size,
             "num_processes": cell.world_size,
             "distributed_type": self._distributed_type(cell.tier),

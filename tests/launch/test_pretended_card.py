@@ -76,6 +76,7 @@ def test_two_ranks_share_a_card_and_are_what_they_were(session, driver):
     told = statuses(again)
     assert {"peak_requested_bytes", "peak_reserved_bytes", "allocator_retries"} <= set(told)
     assert told["epoch_seconds"] == "invalid", "ranks that share take turns"
+    assert told.pop("loss_left") == "not_comparable", "generated data teach full size nothing"
     assert set(told.values()) <= {"ok", "improved", "invalid"}, told
 
     driver.more = 256 * 2**20

@@ -11,7 +11,13 @@ from records import PROVENANCE, a_job, a_measurement, a_record
 
 from zerogate.atomic import write_json
 from zerogate.baseline import CellBaseline, MetricBaseline, of_measurement
-from zerogate.deadline import FLOOR_SECONDS, LAUNCH_SECONDS, Deadlines, deadlines
+from zerogate.deadline import (
+    FLOOR_SECONDS,
+    LAUNCH_SECONDS,
+    PROBE_SECONDS,
+    Deadlines,
+    deadlines,
+)
 from zerogate.heartbeat import Heartbeat, Pulse, heartbeat_path
 from zerogate.launch.watch import Watch, read_heartbeat
 from zerogate.record import record_path
@@ -39,7 +45,7 @@ def test_what_takes_long_has_ten_times_as_long() -> None:
         "cpu",
         a_baseline(setup_seconds=50.0, step_seconds=10.0, eval_seconds=30.0, epoch_seconds=200.0),
     )
-    assert found.phases == {"set-up": 500.0, "train": 100.0, "eval": 300.0}
+    assert found.phases == {"set-up": 500.0, "train": 100.0, "eval": 300.0, "trace": 120.0}
     assert found.launch == 10 * (50.0 + 30.0 + 2 * 200.0), "two epochs"
 
 
@@ -121,3 +127,10 @@ def test_a_heartbeat_is_read_as_written_and_never_grows(tmp_path: Path) -> None:
 
 def test_no_heartbeat(tmp_path: Path) -> None:
     assert read_heartbeat(tmp_path, 0) is None
+
+
+def test_a_probe_has_an_hour_at_most(tmp_path: Path) -> None:
+    job = replace(a_job(tmp_path), purpose="probe")
+    watch = Watch(job, tmp_path, Deadlines(launch=10 * PROBE_SECONDS))
+    watch.started -= PROBE_SECONDS
+    assert watch.overdue() == "the launch has 3600 s"

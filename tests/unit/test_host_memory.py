@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from zerogate.devices import host_memory
-from zerogate.devices.host_memory import available_memory_bytes, oom_kills
+from zerogate.devices.host_memory import available_memory_bytes, may_lock_bytes, oom_kills
 
 GIB = 2**30
 SLURM = "slurm/uid_0/job_7/step_0"
@@ -98,3 +99,25 @@ def test_what_is_not_told_is_no_limit(groups: Path, text: str) -> None:
         (groups / "odd" / name).write_text(text)
     assert available_memory_bytes() == 100 * GIB
     assert oom_kills() == 9
+
+
+@pytest.mark.parametrize(
+    ("limit", "capabilities", "expected"),
+    [
+        pytest.param(resource.RLIM_INFINITY, "0000000000000000", None, id="no limit"),
+        pytest.param(8192, "0000000000000000", 8192, id="a limit"),
+        pytest.param(8192, "0000000000004000", None, id="none for who may lock any"),
+        pytest.param(8192, "nonsense", 8192, id="a kernel that does not tell"),
+    ],
+)
+def test_what_may_be_locked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    capabilities: str,
+    expected: int | None,
+) -> None:
+    monkeypatch.setattr(host_memory.resource, "getrlimit", lambda which: (limit, limit))
+    monkeypatch.setattr(host_memory, "STATUS", tmp_path / "status")
+    (tmp_path / "status").write_text(f"Name:\tpython\nCapEff:\t{capabilities}\n")
+    assert may_lock_bytes() == expected

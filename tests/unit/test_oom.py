@@ -23,6 +23,14 @@ from zerogate.rank.oom import is_device_oom
             id="NCCL",
         ),
         pytest.param(RuntimeError("Failed to CUDA calloc 4194304 bytes"), id="NCCL's buffers"),
+        pytest.param(RuntimeError("CUDA driver error: out of memory"), id="the driver"),
+        pytest.param(
+            RuntimeError(
+                'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/c10/cuda/CUDACachingAllocator.cpp":'
+                "1319, please report a bug to PyTorch."
+            ),
+            id="torch, where NVML does not answer it",
+        ),
         pytest.param(
             RuntimeError(
                 "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"

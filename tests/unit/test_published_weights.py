@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from test_workloads import ROOT, load
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+from zerogate.rank.accelerator import largest_parameter
 from zerogate.rank.workload import Corpus
 
 NAMES = {
@@ -61,6 +62,19 @@ def test_what_the_cache_has_is_trained(cache: Path, name: str) -> None:
     own = {key: value for key, value in found.state_dict().items() if "classifier" not in key}
     assert own.keys() <= theirs.keys()
     assert all(torch.equal(value, theirs[key]) for key, value in own.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_skeleton_has_its_shapes_and_takes_no_memory(cache: Path, name: str) -> None:
+    """Loading refuses to be done without memory, and to be sharded where a head does not match."""
+    publish(name, cache)
+    workload = real(name)
+    with torch.device("meta"):
+        skeleton = workload.build_skeleton()
+    assert {value.device.type for value in skeleton.parameters()} == {"meta"}
+    shapes = {key: value.shape for key, value in workload.build_model().named_parameters()}
+    assert {key: value.shape for key, value in skeleton.named_parameters()} == shapes
+    assert largest_parameter(workload) == max(shape.numel() for shape in shapes.values())
 
 
 def test_the_head_is_that_of_the_task(cache: Path) -> None:

@@ -23,20 +23,24 @@ BUILT = 2 * 4 * BILLION
 
 
 @pytest.mark.parametrize(
-    ("strategy", "host", "disk"),
+    ("strategy", "host", "disk", "locked"),
     [
-        ("ddp", 0, 0),
-        ("zero3", 0, 0),
+        ("ddp", 0, 0, 0),
+        ("zero3", 0, 0, 0),
         # Moments of half a billion; pinned: master copy and gradients of 2e9 bytes, a copy of 1e9.
-        ("zero2_offload", 2 * (8 * BILLION // 2 + 2**31 + 2**31 + 2**30), 0),
+        ("zero2_offload", 2 * (8 * BILLION // 2 + 2**31 + 2**31 + 2**30), 0, 0),
         # The master copy is not pinned; the parameters are.
-        ("zero3_offload", 2 * (12 * BILLION // 2 + 2**31 + 2**30 + 2**30), 0),
-        ("zero3_nvme", 0, (16 + 2) * BILLION),
+        ("zero3_offload", 2 * (12 * BILLION // 2 + 2**31 + 2**30 + 2**30), 0, 0),
+        # Four buffers of fp32, five of parameters and one of a share: locked; gradients: pinned.
+        (
+            "zero3_nvme", 2 * (4 * 2 * BILLION + 10**9 + BILLION + 2**30), (16 + 2) * BILLION,
+            4 * 2 * BILLION + 10**9 + BILLION,
+        ),
     ],
-)
-def test_what_is_offloaded(strategy: str, host: int, disk: int) -> None:
+)  # fmt: skip
+def test_what_is_offloaded(strategy: str, host: int, disk: int, locked: int) -> None:
     found = needed(BILLION, read_strategy(ROOT / "configs" / f"{strategy}.yaml"), world_size=2)
-    assert found == Room(host_bytes=BUILT + host, disk_bytes=disk)
+    assert found == Room(host_bytes=BUILT + host, disk_bytes=disk, locked_bytes=locked)
 
 
 def test_zero3_offloads_gradients_in_sub_groups() -> None:
@@ -48,7 +52,10 @@ def test_zero3_offloads_gradients_in_sub_groups() -> None:
     assert found.host_bytes == 4 * 3_500_000_000 + moments_and_master + gradients + 2 * 2**33
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, *, memory: int, disk: int) -> None:
+def machine(
+    monkeypatch: pytest.MonkeyPatch, *, memory: int, disk: int, lock: int | None = None
+) -> None:
+    monkeypatch.setattr(room, "may_lock_bytes", lambda: lock)
     monkeypatch.setattr(room, "available_memory_bytes", lambda: memory)
     monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=disk))
 
@@ -63,7 +70,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, memory: int, disk: int) -> None:
             id="too little memory",
         ),
         pytest.param(
-            "zero3_nvme", 40 * GIB, 20 * GIB,
+            "zero3_nvme", 80 * GIB, 20 * GIB,
             "needs 26 GiB of disk for zero3_nvme of 1.6e9 parameters, 20 GiB are free in there; "
             "choose another --report-dir",
             id="too little disk",
@@ -76,6 +83,18 @@ def test_what_is_said(
     machine(monkeypatch, memory=memory, disk=disk)
     found = read_strategy(ROOT / "configs" / f"{strategy}.yaml")
     assert shortage(GPT2_XL, found, 2, Path("there")) == said
+
+
+def test_what_may_not_be_locked_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed would end without a word from Python."""
+    machine(monkeypatch, memory=80 * GIB, disk=80 * GIB, lock=8 * 2**20)
+    found = read_strategy(ROOT / "configs" / "zero3_nvme.yaml")
+    assert shortage(GPT2_XL, found, 2, Path("there")) == (
+        "needs to lock 14 GiB of memory a rank for zero3_nvme of 1.6e9 parameters, 8192 KiB may be "
+        "(ulimit -l); raise that"
+    )
+    offload = read_strategy(ROOT / "configs" / "zero3_offload.yaml")
+    assert shortage(GPT2_XL, offload, 2, Path("there")) == ""
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Asked:
     optimizer: str = ADAMW
     dtype: tuple[str, str] = ("float32", "float16")
     ops: tuple[tuple[str, ...], tuple[str, ...]] = ((GLOO,), ())
+    autocast: str = ""  # Where the engine's dtype does not say it: the file's.
 
 
 BF16 = ("float32", "bfloat16")
@@ -39,12 +40,14 @@ EXPECTED = {
         distributed_type=("MULTI_CPU", "MULTI_GPU"),
         dtype=("float32", "float32"),
         ops=((), ()),
+        autocast="fp16",
     ),
     "fsdp2": Asked(
         engine="FSDPModule",
         distributed_type=("FSDP", "FSDP"),
         dtype=("float32", "float32"),
         ops=((), ()),
+        autocast="bf16",
     ),
     "zero1": Asked(stage=1, dtype=BF16),
     "zero2": Asked(stage=2),
@@ -84,7 +87,8 @@ def test_what_a_strategy_asks_of_the_engine(name: str, tier: Any) -> None:
     assert found.name == name
     assert found.ops(tier) == expected.ops[column]
     assert found.uses_disk == ("nvme" in expected.offload)
-    assert found.requested(a_cell(name, tier=tier, world_size=4)) == {
+    autocast = {"mixed_precision": expected.autocast} if expected.autocast else {}
+    assert found.requested(a_cell(name, tier=tier, world_size=4)) == autocast | {
         "world_size": 4,
         "num_processes": 4,
         "distributed_type": expected.distributed_type[column],
@@ -111,6 +115,12 @@ def test_the_engine_of_a_single_rank(name: str, tier: Any, world_size: int, engi
     found = read_strategy(CONFIGS / f"{name}.yaml")
     cell = a_cell(name, tier=tier, world_size=world_size)
     assert found.requested(cell)["engine"] == engine
+
+
+def test_a_precision_that_the_machine_forces_is_what_ranks_must_find() -> None:
+    ddp, zero2 = (read_strategy(CONFIGS / f"{name}.yaml") for name in ("ddp", "zero2"))
+    assert ddp.requested(a_cell("ddp"), "no")["mixed_precision"] == "no"
+    assert "mixed_precision" not in zero2.requested(a_cell("zero2"), "no")
 
 
 # Files that somebody wrote

@@ -30,6 +30,12 @@ def published_model(auto_class: Any, folder: Path, **settings: Any) -> Any:
     return auto_class.from_pretrained(folder, dtype=torch.float32, **settings)
 
 
+def published_config(folder: Path, **settings: Any) -> PretrainedConfig:
+    """The config of the weights in ``folder``."""
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, **settings)
+    return config
+
+
 def published_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer that the weights in ``folder`` were trained with."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)

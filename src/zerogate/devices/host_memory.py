@@ -4,7 +4,9 @@ the machine, and in the control groups that a container, a scheduler or systemd 
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -12,6 +14,9 @@ import psutil
 OWN_GROUPS = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
 MACHINE = Path("/proc/vmstat")
+STATUS = Path("/proc/self/status")
+CAP_IPC_LOCK = 14
+"""Its bit (Linux's include/uapi/linux/capability.h)."""
 
 LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -41,6 +46,20 @@ def oom_kills() -> int:
         except (OSError, ValueError, KeyError):
             continue
     return 0
+
+
+def may_lock_bytes() -> int | None:
+    """Bytes of memory that a process may keep from being swapped out; None where there is no limit, or
+    none for who may lock any (CAP_IPC_LOCK).
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    with suppress(OSError, ValueError, KeyError):
+        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        if int(lines["CapEff"], 16) & 1 << CAP_IPC_LOCK:
+            return None
+    return limit
 
 
 def _memory_groups() -> Iterator[Path]:

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from zerogate.devices.host_memory import available_memory_bytes
+from zerogate.devices.host_memory import available_memory_bytes, may_lock_bytes
 from zerogate.strategy import Strategy
 
 GIB = 2**30
@@ -26,16 +26,24 @@ HALF_BYTES = 2
 SUB_GROUP_PARAMETERS = 1_000_000_000
 """DeepSpeed's default for ZeRO-3: it offloads gradients in tensors of so many parameters."""
 
+OPTIMIZER_BUFFERS = 4
+PARAMETER_BUFFERS = 5
+PARAMETER_BUFFER_ELEMENTS = 100_000_000
+"""DeepSpeed's defaults for offload to disk (deepspeed/runtime/zero/offload_config.py)."""
+
 BUILT_BYTES = 4
 """A parameter in fp32, in the model that each rank builds on the host before it is sharded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes of host memory and of disk, of all ranks together."""
+    """Bytes of host memory and of disk, of all ranks together; of the host's, what each rank locks by
+    itself (``mlock``).
+    """
 
     host_bytes: int
     disk_bytes: int
+    locked_bytes: int = 0
 
 
 def needed(parameters: int, strategy: Strategy, world_size: int) -> Room:
@@ -46,12 +54,30 @@ def needed(parameters: int, strategy: Strategy, world_size: int) -> Room:
     optimizer, param = (place == "cpu" for place in places)
     sizes = OPTIMIZER_BYTES, HALF_BYTES
     on_disk = sum(size for place, size in zip(places, sizes, strict=True) if place == "nvme")
+    share = -(-parameters // world_size)
+    locked, flat = _buffers(share, strategy)
     return Room(
-        host_bytes=host_bytes(
+        host_bytes=(locked + flat) * world_size
+        + host_bytes(
             parameters, world_size, zero_stage=strategy.zero_stage, optimizer=optimizer, param=param
         ),
         disk_bytes=on_disk * parameters,
+        locked_bytes=locked,
     )
+
+
+def _buffers(share: int, strategy: Strategy) -> tuple[int, int]:
+    """Through which a rank's ``share`` goes to disk and back: bytes that it locks, and that it pins
+    (deepspeed/runtime/zero/stage3.py, runtime/swap_tensor).
+    """
+    largest = min(share, SUB_GROUP_PARAMETERS)
+    locked = pinned = 0
+    if strategy.offload_optimizer == "nvme":
+        locked += OPTIMIZER_BUFFERS * FULL_BYTES * largest
+        pinned += _pinned(HALF_BYTES * share)  # Gradients.
+    if strategy.offload_param == "nvme":
+        locked += PARAMETER_BUFFERS * HALF_BYTES * PARAMETER_BUFFER_ELEMENTS + HALF_BYTES * largest
+    return locked, pinned
 
 
 def host_bytes(
@@ -100,6 +126,11 @@ def shortage(workload_file: Path, strategy: Strategy, world_size: int, folder: P
         return (
             f"needs {_gib(room.host_bytes)} of host memory for {strategy.name} of "
             f"{parameters / 1e9:.1f}e9 parameters, {_gib(host)} are available"
+        )
+    if (limit := may_lock_bytes()) is not None and limit < room.locked_bytes:
+        return (
+            f"needs to lock {_gib(room.locked_bytes)} of memory a rank for {strategy.name} of "
+            f"{parameters / 1e9:.1f}e9 parameters, {limit // 1024} KiB may be (ulimit -l); raise that"
         )
     if disk < room.disk_bytes:
         return (

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from zerogate.deadline import Deadlines
+from zerogate.deadline import PROBE_SECONDS, Deadlines
 from zerogate.heartbeat import Heartbeat, heartbeat_path
 from zerogate.record import Job, record_path
 from zerogate.validated import from_json
@@ -22,8 +22,9 @@ class Watch:
         self.folder = folder
         self.ranks: Sequence[int] = range(job.cell.world_size)
         self.started = time.monotonic()
-        self._deadlines = deadlines
-        self._phases = deadlines.phases if job.purpose == "training" else {}
+        probes = job.purpose == "probe"
+        self._launch = min(deadlines.launch, PROBE_SECONDS) if probes else deadlines.launch
+        self._phases = {} if probes else deadlines.phases
 
     @property
     def seconds(self) -> float:
@@ -33,7 +34,7 @@ class Watch:
     @property
     def next_look(self) -> float:
         """Seconds to wait before ``overdue`` is asked again."""
-        return max(0.01, min(LOOK_SECONDS, self._deadlines.launch - self.seconds))
+        return max(0.01, min(LOOK_SECONDS, self._launch - self.seconds))
 
     def heartbeats(self) -> dict[int, Heartbeat | None]:
         return {rank: read_heartbeat(self.folder, rank) for rank in self.ranks}
@@ -41,15 +42,15 @@ class Watch:
     def overdue(self) -> str:
         """What is late, and how long it may take; empty while nothing is."""
         now = time.monotonic()
-        if now - self.started >= self._deadlines.launch:
-            return f"the launch has {self._deadlines.launch:.0f} s"
+        if now - self.started >= self._launch:
+            return f"the launch has {self._launch:.0f} s"
         late = []
         for rank, beat in self.heartbeats().items():
             if record_path(self.folder, rank).exists():
                 continue
             phase = beat.phase if beat else "set-up"
             age = now - (beat.at if beat else self.started)
-            if age >= self._phases.get(phase, self._deadlines.launch):
+            if age >= self._phases.get(phase, self._launch):
                 late.append((age, rank, phase))
         if not late:
             return ""

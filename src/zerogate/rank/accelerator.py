@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import (
@@ -60,7 +62,7 @@ def deepspeed_plugin(job: Job, workload: Workload) -> DeepSpeedPlugin:
     plugin = DeepSpeedPlugin()
     config = plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = workload.recipe.micro_batch_size
-    largest = largest_parameter(workload)
+    largest = largest_parameter(workload) if _params_on_disk(config) else 0
     if job.cell.tier == "cpu":
         changed = scale_deepspeed(
             config,
@@ -71,6 +73,7 @@ def deepspeed_plugin(job: Job, workload: Workload) -> DeepSpeedPlugin:
     else:
         share = -(-largest // job.cell.world_size)
         changed = place_on_disk(config, largest=share, folder=job.scratch_folder)
+        count_free_memory_without_nvml()
     # In place: the plugin's HfDeepSpeedConfig reads the same dictionary.
     config.clear()
     config.update(changed)
@@ -93,8 +96,26 @@ def _let_accelerate_shard_on_cpu() -> None:
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
+def count_free_memory_without_nvml() -> None:
+    """Where devices are named by UUID DeepSpeed 0.19 ends in asking NVML for the one with that number
+    (its ``CUDA_Accelerator._get_nvml_gpu_id``); without NVML it counts what torch has left.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if all(entry.strip().isdecimal() for entry in named.split(",") if entry):
+        return
+    from deepspeed.accelerator import cuda_accelerator, get_accelerator
+
+    get_accelerator()  # Which looks for NVML once.
+    cuda_accelerator.pynvml = None
+
+
+def _params_on_disk(config: Mapping[str, Any]) -> bool:
+    section = config.get("zero_optimization", {}).get("offload_param") or {}
+    return bool(section.get("device") == "nvme")
+
+
 def largest_parameter(workload: Workload) -> int:
     """Elements of the workload's largest parameter, found without memory."""
     with torch.device("meta"):
-        model = workload.build_model()
+        model = workload.build_skeleton()
     return max(parameter.numel() for parameter in model.parameters())

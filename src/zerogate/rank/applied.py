@@ -54,7 +54,7 @@ def applied(accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe
         "rank": accelerator.process_index,
         "distributed_type": accelerator.distributed_type.value,
         "engine": _engine(accelerator, model),
-        "mixed_precision": accelerator.mixed_precision,
+        "mixed_precision": _mixed_precision(accelerator),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
         "micro_batch_size": recipe.micro_batch_size,
@@ -67,6 +67,15 @@ def applied(accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         found.update(_deepspeed(model))
     return found
+
+
+def _mixed_precision(accelerator: Accelerator) -> str:
+    """Accelerate's, or the one that FSDP2's policy really computes in."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return str(accelerator.mixed_precision)
+    policy = accelerator.state.fsdp_plugin.mixed_precision_policy
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return names.get(policy.param_dtype, "no") if policy is not None else "no"
 
 
 def _engine(accelerator: Accelerator, model: Any) -> str:

@@ -32,7 +32,7 @@ def describe(job: Job) -> dict[str, Any]:
     if environment.get("ACCELERATE_USE_DEEPSPEED") == "true":
         plugin = deepspeed_plugin(job, workload)
     with torch.device("meta"):
-        model: Any = workload.build_model()
+        model: Any = workload.build_skeleton()
     samples, _ = workload.datasets()
     loader: Any = DataLoader(
         samples,  # type: ignore[arg-type]

@@ -19,10 +19,9 @@ def build_model(workload: Workload, accelerator: Accelerator, seed: int) -> torc
     """
     plugin = accelerator.state.deepspeed_plugin
     torch.manual_seed(seed)
-    model: Any = workload.build_model()
     if plugin is None or not plugin.is_zero3_init_enabled():
-        unsharded: torch.nn.Module = model
-        return unsharded
+        return workload.build_model()
+    model: Any = workload.build_skeleton()
     from deepspeed.runtime.zero import GatheredParameters
 
     integrations: Any = transformers.integrations

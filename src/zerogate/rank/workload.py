@@ -111,6 +111,13 @@ class Workload(ABC):
         with the ``published`` weights where there are any.
         """
 
+    def build_skeleton(self) -> torch.nn.Module:
+        """``build_model``'s model with weights of no matter which value: to be measured without memory,
+        and to be sharded as it is built, which loading a checkpoint does not go together with. Whoever
+        has ``published`` weights overrides it.
+        """
+        return self.build_model()
+
     @abstractmethod
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
         """Training and evaluation samples, tokenized, in file order."""
