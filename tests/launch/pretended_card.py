@@ -1,5 +1,4 @@
-"""A CUDA device that is none: in ranks ``torch.cuda`` tells of the counting CPU allocator, and in the
-controller NVML tells of the ranks' processes. What lies between, the whole gpu tier, is the real thing.
+"""A CUDA device that is none, in ranks: ``torch.cuda`` tells of the counting CPU allocator.
 
 What only a card has stays untried: streams and events, NCCL, autocast to fp16, compiled CUDA ops.
 """
@@ -14,8 +13,6 @@ UUID = "0badcafe-0000"
 """As torch has it; NVML's begins with GPU-."""
 NAME = "NVIDIA Pretended"
 TOTAL_BYTES = 8 * 2**30
-RANK_BYTES = 3 * 2**30
-"""Of each rank's process, as NVML has it: more than its allocator ever reserves."""
 
 
 def pretend() -> None:
@@ -58,84 +55,3 @@ def pretend() -> None:
         assert hasattr(torch.cuda, name), name
         setattr(torch.cuda, name, answer)
     torch.cuda.nccl.version = lambda: (2, 28, 3)  # Ranks that share a card talk over gloo.
-
-
-class Driver(SimpleNamespace):
-    """NVML in the controller: one device, and on it the ranks that run now."""
-
-    import pynvml as _real
-
-    NVMLError = _real.NVMLError
-    nvmlMemory_v2 = _real.nvmlMemory_v2
-    NVML_DEVICE_MIG_ENABLE = _real.NVML_DEVICE_MIG_ENABLE
-    NVML_TEMPERATURE_GPU = NVML_CLOCK_SM = NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.strangers: dict[int, int] = {}
-        self.more = 0
-
-    def nvmlInit(self) -> None: ...
-    def nvmlShutdown(self) -> None: ...
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "580.1"
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
-        return f"GPU-{UUID}"
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        assert uuid == f"GPU-{UUID}"
-        return uuid
-
-    def nvmlDeviceGetUUID(self, handle: str) -> str:
-        return handle
-
-    def nvmlDeviceGetName(self, handle: str) -> str:
-        return NAME
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: str) -> list[int]:
-        return [9, 0]
-
-    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:
-        raise self.NVMLError(self._real.NVML_ERROR_NOT_SUPPORTED)
-
-    def nvmlDeviceGetMemoryInfo(self, handle: str, version: Any = None) -> SimpleNamespace:
-        used = sum(self._processes().values())
-        return SimpleNamespace(total=TOTAL_BYTES, used=used, reserved=2**20)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
-        found = self._processes().items()
-        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in found]
-
-    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
-        return []
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:
-        return 0
-
-    def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:
-        return 61
-
-    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:
-        return 1980
-
-    def nvmlDeviceGetTemperatureThreshold(self, handle: str, kind: int) -> int:
-        return 87
-
-    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
-        return 1755
-
-    def _processes(self) -> dict[int, int]:
-        """The ranks' are the children of the fork server, which has a context of none."""
-        import psutil
-
-        ranks = {
-            child.pid: RANK_BYTES + self.more
-            for server in psutil.Process().children()
-            for child in server.children()
-        }
-        return ranks | self.strangers

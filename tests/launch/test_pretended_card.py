@@ -1,4 +1,6 @@
-"""The gpu tier from command to verdict, on a device that is none (``pretended_card``)."""
+"""The gpu tier from command to verdict, on a device that is none: in ranks ``pretended_card``, in the
+controller an NVML that tells of the ranks' processes. What lies between is the real thing.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.launch.conftest import TOY, KeptForkserver
-from tests.launch.pretended_card import RANK_BYTES, Driver
+from tests.launch.pretended_card import NAME, TOTAL_BYTES, UUID
+from tests.made_nvml import MadeNVML
 from zerogate import runner
 from zerogate.batch_size import LARGEST
 from zerogate.devices import cards
@@ -22,6 +26,30 @@ CELL = dataclasses.replace(TOY, strategy="zero1", tier="gpu")
 PRELOAD = (f"{Path(__file__).parent / 'pretended_card.py'}::pretend",)
 BUDGET = 1_010_000_000
 """DeepSpeed's reduce bucket takes 1e9 of it: full-size settings."""
+RANK_BYTES = 3 * 2**30
+"""Of each rank's process, as NVML has it: more than its allocator ever reserves."""
+
+
+class Driver(MadeNVML):
+    """NVML in the controller: one device, and on it the ranks that run now."""
+
+    uuids = (f"GPU-{UUID}",)
+    name = NAME
+    total_bytes = TOTAL_BYTES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strangers: dict[int, int] = {}
+        self.more = 0
+
+    def processes(self, uuid: str) -> dict[int, int]:
+        """The ranks' are the children of the fork server, which has no context of its own."""
+        ranks = {
+            child.pid: RANK_BYTES + self.more
+            for server in psutil.Process().children()
+            for child in server.children()
+        }
+        return ranks | self.strangers
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import pynvml as real
 import pytest
 from filelock import FileLock, Timeout
 from records import a_cell, a_failed_record, a_record
 
+from tests.made_nvml import MadeNVML
 from zerogate import runner
 from zerogate.asked import Options
 from zerogate.atomic import write_json
@@ -46,13 +45,14 @@ UUIDS = ("GPU-a1", "GPU-b2")
 PIDS = (100, 101)
 
 
-class TwoDevices(SimpleNamespace):
-    """An NVML of two devices with half a GiB in use; while ranks run, 12 and 11 GiB more."""
+class TwoDevices(MadeNVML):
+    """Two devices with half a GiB in use; while ranks run, 12 and 11 GiB more."""
 
-    NVMLError = real.NVMLError
-    nvmlMemory_v2 = real.nvmlMemory_v2
-    NVML_DEVICE_MIG_ENABLE = real.NVML_DEVICE_MIG_ENABLE
-    NVML_TEMPERATURE_GPU = NVML_CLOCK_SM = NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 0
+    uuids = UUIDS
+    name = "NVIDIA H200"
+    total_bytes = 141 * GIB
+    idle_bytes = GIB // 2
+    driver_bytes = GIB // 4
     had = (12 * GIB, 11 * GIB)
 
     def __init__(self) -> None:
@@ -60,66 +60,17 @@ class TwoDevices(SimpleNamespace):
         self.running = False
         self.lists = dict.fromkeys(UUIDS, 0)
         self.read = threading.Condition()
-        self.reasons = 0
 
-    def nvmlInit(self) -> None: ...
-    def nvmlShutdown(self) -> None: ...
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "580.1"
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(UUIDS)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
-        return UUIDS[index]
-
-    def nvmlDeviceGetUUID(self, uuid: str) -> str:
-        return uuid
-
-    def nvmlDeviceGetName(self, uuid: str) -> str:
-        return "NVIDIA H200"
-
-    def nvmlDeviceGetCudaComputeCapability(self, uuid: str) -> list[int]:
-        return [9, 0]
-
-    def nvmlDeviceGetMigMode(self, uuid: str) -> list[int]:
-        raise self.NVMLError(real.NVML_ERROR_NOT_SUPPORTED)
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        assert uuid in UUIDS
-        return uuid
-
-    def nvmlDeviceGetMemoryInfo(self, uuid: str, version: Any = None) -> SimpleNamespace:
-        held = self.had[UUIDS.index(uuid)] if self.running else 0
-        return SimpleNamespace(total=141 * GIB, used=GIB // 2 + held, reserved=GIB // 4)
+    def processes(self, uuid: str) -> dict[int, int]:
+        place = UUIDS.index(uuid)
+        return {PIDS[place]: self.had[place]} if self.running else {}
 
     def nvmlDeviceGetComputeRunningProcesses(self, uuid: str) -> list[SimpleNamespace]:
-        place = UUIDS.index(uuid)
-        if not self.running:
-            return []
+        found = super().nvmlDeviceGetComputeRunningProcesses(uuid)
         with self.read:
-            self.lists[uuid] += 1
+            self.lists[uuid] += len(found)
             self.read.notify_all()
-        return [SimpleNamespace(pid=PIDS[place], usedGpuMemory=self.had[place])]
-
-    def nvmlDeviceGetGraphicsRunningProcesses(self, uuid: str) -> list[SimpleNamespace]:
-        return []
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, uuid: str) -> int:
-        return self.reasons
-
-    def nvmlDeviceGetTemperature(self, uuid: str, kind: int) -> int:
-        return 61
-
-    def nvmlDeviceGetMaxClockInfo(self, uuid: str, kind: int) -> int:
-        return 1980
-
-    def nvmlDeviceGetTemperatureThreshold(self, uuid: str, kind: int) -> int:
-        return 87
-
-    def nvmlDeviceGetClockInfo(self, uuid: str, kind: int) -> int:
-        return 1755
+        return found
 
     def await_lists(self) -> None:
         """Until the processes of both devices were listed while ranks ran."""
