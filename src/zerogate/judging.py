@@ -33,11 +33,13 @@ from zerogate.verdict import Status, Verdict
 def judge(session: Session, cell: Cell, name: str) -> Verdict:
     """Hold one metric of a cell to its baseline. Measures the cell if need be.
 
-    Seconds that would regress are measured again first: one slow launch proves nothing.
+    What would regress and differs from launch to launch is measured again first: one slow launch proves
+    nothing, and on cards one launch of anything does not.
     """
     metric = metric_named(name, session.known(cell).quality_better)
     found = _judge(session, cell, metric)
-    if found.status == "regressed" and metric.scope == "hardware":
+    differs = metric.scope == "hardware" or (cell.tier == "gpu" and metric.budget is None)
+    if found.status == "regressed" and differs:
         with_ddp = metric.name in (SPEEDUP, SPEEDUP_AT_MAX)
         cells = (cell.reference, cell) if with_ddp else (cell,)
         if session.against is not None:

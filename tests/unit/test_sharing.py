@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from records import a_cell, a_job
+from records import PROVENANCE, a_cell, a_job, a_measurement, a_memory, a_record
 
 from zerogate import placement, runner
 from zerogate.asked import Options
+from zerogate.baseline import of_measurement
 from zerogate.deadline import deadlines
 from zerogate.devices import cards
 from zerogate.devices.cards import Card
+from zerogate.judging import judge
 from zerogate.rank.worker import share_device
 from zerogate.record import Job
 from zerogate.session import Session
@@ -85,6 +88,26 @@ def test_a_torch_that_sees_no_device_is_said_before_anything_is_launched(
 ) -> None:
     lacks = "torch (CUDA 13.0) sees no device; install another"
     assert session(2, share=False, torch_lacks=lacks).runner.unavailable(CELL) == lacks
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes"),
+    [("peak_allocated_bytes", {"memory": a_memory(10**9)}), ("loss", {"loss": (9.0,) * 6})],
+)
+def test_what_one_launch_on_a_card_says_is_measured_again(
+    session: Sessions, monkeypatch: pytest.MonkeyPatch, metric: str, changes: dict[str, Any]
+) -> None:
+    found = session(2, share=False)
+    recorded = of_measurement(a_measurement(CELL, launches=3), PROVENANCE)
+    monkeypatch.setattr(found, "baseline", lambda cell: recorded)
+    launches = [a_record(rank) for rank in (0, 1)]
+    monkeypatch.setattr(found.runner, "launch", lambda cell, index, of: tuple(launches))
+    found.measurements[CELL] = a_measurement(CELL, **changes)
+    assert judge(found, CELL, metric).status == "ok"
+    assert len(found.measurements[CELL].launches) == 3
+    launches = [a_record(rank, **changes) for rank in (0, 1)]
+    found.measurements[CELL] = a_measurement(CELL, **changes)
+    assert judge(found, CELL, metric).status == "regressed"
 
 
 def test_ranks_that_share_are_told_so_and_keep_to_their_budget(session: Sessions) -> None:
