@@ -24,8 +24,8 @@ from zerogate.record import Job
 from zerogate.stack import SHARING_NCCL
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=180)
-NCCL_TIMEOUT = timedelta(hours=1)
-"""Longer than any phase may take: NCCL's watchdog aborts the process without a word from Python, where
+NCCL_TIMEOUT = timedelta(hours=12)
+"""Longer than any launch may take: NCCL's watchdog aborts the process without a word from Python, where
 the controller's deadline asks every rank for its stacks first."""
 
 
