@@ -8,10 +8,13 @@ import argparse
 import os
 import sys
 
-from zerogate import doctor
-from zerogate.cell import TIERS
-from zerogate.config_file import ConfigError
-from zerogate.interrupts import end_like_ctrl_c
+try:
+    from zerogate import doctor
+    from zerogate.cell import TIERS
+    from zerogate.config_file import ConfigError
+    from zerogate.interrupts import end_like_ctrl_c
+except ModuleNotFoundError as error:  # Who asks what is missing gets no traceback for it.
+    sys.exit(f"lacks {error.name}: not installed\n      -> pip install it, or pytest-zerogate anew")
 
 
 def main(arguments: list[str] | None = None) -> int:

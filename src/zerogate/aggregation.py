@@ -91,8 +91,9 @@ def _without_warmup(epochs: Sequence[float], steps: Sequence[float]) -> Iterator
     """
     first, *others = epochs
     count = len(steps) // len(epochs)
-    if count > WARMUP_STEPS:
-        first = (first - sum(steps[:WARMUP_STEPS])) * count / (count - WARMUP_STEPS)
+    steady = first - sum(steps[:WARMUP_STEPS])
+    if count > WARMUP_STEPS and steady > 0:
+        first = steady * count / (count - WARMUP_STEPS)
     yield first
     yield from others
 

@@ -69,7 +69,13 @@ def examine() -> Iterator[Finding]:
 
 def _software() -> Iterator[Finding]:
     yield Finding("python", "ok", platform.python_version())
-    for text in importlib.metadata.requires(DISTRIBUTION) or []:
+    try:
+        required = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        remedy = "pip install -e . in the project's folder"
+        yield Finding(DISTRIBUTION, "lacks", "not installed", remedy, "both")
+        return
+    for text in required:
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
@@ -248,9 +254,8 @@ def report(findings: list[Finding]) -> str:
     lines.append("")
     for tier in TIERS:
         missing = [one.subject for one in findings if blocks(one, tier)]
-        lines.append(
-            f"{tier} tier: {'cannot run: ' + ', '.join(missing) if missing else 'can run'}"
-        )
+        can = f"cannot run: {', '.join(missing)}" if missing else "can run"
+        lines += textwrap.wrap(f"{tier} tier: {can}", WIDTH, subsequent_indent=INDENT)
     return "\n".join(lines)
 
 

@@ -122,6 +122,10 @@ def _obstacles(
         yield "invalid", verdicts.alone(measurement)
     if metric.scope == "hardware":
         yield "not_comparable", verdicts.same_hardware(baseline, session.hardware(cell))
+    if metric.name in (SPEEDUP, SPEEDUP_AT_MAX) and cell.reference in session.measurements:
+        ddp = session.measurements[cell.reference]
+        alone = verdicts.alone(ddp) if metric.budget is not None else ""
+        yield "invalid", _of_ddp(alone or verdicts.undisturbed(ddp))
     yield "not_comparable", verdicts.taught(measurement, metric)
     if metric.series:
         yield "not_comparable", verdicts.same_steps(measurement, baseline)
@@ -129,6 +133,10 @@ def _obstacles(
         if cell.tier == "gpu":
             yield "not_comparable", verdicts.same_host(baseline, host_key())
         yield "invalid", verdicts.same_speed(measurement, baseline)
+
+
+def _of_ddp(why: str) -> str:
+    return f"DDP: {why}" if why else ""
 
 
 def _value(session: Session, measurement: Measurement, metric: Metric) -> Value | None:

@@ -33,8 +33,8 @@ ON_CARDS: dict[str, tuple[float, float]] = {
     "leak_bytes_per_step": (0.0, 4096.0),  # As ``invariant.judge_grows``.
     "pinned_bytes": (0.02, 2.0 * MIB),
     **dict.fromkeys(("batch_bytes_per_sample", "eval_batch_bytes_per_sample"), (0.01, 0.0)),
-    # Of the largest batch it is what one more did not fit into.
-    **dict.fromkeys(("batch_headroom_bytes", "eval_batch_headroom_bytes"), (1.0, 256.0 * MIB)),
+    # What one sample more did not fit into: less than a sample takes says nothing.
+    **dict.fromkeys(("batch_headroom_bytes", "eval_batch_headroom_bytes"), (0.0, 1024.0 * MIB)),
     **dict.fromkeys(("max_micro_batch_size", "max_eval_batch_size"), (0.02, 0.0)),
     "loss": (0.02, 0.0),
     "gradient_norm": (0.1, 0.0),

@@ -73,6 +73,8 @@ def unfit(session: Session) -> dict[Cell, str]:
     for cell, measurement in session.measurements.items():
         if wrong := _not_finite(measurement):
             found.setdefault(cell, f"{wrong} is not finite")
+        if len({len(launch.values["loss"]) for launch in measurement.launches}) > 1:  # type: ignore[arg-type]
+            found.setdefault(cell, "its launches took different numbers of steps")
         if not _in_parity(session, cell):
             found.setdefault(cell, "it does not compute what DDP does")
     return found
@@ -80,8 +82,8 @@ def unfit(session: Session) -> dict[Cell, str]:
 
 def _not_finite(measurement: Measurement) -> str:
     """A metric with a number that is none: a cell that diverged is nothing to hold others to."""
-    for launch in measurement.launches:
-        for name, value in launch.values.items():
+    for values in (*(launch.values for launch in measurement.launches), measurement.searched):
+        for name, value in values.items():
             if not all(map(math.isfinite, value if isinstance(value, tuple) else (value,))):
                 return name
     return ""
@@ -116,7 +118,8 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
     reference = session.measurements.get(cell.reference)
     if reference is None or cell.is_reference or measurement.troubled or reference.troubled:
         return baseline
-    if (at_max := speedup_at_max(reference, measurement)) is not None:
+    at_max = speedup_at_max(reference, measurement)
+    if at_max is not None and not (measurement.probe_strangers or reference.probe_strangers):
         baseline = with_speedup(baseline, SPEEDUP_AT_MAX, (at_max,))
     if not (reference.launches and measurement.launches):
         return baseline
@@ -157,7 +160,12 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
     kept = {
         name: entry for name, entry in old.metrics.items() if not _asked_for(name, measurement)
     } | new.metrics
-    slower_or_faster = False
+    speeds = {name: new.metrics[name] for name in new.metrics if _is_speed(name, measurement)}
+    host = old.provenance.software.get("host")
+    moved = bool(speeds) and host != new.provenance.software.get("host")
+    if moved:  # Seconds of another host are none of this one's.
+        kept = {name: kept[name] for name in kept if not _is_speed(name, measurement)} | speeds
+    slower_or_faster = moved
     for name, entry in old.metrics.items():
         if name not in kept:
             continue
@@ -168,16 +176,18 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
             slower_or_faster = True
     if slower_or_faster:
         # Seconds belong together, and to the speed that the machine had when they were taken.
-        kept |= {
-            name: entry
-            for name, entry in new.metrics.items()
-            if metric_named(name, measurement.quality_better).is_speed
-        }
-        return replace(new, metrics=kept)
+        return replace(new, metrics=kept | speeds)
     if kept == old.metrics:
         return old
-    provenance = replace(new.provenance, canary_seconds=old.provenance.canary_seconds)
+    software = new.provenance.software | ({"host": host} if host else {})
+    provenance = replace(
+        new.provenance, canary_seconds=old.provenance.canary_seconds, software=software
+    )
     return replace(new, metrics=kept, provenance=provenance)
+
+
+def _is_speed(name: str, measurement: Measurement) -> bool:
+    return metric_named(name, measurement.quality_better).is_speed
 
 
 def _asked_for(name: str, measurement: Measurement) -> bool:

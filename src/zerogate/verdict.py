@@ -209,11 +209,12 @@ def same_steps(measurement: Measurement, baseline: CellBaseline) -> str:
     norms = baseline.metrics.get("gradient_norm")
     if norms is None or not measurement.launches:
         return ""
-    ours = _steps(measurement.launches[0].skipped)
-    theirs = [_steps(norm == 0 for norm in _series(launch)) for launch in norms.launches]
-    if ours in theirs:
+    ours = {_steps(launch.skipped) for launch in measurement.launches}
+    theirs = {_steps(norm == 0 for norm in _series(launch)) for launch in norms.launches}
+    if ours == theirs and len(ours) == 1:
         return ""
-    return f"loss scaling skipped other steps ({_named(ours)}) than when recorded ({_named(theirs[0])})"
+    own, recorded = (" or ".join(sorted(map(_named, steps))) for steps in (ours, theirs))
+    return f"loss scaling skipped other steps ({own}) than when recorded ({recorded})"
 
 
 def _steps(holds: Iterable[bool]) -> tuple[int, ...]:
@@ -230,11 +231,18 @@ def same_host(baseline: CellBaseline, host: str) -> str:
     return "" if recorded == host else f"recorded on a card of {recorded}, this is of {host}"
 
 
+def undisturbed(measurement: Measurement) -> str:
+    """What happened to the devices that makes seconds worthless; empty where nothing did."""
+    if not measurement.troubles:
+        return ""
+    return f"seconds not judged: {'; '.join(dict.fromkeys(measurement.troubles))}"
+
+
 def same_speed(measurement: Measurement, baseline: CellBaseline) -> str:
     """Why seconds say nothing of the stack, on the same hardware; empty when they do."""
     recorded = baseline.provenance
-    if measurement.troubles:
-        return f"seconds not judged: {'; '.join(dict.fromkeys(measurement.troubles))}"
+    if why := undisturbed(measurement):
+        return why
     change = change_of(measurement.canary_seconds, recorded.canary_seconds)
     # It is the CPU's work; of cards NVML tells.
     if measurement.cell.tier == "gpu" or abs(change) <= CANARY_LIMIT:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,7 +36,7 @@ def card(tmp_path: Path) -> Card:
     python = tmp_path / "python"
 
     def card(
-        behaves: str = MEASURED, seconds: int = 600, tier: str = "can run"
+        behaves: str = MEASURED, seconds: int | str = 600, tier: str = "can run"
     ) -> subprocess.CompletedProcess[str]:
         doctor = f'[ "$3" = doctor ] && echo "gpu tier: {tier}"'
         python.write_text(
@@ -147,3 +149,53 @@ def test_pytest_takes_every_command_line_and_finds_tests(card: Card, tmp_path: P
     assert statuses(tmp_path) == dict.fromkeys(PARTS, "0"), found.stdout
     for part in PARTS[2:]:
         assert "tests/regression/test_" in (tmp_path / "out" / f"{part}.txt").read_text()
+
+
+def test_ctrl_c_ends_it_and_the_part_is_not_over(card: Card, tmp_path: Path) -> None:
+    """As from a terminal: all of its process group are told."""
+    card(seconds=0)  # Writes the fake.
+    endless = 'trap "exit 2" INT; echo ready; while :; do read -t 0.1 < <(:) || true; done'
+    waiting = f'case "$*" in *tests/cuda*) {endless} ;; esac'
+    python = tmp_path / "python"
+    python.write_text(python.read_text() + waiting)
+    script = tmp_path / "project" / ".ci" / "card"
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", "bash", str(script), str(tmp_path / "out")],
+        env=os.environ | {"PYTHON": str(python)},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert any(line == "ready\n" for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stdout.read()
+    assert process.returncode == 130
+    assert "card: interrupted in cuda; call this again" in said
+    assert statuses(tmp_path) == {}
+    assert (tmp_path / "out.tgz").exists()
+
+
+def test_a_damaged_archive_is_said_and_stays_as_it_is(card: Card, tmp_path: Path) -> None:
+    card()
+    archive = tmp_path / "out.tgz"
+    archive.write_bytes(archive.read_bytes()[:100])
+    shutil.rmtree(tmp_path / "out")
+    for _ in range(2):
+        found = card()
+        assert found.returncode == 1
+        assert "out.tgz is damaged; remove it to begin anew" in found.stdout
+    assert archive.stat().st_size == 100
+
+
+def test_two_calls_do_not_work_on_one_folder(card: Card, tmp_path: Path) -> None:
+    with (tmp_path / "out.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = card()
+    assert found.returncode == 1
+    assert "another call is at work on " in found.stdout
+
+
+@pytest.mark.parametrize("seconds", ["9m", "1.5", "-1"])
+def test_seconds_that_are_none(card: Card, tmp_path: Path, seconds: str) -> None:
+    found = card(seconds=seconds)
+    assert found.returncode == 1
+    assert "is no whole number" in found.stdout

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from records import PROVENANCE, RECIPE, a_cell, a_measurement
+from records import PROVENANCE, RECIPE, a_cell, a_measurement, a_record, measured
 
 from zerogate.baseline import of_measurement
 from zerogate.invariant import judge_learned, judge_same
@@ -103,24 +103,43 @@ def test_generated_data_teach_a_full_size_model_nothing(
     assert (taught(own, metric_named(metric)) == "") == judged
 
 
+A, B = (), (1,)
+"""Steps that a launch skipped."""
+
+
+def scaled(*launches: tuple[int, ...]) -> Measurement:
+    """Launches that skipped those steps."""
+    return measured(
+        *(
+            [
+                a_record(
+                    rank,
+                    gradient_norm=tuple(0.0 if step in skipped else 1.0 for step in range(6)),
+                    step_skipped=tuple(step in skipped for step in range(6)),
+                )
+                for rank in (0, 1)
+            ]
+            for skipped in launches
+        ),
+        cell=CARD,
+    )
+
+
 @pytest.mark.parametrize(
     ("recorded", "ours", "same"),
     [
-        pytest.param((), (), True, id="none"),
-        pytest.param((0, 1), (0, 1), True, id="the same"),
-        pytest.param((0,), (0, 1), False, id="one more"),
-        pytest.param((0, 1), (), False, id="none now"),
+        pytest.param((A,), (A,), True, id="none"),
+        pytest.param((B, B, B), (B,), True, id="the same"),
+        pytest.param((A,), (B,), False, id="one more"),
+        pytest.param((B,), (A,), False, id="none now"),
+        pytest.param((B, B, A), (A,), False, id="recorded with both: their median is neither's"),
+        pytest.param((A, A, A), (A, B, B), False, id="measured with both"),
     ],
 )
 def test_steps_that_loss_scaling_skips_shift_all_that_follow(
-    recorded: tuple[int, ...], ours: tuple[int, ...], same: bool
+    recorded: tuple[tuple[int, ...], ...], ours: tuple[tuple[int, ...], ...], same: bool
 ) -> None:
-    def scaled(skipped: tuple[int, ...]) -> Measurement:
-        norms = tuple(0.0 if step in skipped else 1.0 for step in range(6))
-        flags = tuple(step in skipped for step in range(6))
-        return a_measurement(CARD, gradient_norm=norms, step_skipped=flags)
-
-    why = same_steps(scaled(ours), of_measurement(scaled(recorded), RECORDED))
+    why = same_steps(scaled(*ours), of_measurement(scaled(*recorded), RECORDED))
     assert (why == "") == same
 
 

@@ -85,6 +85,19 @@ def test_the_first_version_has_a_tree_for_memory(groups: Path) -> None:
     assert oom_kills() == 1
 
 
+def test_a_group_that_does_not_tell_its_statistics_has_a_limit_all_the_same(groups: Path) -> None:
+    belongs(groups, "", "odd", "0::/a")
+    second(groups / "a", limit=4 * GIB, used=GIB)
+    (groups / "a" / "memory.stat").unlink()
+    assert available_memory_bytes() == 3 * GIB
+
+
+def test_a_group_beyond_its_limit_has_nothing_left(groups: Path) -> None:
+    belongs(groups, "0::/a")
+    second(groups / "a", limit=GIB, used=2 * GIB)
+    assert available_memory_bytes() == 0
+
+
 def test_a_roomy_group_does_not_make_a_machine_larger(groups: Path) -> None:
     belongs(groups, "0::/all")
     second(groups / "all", limit=500 * GIB)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from records import a_cell, a_measurement, a_memory
 
+from zerogate import recording
 from zerogate.asked import Options
 from zerogate.baseline import read_baselines
 from zerogate.cell import Cell
@@ -231,3 +232,56 @@ def test_what_is_not_recorded_is_said(tmp_path: Path) -> None:
     session = measured_by(tmp_path, disturbed(troubles=("it was throttled",)))
     _, left = record_baselines(session, "why")
     assert left == {ZERO2: "no seconds: rank 0: it was throttled; rank 1: it was throttled"}
+
+
+CARD = replace(ZERO2, tier="gpu")
+
+
+def on_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, *measurements: Measurement
+) -> dict[str, Any]:
+    """What is recorded of a card in that host."""
+    monkeypatch.setattr(recording, "host_key", lambda: host)
+    cell: dict[str, Any] = record(tmp_path, *measurements)["zero2-w2"]
+    return cell
+
+
+def test_seconds_of_another_host_are_recorded_though_they_are_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_host(tmp_path, monkeypatch, "host-a", in_all(CARD, train_seconds=(0.5, 0.5)))
+    found = on_host(tmp_path, monkeypatch, "host-b", in_all(CARD, train_seconds=(0.51, 0.51)))
+    assert found["provenance"]["software"]["host"] == "host-b"
+    assert found["metrics"]["epoch_seconds"]["value"] == 0.51
+
+
+def test_seconds_keep_their_host_where_new_ones_are_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_host(tmp_path, monkeypatch, "host-a", in_all(CARD, train_seconds=(0.5, 0.5)))
+    device = Device(uuid="a", pid=1, peak_reserved_bytes=1, troubles=("it was throttled",))
+    hot = in_all(CARD, device=device, train_seconds=(9.0, 9.0), memory=a_memory(10**8))
+    found = on_host(tmp_path, monkeypatch, "host-b", hot)
+    assert found["provenance"]["software"]["host"] == "host-a"
+    assert found["metrics"]["epoch_seconds"]["value"] == 0.5
+    assert found["metrics"]["peak_allocated_bytes"]["value"] == 10**8
+
+
+def test_a_speedup_over_a_ddp_that_was_disturbed_is_not_recorded(tmp_path: Path) -> None:
+    searched = {"max_micro_batch_size": 4, "samples_per_second_at_max": 10.0}
+    ddp = replace(in_all(DDP), searched=searched, probe_strangers=(77,))
+    own = replace(in_all(ZERO2), searched=searched | {"samples_per_second_at_max": 150.0})
+    assert "speedup_over_ddp_at_max" not in record(tmp_path, ddp, own)["zero2-w2"]["metrics"]
+
+
+def test_what_the_search_found_is_finite_too(tmp_path: Path) -> None:
+    wild = replace(in_all(ZERO2), searched={"samples_per_second_at_max": float("inf")})
+    _, left = record_baselines(measured_by(tmp_path, wild), "why")
+    assert left == {ZERO2: "samples_per_second_at_max is not finite"}
+
+
+def test_launches_of_different_lengths_are_nothing_to_hold_others_to(tmp_path: Path) -> None:
+    short = a_measurement(ZERO2, loss=(1.0,) * 5).launches
+    odd = replace(in_all(ZERO2), launches=(*in_all(ZERO2).launches, *short))
+    _, left = record_baselines(measured_by(tmp_path, odd), "why")
+    assert left == {ZERO2: "its launches took different numbers of steps"}

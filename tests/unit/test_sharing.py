@@ -13,13 +13,13 @@ from records import PROVENANCE, a_cell, a_job, a_measurement, a_memory, a_record
 
 from zerogate import placement, runner
 from zerogate.asked import Options
-from zerogate.baseline import of_measurement
+from zerogate.baseline import of_measurement, with_speedup
 from zerogate.deadline import deadlines
 from zerogate.devices import cards
 from zerogate.devices.cards import Card
 from zerogate.judging import judge
 from zerogate.rank.worker import share_device
-from zerogate.record import Job
+from zerogate.record import Device, Job
 from zerogate.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +108,25 @@ def test_what_one_launch_on_a_card_says_is_measured_again(
     launches = [a_record(rank, **changes) for rank in (0, 1)]
     found.measurements[CELL] = a_measurement(CELL, **changes)
     assert judge(found, CELL, metric).status == "regressed"
+
+
+def test_a_speedup_over_a_throttled_ddp_is_not_judged(
+    session: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = session(2, share=False)
+    recorded = of_measurement(a_measurement(CELL, launches=3), PROVENANCE)
+    recorded = with_speedup(recorded, "speedup_over_ddp", (1.0,) * 3)
+    provenance = replace(recorded.provenance, hardware=found.hardware(CELL))
+    monkeypatch.setattr(found, "baseline", lambda cell: replace(recorded, provenance=provenance))
+    hot = Device(uuid="a", pid=1, peak_reserved_bytes=1, troubles=("it was throttled",))
+    slow = {"train_seconds": (5.0, 5.0)}
+    found.measurements[CELL] = a_measurement(CELL, **slow)
+    found.measurements[CELL.reference] = a_measurement(CELL.reference, device=hot, **slow)
+    verdict = judge(found, CELL, "speedup_over_ddp")
+    assert (verdict.status, verdict.note) == (
+        "invalid",
+        "DDP: seconds not judged: rank 0: it was throttled; rank 1: it was throttled",
+    )
 
 
 def test_ranks_that_share_are_told_so_and_keep_to_their_budget(session: Sessions) -> None:

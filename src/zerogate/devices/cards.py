@@ -33,8 +33,10 @@ def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
     """The driver's version, or why it does not answer, and the devices that CUDA would show with
     CUDA_VISIBLE_DEVICES at ``setting``.
     """
-    import pynvml
-
+    try:
+        import pynvml
+    except ModuleNotFoundError:
+        return "", "nvidia-ml-py is not installed", ()
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -51,7 +53,8 @@ def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
     except pynvml.NVMLError as error:
         return "", str(error), ()
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _device(pynvml: Any, handle: Any) -> Card | None:
@@ -87,7 +90,7 @@ def _shown(pynvml: Any, cards: Mapping[str, Card | None], setting: str) -> Seque
     where that is still one device's.
     """
     shown: list[Card | None] = []
-    for entry in filter(None, (part.strip() for part in setting.split(","))):
+    for entry in (part.strip() for part in setting.split(",")):
         found: list[Card | None] = []
         if entry.startswith("MIG-"):  # A slice is no device of its own to NVML's count.
             with suppress(pynvml.NVMLError):

@@ -71,8 +71,9 @@ def _memory_groups() -> Iterator[Path]:
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        _, _, named = line.partition(":")
+        controllers, _, path = named.partition(":")
+        if not path or (controllers and "memory" not in controllers.split(",")):
             continue
         around = GROUPS / "memory" if controllers else GROUPS
         own = around / path.lstrip("/")
@@ -82,10 +83,12 @@ def _memory_groups() -> Iterator[Path]:
 def _left(group: Path, limit: str, used: str, given_back: str) -> int | None:
     """Bytes that a group may still have; None where it has no limit ("max"), or does not tell."""
     try:
-        taken = int((group / used).read_text()) - _counted(group / "memory.stat")[given_back]
-        return int((group / limit).read_text()) - taken
-    except (OSError, ValueError, KeyError):
+        left = int((group / limit).read_text()) - int((group / used).read_text())
+    except (OSError, ValueError):
         return None
+    with suppress(OSError, ValueError, KeyError):
+        left += _counted(group / "memory.stat")[given_back]
+    return max(0, left)
 
 
 def _counted(path: Path) -> dict[str, int]:

@@ -17,6 +17,8 @@ from typing import Any
 from zerogate.devices.ladder import Reading
 
 MEMORY_SECONDS = 0.05
+ANSWER_SECONDS = 10.0
+"""After which a driver that has not answered will not."""
 LISTS_EVERY = 20
 """Readings of memory for one of everything else."""
 
@@ -72,8 +74,9 @@ class DeviceWatch:
     ) -> None:
         self._over.set()
         if self._handles:
-            self._thread.join()
-        self._opened.close()
+            self._thread.join(ANSWER_SECONDS)
+        if not self._thread.is_alive():  # Else the driver hangs, and would again.
+            self._opened.close()
 
     def _watch(self) -> None:
         import pynvml

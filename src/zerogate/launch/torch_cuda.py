@@ -44,9 +44,9 @@ def ask_torch(environment: Mapping[str, str] | None = None) -> str:
 
 def understood(answer: str) -> TorchCuda | None:
     """None where torch cannot be imported."""
-    try:
-        built_for, available, nccl = json.loads(answer)
-    except ValueError:
+    try:  # The last line: whatever else was imported may have printed.
+        built_for, available, nccl = json.loads(answer.strip().rpartition("\n")[2])
+    except (ValueError, TypeError):
         return None
     lacks = ""
     if not built_for:
