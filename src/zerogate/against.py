@@ -24,6 +24,7 @@ from zerogate.measurement import (
     speedup_at_max,
 )
 from zerogate.metric import Metric
+from zerogate.obstacle import CANARY_LIMIT
 from zerogate.paired import CONFIDENCE, CONFIRMING, MARGIN, compare
 from zerogate.session import Session
 from zerogate.verdict import Status, Verdict
@@ -103,7 +104,7 @@ def _at_one_speed(index: int, measurements: Sequence[Measurement]) -> bool:
     canaries = [
         one.launches[index].canary_seconds for one in measurements if index < len(one.launches)
     ]
-    return not canaries or max(canaries) <= (1 + verdicts.CANARY_LIMIT) * min(canaries)
+    return not canaries or max(canaries) <= (1 + CANARY_LIMIT) * min(canaries)
 
 
 def _in_turn(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from zerogate import obstacle
 from zerogate import verdict as verdicts
 from zerogate.against import judge_against
 from zerogate.aggregation import Value
@@ -115,24 +116,24 @@ def _obstacles(
     # Other data is the user's choice; any other difference leaves the cell without a baseline.
     theirs = baseline.settings.get("data_origin")
     chosen = theirs is not None and theirs != measurement.settings["data_origin"]
-    why = verdicts.comparable(measurement, baseline)
+    why = obstacle.comparable(measurement, baseline)
     yield "not_comparable" if chosen else "no_baseline", why
     yield "not_comparable", _other_budget(measurement, baseline, metric.budget)
     if metric.budget is not None:
-        yield "invalid", verdicts.alone(measurement)
+        yield "invalid", obstacle.alone(measurement)
     if metric.scope == "hardware":
-        yield "not_comparable", verdicts.same_hardware(baseline, session.hardware(cell))
+        yield "not_comparable", obstacle.same_hardware(baseline, session.hardware(cell))
     if metric.name in (SPEEDUP, SPEEDUP_AT_MAX) and cell.reference in session.measurements:
         ddp = session.measurements[cell.reference]
-        alone = verdicts.alone(ddp) if metric.budget is not None else ""
-        yield "invalid", _of_ddp(alone or verdicts.undisturbed(ddp))
-    yield "not_comparable", verdicts.taught(measurement, metric)
+        alone = obstacle.alone(ddp) if metric.budget is not None else ""
+        yield "invalid", _of_ddp(alone or obstacle.undisturbed(ddp))
+    yield "not_comparable", obstacle.taught(measurement, metric)
     if metric.series:
-        yield "not_comparable", verdicts.same_steps(measurement, baseline)
+        yield "not_comparable", obstacle.same_steps(measurement, baseline)
     if metric.is_speed:
         if cell.tier == "gpu":
-            yield "not_comparable", verdicts.same_host(baseline, host_key())
-        yield "invalid", verdicts.same_speed(measurement, baseline)
+            yield "not_comparable", obstacle.same_host(baseline, host_key())
+        yield "invalid", obstacle.same_speed(measurement, baseline)
 
 
 def _of_ddp(why: str) -> str:

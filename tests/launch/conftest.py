@@ -114,7 +114,12 @@ class Launches:
 
 @pytest.fixture(scope="session")
 def forkserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptForkserver]:
-    kept = KeptForkserver(tmp_path_factory.mktemp("forkserver"))
+    yield from kept_forkserver(tmp_path_factory)
+
+
+def kept_forkserver(folders: pytest.TempPathFactory) -> Iterator[KeptForkserver]:
+    """What a fixture that keeps one yields."""
+    kept = KeptForkserver(folders.mktemp("forkserver"))
     yield kept
     kept.end()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.launch.conftest import TOY, KeptForkserver
+from tests.launch.conftest import TOY, KeptForkserver, kept_forkserver
 from tests.launch.pretended_card import NAME, TOTAL_BYTES, UUID
 from tests.made_nvml import MadeNVML
 from zerogate import runner
@@ -55,9 +55,7 @@ class Driver(MadeNVML):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptForkserver]:
     """A fork server of the gpu tier's own, in place of torchrun."""
-    kept = KeptForkserver(tmp_path_factory.mktemp("forkserver"))
-    yield kept
-    kept.end()
+    yield from kept_forkserver(tmp_path_factory)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from zerogate.baseline import of_measurement
 from zerogate.invariant import judge_learned, judge_same
 from zerogate.measurement import Measurement
 from zerogate.metric import metric_named
-from zerogate.verdict import comparable, same_hardware, same_host, same_speed, same_steps, taught
+from zerogate.obstacle import comparable, same_hardware, same_host, same_speed, same_steps, taught
 
 NAN = math.nan
 

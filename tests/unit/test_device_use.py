@@ -17,8 +17,9 @@ from zerogate.launch.device_use import with_device_use, with_strangers
 from zerogate.launch.outcome import read_record
 from zerogate.measurement import measure
 from zerogate.metric import METRICS
+from zerogate.obstacle import same_speed
 from zerogate.record import Device, RankRecord, record_path
-from zerogate.verdict import judge, same_speed
+from zerogate.verdict import judge
 
 GIB = 2**30
 UUID = "7f6c-01"
