@@ -11,7 +11,7 @@ from contextlib import nullcontext
 import pytest
 
 from zerogate.devices.cards import cuda_devices
-from zerogate.paired import compare
+from zerogate.verdicts.paired_test import compare
 
 STEPS = 200
 PAIRS = 10
@@ -26,7 +26,7 @@ def test_steps_with_and_without_readings():
     import torch
 
     from zerogate.devices.nvml import DeviceWatch
-    from zerogate.rank.meters import Clock
+    from zerogate.worker.memory import Clock
 
     (card, *_) = cuda_devices()
     matrix = torch.ones(4096, 4096, device="cuda", dtype=torch.bfloat16)

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.asked import Options
-from zerogate.batch_size import find
-from zerogate.cell import Cell
+from zerogate.config.options import Options
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.launch.forkserver import ForkserverLauncher
-from zerogate.record import ProbeRequest
-from zerogate.runner import Runner
-from zerogate.session import Session
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import ProbeRequest
+from zerogate.session.batch_size import find
+from zerogate.session.runner import Runner
+from zerogate.session.session import Session
 
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = {

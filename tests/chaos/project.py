@@ -16,18 +16,19 @@ from typing import Any
 import psutil
 
 from tests.launch.conftest import ROOT
-from zerogate.launch.watch import read_heartbeat
-from zerogate.metric import METRICS
+from zerogate.launch.watchdog import read_heartbeat
+from zerogate.metrics.table import METRICS
 
 STRATEGIES = ("ddp", "fsdp2", "zero2")
 """In the order that they are measured in."""
 
-INI = "[pytest]\ntestpaths = tests/regression\naddopts = --strict-markers -rfEs\n"
+INI = "[pytest]\ntestpaths = claims\naddopts = --strict-markers -rfEs\n"
 COMMAND = (
     *(sys.executable, "-m", "pytest", "-m", "cpu", "-q", "-p", "no:cacheprovider"),
     "--missing-baseline=skip",
 )
 HARDWARE = tuple(name for name, metric in METRICS.items() if metric.scope == "hardware")
+SUITE = ROOT / "src" / "zerogate" / "suite"
 LOOK_SECONDS = 0.001
 GIVE_UP_SECONDS = 120.0
 
@@ -40,7 +41,7 @@ class Project:
         for name in STRATEGIES:
             shutil.copy(ROOT / "configs" / f"{name}.yaml", folder / "configs")
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "tests" / "regression", folder / "tests/regression", ignore=ignore)
+        shutil.copytree(SUITE, folder / "claims", ignore=ignore)
         (folder / "pytest.ini").write_text(INI)
         self.report = folder / "zerogate-report"
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import psutil
 
-from zerogate.heartbeat import Heartbeat
 from zerogate.launch.errors import (
     DeadlineExceededError,
     HostOutOfMemoryError,
@@ -28,8 +27,9 @@ from zerogate.launch.errors import (
     RankCrashedError,
 )
 from zerogate.launch.launcher import Ended, Launcher
-from zerogate.launch.watch import Watch, read_heartbeat
-from zerogate.record import Job, record_path
+from zerogate.launch.watchdog import Watch, read_heartbeat
+from zerogate.protocol.heartbeat import Heartbeat
+from zerogate.protocol.record import Job, record_path
 
 LOOK_SECONDS = 0.001
 PHASES = ("set-up", "train", "eval", "trace")

@@ -14,12 +14,12 @@ import pytest
 from tests.chaos.conftest import is_long
 from tests.chaos.sabotage import HAPPENINGS, Moment, Sabotaged
 from tests.launch.conftest import TOY, Launches, available
-from zerogate.deadline import Deadlines
 from zerogate.launch import process_tree
+from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.errors import DeadlineExceededError, LaunchFailedError
 from zerogate.launch.launcher import Launcher
-from zerogate.metric import METRICS
-from zerogate.session import Session
+from zerogate.metrics.table import METRICS
+from zerogate.session.session import Session
 
 SHORT = (
     "rank_stopped", "launcher_killed", "collective_skipped", "host_oom", "truncated_record",

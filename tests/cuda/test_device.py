@@ -18,9 +18,9 @@ if not torch.cuda.is_available():
 
 from zerogate.devices.cards import cuda_devices  # noqa: E402
 from zerogate.devices.nvml import DeviceWatch, readings  # noqa: E402
-from zerogate.rank.cuda_memory import CudaMemoryMeter  # noqa: E402
-from zerogate.rank.meters import Clock, MemoryPhases  # noqa: E402
-from zerogate.rank.oom import is_device_oom  # noqa: E402
+from zerogate.worker.cuda_memory import CudaMemoryMeter  # noqa: E402
+from zerogate.worker.memory import Clock, MemoryPhases  # noqa: E402
+from zerogate.worker.oom import is_device_oom  # noqa: E402
 
 MIB = 2**20
 SEEN_SECONDS = 30.0

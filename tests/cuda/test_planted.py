@@ -10,13 +10,13 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device here; .ci/card runs this on one", allow_module_level=True)
 
-from zerogate.asked import Options  # noqa: E402
-from zerogate.baseline import MetricBaseline  # noqa: E402
-from zerogate.cell import parse_cell  # noqa: E402
-from zerogate.measurement import Measurement, measure  # noqa: E402
-from zerogate.metric import METRICS  # noqa: E402
-from zerogate.opening import open_session  # noqa: E402
-from zerogate.verdict import judge  # noqa: E402
+from zerogate.config.options import Options  # noqa: E402
+from zerogate.metrics.measurement import Measurement, measure  # noqa: E402
+from zerogate.metrics.table import METRICS  # noqa: E402
+from zerogate.protocol.cell import parse_cell  # noqa: E402
+from zerogate.session.factory import open_session  # noqa: E402
+from zerogate.verdicts.baselines import MetricBaseline  # noqa: E402
+from zerogate.verdicts.verdict import judge  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CELL = parse_cell("deberta_mrpc-ddp-w1-gpu")
@@ -26,7 +26,12 @@ PEAKS = ("peak_device_bytes", "peak_device_delta_bytes")
 
 def test_256_mib_more_regress_the_peak_of_the_process(tmp_path: Path) -> None:
     options = Options(root=ROOT, report_folder=tmp_path, launcher="torchrun")
-    session = open_session(options, launch_hook=lambda job, folder: None, show=lambda step: None)
+    session = open_session(
+        options,
+        launch_hook=lambda job, folder: None,
+        show=lambda step: None,
+        save=lambda session: None,
+    )
 
     def launched(name: str, *preload: str) -> Measurement:
         records = session.runner.vary(CELL, name, steps=4, preload=preload)

@@ -26,7 +26,7 @@ from tests.faults.page import page
 ROOT = Path(__file__).parents[2]
 INI = """
 [pytest]
-testpaths = tests/regression
+testpaths = claims
 addopts = --strict-markers
 zerogate_deadline_seconds = 150
 """
@@ -78,8 +78,10 @@ def _lay_out(root: Path, workload: str, planted: Sequence[tuple[str, str]]) -> l
     """A project whose strategies have faults in them, held to the baselines of those without; the
     strategies' names.
     """
-    for name in ("configs", "tests/regression", "tests/faults"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("configs", "tests/faults"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+    shutil.copytree(ROOT / "src" / "zerogate" / "suite", root / "claims", ignore=ignore)
     shutil.copy(ROOT / "tests" / "__init__.py", root / "tests")
     (root / "workloads").symlink_to(ROOT / "workloads")
     (root / "pytest.ini").write_text(INI)

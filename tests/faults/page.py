@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.faults.fault import ALL_SPARED, WRONG_CONFIGURATION, Fault, Spared
 from tests.faults.speed import TIME_ALONE
-from zerogate.report.words import percent
+from zerogate.report.formatting import percent
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Results
@@ -17,8 +17,8 @@ HEAD = """# The suite can fail: planted faults
     tox run -e faults
 
 writes this page. Each fault is planted in the stack inside the ranks, in the way of a bug that people
-have met, and found by the suite's own run over `tests/regression`, without a clock. Measured and limit
-are of the metric that must see it, under the first strategy named; others may see it as well.
+have met, and found by the suite's own run over `src/zerogate/suite`, without a clock. Measured and
+limit are of the metric that must see it, under the first strategy named; others may see it as well.
 
 | fault | what goes wrong | real bug | planted under | caught by | measured | expected | limit |
 |---|---|---|---|---|---|---|---|

@@ -13,8 +13,8 @@ import pytest
 
 from tests.faults import configuration, memory, speed, wrong_numbers  # noqa: F401 (they register)
 from tests.faults.fault import SEPARATOR, planted_under
-from zerogate.atomic import write_json
-from zerogate.record import Job, job_path
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.record import Job, job_path
 
 
 @pytest.hookimpl(tryfirst=True)

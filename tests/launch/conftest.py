@@ -12,16 +12,16 @@ from typing import Any
 import psutil
 import pytest
 
-from zerogate.asked import Options
-from zerogate.atomic import write_json
-from zerogate.cell import Cell
-from zerogate.deadline import Deadlines
+from zerogate.config.options import Options
 from zerogate.launch import process_tree
 from zerogate.launch.command import CommandLauncher
+from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Ended, Launcher
-from zerogate.record import Job, job_path
-from zerogate.session import Session
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import Job, job_path
+from zerogate.session.session import Session
 
 ROOT = Path(__file__).parents[2]
 TOY = Cell(workload="toy_faults", strategy="ddp", world_size=2, tier="cpu")
@@ -137,7 +137,7 @@ def launches(tmp_path: Path, forkserver: KeptForkserver) -> Iterator[Launches]:
 
 def _is_server(process: psutil.Process) -> bool:
     """The kept fork server itself; ranks have its command line, but not its parent."""
-    return process.ppid() == os.getpid() and "zerogate.rank.forkserver" in process.cmdline()
+    return process.ppid() == os.getpid() and "zerogate.worker.forkserver" in process.cmdline()
 
 
 def available(session: Session, cell: Cell) -> None:

@@ -21,8 +21,8 @@ def pretend() -> None:
 
     import torch
 
-    from zerogate.rank.allocator import CountingAllocator, build
-    from zerogate.rank.ops import load_what_is_built
+    from zerogate.worker.allocator import CountingAllocator, build
+    from zerogate.worker.ops import load_what_is_built
 
     cpu = Path(os.environ["ZEROGATE_NATIVE_DIR"]).parent  # Ops for CUDA lie in a folder of it.
     os.environ["ZEROGATE_NATIVE_DIR"] = os.environ["TORCH_EXTENSIONS_DIR"] = str(cpu)

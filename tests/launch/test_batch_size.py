@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from tests.launch.conftest import TOY, available
-from zerogate.batch_size import find
-from zerogate.judging import judge
 from zerogate.launch.errors import ConfigurationWrongError, OutOfMemoryError
-from zerogate.record import ProbeRequest
+from zerogate.protocol.record import ProbeRequest
+from zerogate.session.batch_size import find
+from zerogate.session.judge import judge
 
 MEMORY = 2**33  # Of the full-size toy; a thousandth of it is for the scale model.
 

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from tests.launch.conftest import ROOT, TOY, available
-from zerogate.invariant import judge_learned, judge_same
-from zerogate.judging import judge
-from zerogate.metric import METRICS, metric_named
+from zerogate.metrics.table import METRICS, metric_named
+from zerogate.session.judge import judge
+from zerogate.verdicts.invariants import judge_learned, judge_same
 
 PORTABLE = [name for name, metric in METRICS.items() if metric.scope == "portable"]
 
@@ -33,7 +33,7 @@ def test_all_launchers_bring_back_the_same(launches, strategy):
 
 def accelerate_environment(session, cell):
     """What Accelerate's launcher tells its ranks, as the ranks saw it."""
-    from zerogate.launch.outcome import read_record
+    from zerogate.launch.result import read_record
 
     folder = session.options.report_folder / "launches" / cell.id / "0"
     seen = read_record(folder / "rank1.json").accelerate_environment
@@ -63,7 +63,7 @@ def test_every_strategy_trains_as_ddp_does(launches):
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero2_config_file"])
 def test_every_step_has_the_learning_rate_of_the_schedule(launches, strategy):
     """With accumulation, and over the ends of epochs, where a step is easily taken twice."""
-    from zerogate.rank.optimizer import schedule
+    from zerogate.protocol.schedule import schedule
 
     cell = dataclasses.replace(TOY, strategy=strategy)
     session = launches.session()

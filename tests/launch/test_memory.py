@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from zerogate.rank.allocator import CountingAllocator, build
+from zerogate.worker.allocator import CountingAllocator, build
 
 before = torch.empty(1000)
 allocator = CountingAllocator(build(Path(sys.argv[1])))
@@ -58,7 +58,7 @@ def test_the_allocator_counts_and_has_a_budget(tmp_path):
 
 def test_without_a_compiler_it_says_so(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from zerogate.rank.allocator import build\n"
+        "import sys; from pathlib import Path; from zerogate.worker.allocator import build\n"
         "build(Path(sys.argv[1]))"
     )
     result = subprocess.run(

@@ -16,11 +16,11 @@ import pytest
 from tests.launch.conftest import TOY, KeptForkserver, kept_forkserver
 from tests.launch.pretended_card import NAME, TOTAL_BYTES, UUID
 from tests.made_nvml import MadeNVML
-from zerogate import runner
-from zerogate.batch_size import LARGEST
 from zerogate.devices import cards
-from zerogate.judging import judge
-from zerogate.recording import record_baselines
+from zerogate.session import runner
+from zerogate.session.batch_size import LARGEST
+from zerogate.session.judge import judge
+from zerogate.session.record_baselines import record_baselines
 
 CELL = dataclasses.replace(TOY, strategy="zero1", tier="gpu")
 PRELOAD = (f"{Path(__file__).parent / 'pretended_card.py'}::pretend",)

@@ -6,8 +6,8 @@ import ast
 import math
 from pathlib import Path
 
-from zerogate.asked import Options
-from zerogate.cell import parse_cell
+from zerogate.config.options import Options
+from zerogate.protocol.cell import parse_cell
 from zerogate.releases.reproduction import reproduce
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ DEPTH = 4
 
 def watch() -> None:
     """Have the traced step write down the owners of what it measures. A rank's ``preload``."""
-    from zerogate.rank import tracing
+    from zerogate.worker import step_profile as tracing
 
     settled = tracing._settled
 

@@ -12,13 +12,13 @@ import pytest
 
 from tests.model_states import owners
 from tests.model_states.page import TABLES, Row, page
-from zerogate.asked import Options
-from zerogate.atomic import write_json
-from zerogate.cell import Cell
+from zerogate.config.options import Options
 from zerogate.launch.forkserver import ForkserverLauncher
-from zerogate.model_states import paper_bytes_per_parameter
-from zerogate.record import Job, job_path
-from zerogate.session import Session
+from zerogate.metrics.model_states import paper_bytes_per_parameter
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import Job, job_path
+from zerogate.session.session import Session
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = (

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-import zerogate.runner
+import zerogate.session.runner
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
-from zerogate.launch.overlay import Overlay
-from zerogate.record import (
+from zerogate.environment.overlay import Overlay
+from zerogate.protocol.record import (
     COLLECTIVES, Collective, Device, Failure, PhaseMemory, Probed, RankRecord, Recipe, Traced
 )
 
@@ -61,7 +61,7 @@ def lay_over(asked, cache, notify):
 
 
 # Building one takes pip and an import of the stack; tests/unit/test_overlay.py does.
-zerogate.runner.lay_over = lay_over
+zerogate.session.runner.lay_over = lay_over
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -128,11 +128,11 @@ class Project:
         (self.path / "workloads").mkdir()
         # Never imported by the controller: it would fail.
         (self.path / "workloads" / "tiny_words.py").write_text("raise SystemExit('imported')\n")
-        suite = self.path / "tests" / "regression"
+        suite = self.path / "claims"
         suite.mkdir(parents=True)
-        for path in (ROOT / "tests" / "regression").glob("test_*.py"):
+        for path in (ROOT / "src" / "zerogate" / "suite").glob("test_*.py"):
             (suite / path.name).write_text(path.read_text())
-        pytester.makeini("[pytest]\ntestpaths = tests\naddopts = --strict-markers -rfEs\n")
+        pytester.makeini("[pytest]\ntestpaths = claims\naddopts = --strict-markers -rfEs\n")
         pytester.makeconftest(CONFTEST)
         self.change({})
 

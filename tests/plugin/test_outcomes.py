@@ -5,12 +5,12 @@ import json
 import pytest
 
 ON_A_CARD = """
-import zerogate.devices.cards, zerogate.placement, zerogate.runner
+import zerogate.devices.cards, zerogate.devices.assignment, zerogate.session.runner
 from zerogate.devices.cards import Card
 
 cards = lambda: (Card("NVIDIA Tiny", "GPU-0", 4 * 2**30),)
-zerogate.placement.cuda_devices = zerogate.devices.cards.cuda_devices = cards
-zerogate.runner.cuda_lacks = lambda environment: ""
+zerogate.devices.assignment.cuda_devices = zerogate.devices.cards.cuda_devices = cards
+zerogate.session.runner.cuda_lacks = lambda environment: ""
 
 
 @pytest.hookimpl(tryfirst=True)

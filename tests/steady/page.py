@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zerogate.metric import METRICS
+from zerogate.metrics.table import METRICS
 
 HEAD = """# No false alarms: the cpu matrix, {runs} times in a row
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from strategy_files import Write
 
-from zerogate.releases import index
+from zerogate.releases import package_index
 
 # A gate that draws anew each time alarms at random, on changes that are not to blame; to look for
 # what nobody thought of: pytest tests/unit --hypothesis-profile=look
@@ -41,5 +41,5 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An index that tells of ``ds``; what it answers can be changed."""
     versions = ", ".join(PUBLISHED)
     told = SimpleNamespace(stdout=f"ds (0.19.1)\nAvailable versions: {versions}\n", stderr="")
-    monkeypatch.setattr(index, "run_helper", lambda *_, **__: told)
+    monkeypatch.setattr(package_index, "run_helper", lambda *_, **__: told)
     return told

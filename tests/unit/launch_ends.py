@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from records import a_job
 
-from zerogate.atomic import write_json
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.launcher import Ended
-from zerogate.launch.outcome import collect
-from zerogate.record import RankRecord, record_path
+from zerogate.launch.result import collect
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.record import RankRecord, record_path
 
 COMMAND = "pytest -m cpu --workload deberta_mrpc"
 

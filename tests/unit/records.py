@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zerogate.baseline import Provenance
-from zerogate.cell import Cell
-from zerogate.measurement import Measurement, measure
-from zerogate.record import (
+from zerogate.metrics.measurement import Measurement, measure
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import (
     COLLECTIVES,
     SCHEMA_VERSION,
     Collective,
@@ -21,6 +20,7 @@ from zerogate.record import (
     Recipe,
     Traced,
 )
+from zerogate.verdicts.baselines import Provenance
 
 RECIPE = Recipe(
     micro_batch_size=8, eval_micro_batch_size=16, epochs=2, learning_rate=2e-5, warmup_steps=2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zerogate.releases.trial import Trial
+from zerogate.releases.evaluation import Trial
 
 CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from releases_tried import CELL
 
-from zerogate.asked import Options
-from zerogate.cell import Cell, parse_cell
-from zerogate.releases import attempt as attempts
-from zerogate.releases.attempt import try_packages
-from zerogate.releases.trial import Trial
+from zerogate.config.options import Options
+from zerogate.protocol.cell import Cell, parse_cell
+from zerogate.releases import evaluate
+from zerogate.releases.evaluate import try_packages
+from zerogate.releases.evaluation import Trial
 
 
 def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
@@ -34,8 +34,8 @@ def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
     def laid_over(*_: Any) -> Iterator[Any]:
         yield SimpleNamespace(runner=SimpleNamespace(made_under=lambda: {"torch": "2.13"}))
 
-    monkeypatch.setattr(attempts, "_with", measure)
-    monkeypatch.setattr(attempts, "laid_over", laid_over)
+    monkeypatch.setattr(evaluate, "_with", measure)
+    monkeypatch.setattr(evaluate, "laid_over", laid_over)
     options = Options(root=tmp_path, report_folder=tmp_path)
     cell = parse_cell(CELL)
     path = tmp_path / "ds-1" / "trial.json"

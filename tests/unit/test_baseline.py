@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import PROVENANCE, a_measurement
 
-from zerogate.baseline import (
+from zerogate.config.strategy_file import ConfigError
+from zerogate.verdicts.baselines import (
     BaselineFile,
     of_measurement,
     read_baselines,
     write_baselines,
 )
-from zerogate.config_file import ConfigError
 
 NAME = "deberta_mrpc.json"
 METRIC = ("cells", "zero2-w2", "metrics", "live_bytes")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from records import PROVENANCE, a_measurement, a_memory, a_record, measured
 
-from zerogate.baseline import of_measurement, spread, with_speedup
+from zerogate.verdicts.baselines import of_measurement, spread, with_speedup
 
 
 @pytest.mark.parametrize(

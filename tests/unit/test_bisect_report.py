@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from zerogate.asked import Options
-from zerogate.cell import parse_cell
-from zerogate.config_file import ConfigError
-from zerogate.releases import report as reports
-from zerogate.releases.culprit import Search
+from zerogate.config.options import Options
+from zerogate.config.strategy_file import ConfigError
+from zerogate.protocol.cell import parse_cell
+from zerogate.releases import issue_report as reports
+from zerogate.releases.bisect import Search
+from zerogate.releases.evaluation import Trial
+from zerogate.releases.package_sets import Sides
 from zerogate.releases.reproduction import Printed, Reproduction
-from zerogate.releases.sides import Sides
-from zerogate.releases.trial import Trial
 
 CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
 SOFTWARE = {

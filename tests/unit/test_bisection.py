@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerogate.releases.bisection import Bisection
+from zerogate.releases.binary_search import Bisection
 
 
 def run(releases: list[str], first_bad: int, skipped: frozenset[int] = frozenset()) -> Bisection:

@@ -148,7 +148,7 @@ def test_pytest_takes_every_command_line_and_finds_tests(card: Card, tmp_path: P
     found = card(collected)
     assert statuses(tmp_path) == dict.fromkeys(PARTS, "0"), found.stdout
     for part in PARTS[2:]:
-        assert "tests/regression/test_" in (tmp_path / "out" / f"{part}.txt").read_text()
+        assert "src/zerogate/suite/test_" in (tmp_path / "out" / f"{part}.txt").read_text()
 
 
 def test_ctrl_c_ends_it_and_the_part_is_not_over(card: Card, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from records import a_cell
 
-from zerogate.cell import Cell
+from zerogate.protocol.cell import Cell
 
 CELL = Cell(workload="gpt2xl_wikitext2", strategy="zero3_offload", world_size=4, tier="gpu")
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 from records import a_cell, a_job
 
-from zerogate.deadline import Deadlines
 from zerogate.launch import command
 from zerogate.launch.command import CommandLauncher
+from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.launcher import Ended
 from zerogate.launch.process_tree import PR_SET_CHILD_SUBREAPER
-from zerogate.launch.watch import Watch
+from zerogate.launch.watchdog import Watch
 
 Launch = Callable[..., Ended]
 
@@ -138,10 +138,10 @@ def test_accelerates_command_is_what_a_user_types(tmp_path: Path, precision: lis
     assert given("--config_file") == [job.config_file]
     assert given("--num_processes") == ["4"]
     assert given("--mixed_precision") == precision
-    assert words[-3:] == ["--module", "zerogate.rank.worker", str(tmp_path)]
+    assert words[-3:] == ["--module", "zerogate.worker.main", str(tmp_path)]
 
 
 def test_torchruns_command_asks_for_as_many_ranks(tmp_path: Path) -> None:
     words = command.torchrun_command(a_job(tmp_path, a_cell(world_size=4)), tmp_path)
     assert words[words.index("--nproc-per-node") + 1] == "4"
-    assert words[-3:] == ["--module", "zerogate.rank.worker", str(tmp_path)]
+    assert words[-3:] == ["--module", "zerogate.worker.main", str(tmp_path)]

@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 from records import PROVENANCE, RECIPE, a_cell, a_measurement, a_record, measured
 
-from zerogate.baseline import of_measurement
-from zerogate.invariant import judge_learned, judge_same
-from zerogate.measurement import Measurement
-from zerogate.metric import metric_named
-from zerogate.obstacle import comparable, same_hardware, same_host, same_speed, same_steps, taught
+from zerogate.metrics.measurement import Measurement
+from zerogate.metrics.table import metric_named
+from zerogate.verdicts.baselines import of_measurement
+from zerogate.verdicts.comparability import (
+    comparable,
+    same_hardware,
+    same_host,
+    same_speed,
+    same_steps,
+    taught,
+)
+from zerogate.verdicts.invariants import judge_learned, judge_same
 
 NAN = math.nan
 

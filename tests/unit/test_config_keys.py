@@ -1,6 +1,6 @@
 """The keys that strategy files may have are those of the installed Accelerate."""
 
-from zerogate.config_file import ACCELERATE_KEYS, DEEPSPEED_KEYS, FSDP_KEYS
+from zerogate.config.strategy_file import ACCELERATE_KEYS, DEEPSPEED_KEYS, FSDP_KEYS
 
 
 def options(prefix: str) -> set[str]:

@@ -81,7 +81,7 @@ def test_conversations_are_as_long_as_the_real_ones() -> None:
 
 
 def test_mrpc_is_read_as_glue_ships_it(tmp_path: Path) -> None:
-    from zerogate.rank.corpus import read_split
+    from zerogate.worker.dataset_files import read_split
 
     for split in ("train", "validation", "test"):
         write_parquet(tmp_path / "mrpc" / f"{split}-00000-of-00001.parquet", MRPC)
@@ -91,7 +91,7 @@ def test_mrpc_is_read_as_glue_ships_it(tmp_path: Path) -> None:
 
 
 def test_json_lines_are_read(tmp_path: Path) -> None:
-    from zerogate.rank.corpus import read_split
+    from zerogate.worker.dataset_files import read_split
 
     write_json_lines(tmp_path / "train.jsonl", MRPC)
     assert read_split(tmp_path, "train", ["label"], limit=1)["label"][:] == [1]
@@ -99,7 +99,7 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["parquet", "txt"])
 def test_wikitext_is_read_as_the_hub_ships_it(tmp_path: Path, form: str) -> None:
-    from zerogate.rank.corpus import read_split
+    from zerogate.worker.dataset_files import read_split
 
     if form == "parquet":
         lines = [line + "\n" if line else line for line in ARTICLE]
@@ -113,7 +113,7 @@ def test_wikitext_is_read_as_the_hub_ships_it(tmp_path: Path, form: str) -> None
 @pytest.mark.parametrize("write", [write_parquet, write_json_lines])
 def test_mudoconv_columns_are_the_first_two_of_any_name(tmp_path: Path, write: Any) -> None:
     from workloads.blenderbot_mudoconv import first_columns
-    from zerogate.rank.corpus import read_split
+    from zerogate.worker.dataset_files import read_split
 
     suffix = "parquet" if write is write_parquet else "jsonl"
     for split in ("train", "validation"):
@@ -133,7 +133,7 @@ def test_one_column_is_too_few_for_conversations(tmp_path: Path) -> None:
 
 
 def test_missing_column_is_named_in_one_line(tmp_path: Path) -> None:
-    from zerogate.rank.corpus import read_split
+    from zerogate.worker.dataset_files import read_split
 
     write_json_lines(tmp_path / "train.jsonl", {"sentence1": ["Rain ."], "label": [1]})
     with pytest.raises(ValueError, match=r"no column 'sentence2'; expected .*, found") as error:
@@ -142,7 +142,7 @@ def test_missing_column_is_named_in_one_line(tmp_path: Path) -> None:
 
 
 def test_missing_split_is_named(tmp_path: Path) -> None:
-    from zerogate.rank.corpus import read_split
+    from zerogate.worker.dataset_files import read_split
 
     with pytest.raises(FileNotFoundError, match="no file of the 'train' split"):
         read_split(tmp_path, "train", ["text"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.rank.corpus import split_files
+from zerogate.worker.dataset_files import split_files
 
 
 def make(folder: Path, *names: str) -> None:

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import a_job, a_record
 
-from zerogate.atomic import write_json
-from zerogate.config_file import ConfigError
-from zerogate.heartbeat import heartbeat_path
+from zerogate.config.strategy_file import ConfigError
 from zerogate.launch.errors import RankCrashedError
 from zerogate.launch.launcher import Ended
-from zerogate.launch.outcome import collect
-from zerogate.launch.watch import read_heartbeat
-from zerogate.record import record_path
-from zerogate.resume import ENDED, Kept, run_path
+from zerogate.launch.result import collect
+from zerogate.launch.watchdog import read_heartbeat
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.heartbeat import heartbeat_path
+from zerogate.protocol.record import record_path
+from zerogate.session.resume import ENDED, Kept, run_path
 
 MADE_UNDER = {"torch": "2.13.0", "host": "amd-epyc-2c"}
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from records import PROVENANCE, a_job, a_measurement, a_record
 
-from zerogate.atomic import write_json
-from zerogate.baseline import CellBaseline, MetricBaseline, of_measurement
-from zerogate.deadline import (
+from zerogate.launch.deadlines import (
     FLOOR_SECONDS,
     LAUNCH_SECONDS,
     PROBE_SECONDS,
     Deadlines,
     deadlines,
 )
-from zerogate.heartbeat import Heartbeat, Pulse, heartbeat_path
-from zerogate.launch.watch import Watch, read_heartbeat
-from zerogate.record import record_path
+from zerogate.launch.watchdog import Watch, read_heartbeat
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.heartbeat import Heartbeat, Pulse, heartbeat_path
+from zerogate.protocol.record import record_path
+from zerogate.verdicts.baselines import CellBaseline, MetricBaseline, of_measurement
 
 PHASED = Deadlines(launch=100.0, phases={"set-up": 30.0, "train": 5.0, "eval": 10.0})
 
@@ -35,27 +35,30 @@ def a_baseline(**seconds: float) -> CellBaseline:
 
 
 def test_without_a_baseline_there_are_floors() -> None:
-    assert deadlines("cpu", None) == Deadlines(
-        launch=LAUNCH_SECONDS["cpu"], phases=FLOOR_SECONDS["cpu"]
-    )
+    assert deadlines("cpu") == Deadlines(launch=LAUNCH_SECONDS["cpu"], phases=FLOOR_SECONDS["cpu"])
 
 
 def test_what_takes_long_has_ten_times_as_long() -> None:
     found = deadlines(
         "cpu",
-        a_baseline(setup_seconds=50.0, step_seconds=10.0, eval_seconds=30.0, epoch_seconds=200.0),
+        a_baseline(
+            setup_seconds=50.0, step_seconds=10.0, eval_seconds=30.0, epoch_seconds=200.0
+        ).scalars(),
+        epochs=2,
     )
     assert found.phases == {"set-up": 500.0, "train": 100.0, "eval": 300.0, "trace": 120.0}
     assert found.launch == 10 * (50.0 + 30.0 + 2 * 200.0), "two epochs"
 
 
 def test_what_is_quick_has_the_floor() -> None:
-    found = deadlines("gpu", a_baseline(setup_seconds=0.5, step_seconds=0.01, eval_seconds=0.1))
+    found = deadlines(
+        "gpu", a_baseline(setup_seconds=0.5, step_seconds=0.01, eval_seconds=0.1).scalars()
+    )
     assert found.phases == FLOOR_SECONDS["gpu"]
 
 
 def test_the_users_deadline_is_above_all_phases() -> None:
-    found = deadlines("cpu", None, launch=40.0)
+    found = deadlines("cpu", launch=40.0)
     assert found == Deadlines(launch=40.0, phases=dict.fromkeys(FLOOR_SECONDS["cpu"], 40.0))
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from records import PROVENANCE, a_cell, a_measurement, a_record
 
-from zerogate.atomic import write_json
-from zerogate.baseline import MetricBaseline, of_measurement
-from zerogate.devices.ladder import Reading
+from zerogate.devices.attribution import Reading
 from zerogate.devices.nvml import Watched
-from zerogate.launch.device_use import with_device_use, with_strangers
-from zerogate.launch.outcome import read_record
-from zerogate.measurement import measure
-from zerogate.metric import METRICS
-from zerogate.obstacle import same_speed
-from zerogate.record import Device, RankRecord, record_path
-from zerogate.verdict import judge
+from zerogate.launch.result import read_record
+from zerogate.metrics.device_use import with_device_use, with_strangers
+from zerogate.metrics.measurement import measure
+from zerogate.metrics.table import METRICS
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.record import Device, RankRecord, record_path
+from zerogate.verdicts.baselines import MetricBaseline, of_measurement
+from zerogate.verdicts.comparability import same_speed
+from zerogate.verdicts.verdict import judge
 
 GIB = 2**30
 UUID = "7f6c-01"

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from zerogate import doctor
 from zerogate.__main__ import main
+from zerogate.cli import doctor
+from zerogate.cli.doctor import Finding, blocks, examine, report
 from zerogate.devices.cards import Card
-from zerogate.doctor import Finding, blocks, examine, report
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from zerogate.launch.errors import LauncherFailedError
-from zerogate.launch.exclusive import alone_on
+from zerogate.launch.locks import alone_on
 
 HOLDER = """
 import sys
-from zerogate.launch.exclusive import alone_on
+from zerogate.launch.locks import alone_on
 with alone_on(sys.argv[1:], lambda text: print(text, flush=True)):
     print("held", flush=True)
     sys.stdin.read()

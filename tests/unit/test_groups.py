@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerogate.releases.groups import responsible
+from zerogate.releases.ddmin import responsible
 
 NAMES = [f"p{index}" for index in range(16)]
 

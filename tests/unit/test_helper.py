@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from zerogate.launch.helper import run_helper
+from zerogate.launch.process_tree import run_helper
 
 WITH_CHILD = """
 import subprocess, sys
@@ -36,7 +36,7 @@ def test_a_late_one_ends_with_what_it_started(tmp_path: Path) -> None:
 
 def test_it_ends_when_its_caller_is_killed() -> None:
     code = (
-        "import os; from zerogate.launch.helper import run_helper; print('going', flush=True); "
+        "import os; from zerogate.launch.process_tree import run_helper; print('going', flush=True); "
         "run_helper(['sleep', '1000'], os.environ, 1000)"
     )
     with subprocess.Popen(

@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 from records import a_cell
 
-from zerogate import placement, runner
-from zerogate.asked import Options
-from zerogate.deadline import deadlines
+from zerogate.config.options import Options
+from zerogate.devices import assignment
+from zerogate.devices.attribution import Reading
 from zerogate.devices.cards import Card
-from zerogate.devices.ladder import Reading
 from zerogate.devices.nvml import Watched
 from zerogate.launch import idle
+from zerogate.launch.deadlines import deadlines
 from zerogate.launch.errors import LauncherFailedError, RankCrashedError
 from zerogate.launch.idle import BOUND_BYTES, IdleLevels
 from zerogate.launch.launcher import Ended
-from zerogate.launch.watch import Watch
-from zerogate.record import Job
+from zerogate.launch.watchdog import Watch
+from zerogate.protocol.record import Job
+from zerogate.session import runner
 
 GIB = 2**30
 DEVICE = "GPU-a"
@@ -156,7 +157,7 @@ def test_a_launch_waits_for_it(
     device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        placement, "cuda_devices", lambda: (Card("NVIDIA H200", DEVICE, 141 * GIB),)
+        assignment, "cuda_devices", lambda: (Card("NVIDIA H200", DEVICE, 141 * GIB),)
     )
     monkeypatch.setattr(idle, "WAIT_SECONDS", 0.0)
     launcher = NoRanks()
@@ -168,7 +169,7 @@ def test_a_launch_waits_for_it(
         asked,
         launchers={"torchrun": lambda: launcher},
         launch_hook=lambda job, folder: None,
-        deadlines=lambda cell: deadlines("gpu", None),
+        deadlines=lambda cell: deadlines("gpu"),
         notify=lambda step: None,
     )
     cell = replace(a_cell(), tier="gpu", strategy="ddp", world_size=1)

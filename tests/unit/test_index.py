@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from zerogate.config_file import ConfigError
-from zerogate.releases import index
-from zerogate.releases.index import releases
+from zerogate.config.strategy_file import ConfigError
+from zerogate.releases import package_index
+from zerogate.releases.package_index import releases
 
 
 def test_releases_are_in_the_order_of_versions(pip: SimpleNamespace) -> None:
@@ -55,6 +55,6 @@ def test_pip_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*_: Any, **__: Any) -> None:
         raise subprocess.TimeoutExpired("pip", 120)
 
-    monkeypatch.setattr(index, "run_helper", late)
+    monkeypatch.setattr(package_index, "run_helper", late)
     with pytest.raises(ConfigError, match="no answer"):
         releases("ds")

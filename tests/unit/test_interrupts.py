@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zerogate.interrupts import SIGNALS, end_like_ctrl_c
+from zerogate.session.signals import SIGNALS, end_like_ctrl_c
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from records import RECIPE, a_cell, a_measurement, a_trace
 
-from zerogate.invariant import (
+from zerogate.metrics.table import metric_named
+from zerogate.protocol.record import Device
+from zerogate.protocol.schedule import schedule
+from zerogate.verdicts.invariants import (
     judge_above,
     judge_below,
     judge_equivalent,
@@ -18,9 +21,6 @@ from zerogate.invariant import (
     judge_needed,
     judge_schedule,
 )
-from zerogate.metric import metric_named
-from zerogate.record import Device
-from zerogate.schedule import schedule
 
 STATES = metric_named("model_state_bytes")
 LOSS = metric_named("loss")

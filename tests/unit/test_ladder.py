@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from zerogate.devices.ladder import DeviceUse, OnDevice, Reading, device_use, throttled
+from zerogate.devices.attribution import DeviceUse, OnDevice, Reading, device_use, throttled
 
 GIB = 2**30
 RANK = OnDevice(rank=0, pid=100, uuid="GPU-a", reserved_bytes=10 * GIB)

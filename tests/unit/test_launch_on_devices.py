@@ -17,18 +17,18 @@ from filelock import FileLock, Timeout
 from records import a_cell, a_failed_record, a_record
 
 from tests.made_nvml import MadeNVML
-from zerogate import runner
-from zerogate.asked import Options
-from zerogate.atomic import write_json
-from zerogate.deadline import deadlines
+from zerogate.config.options import Options
+from zerogate.config.validation import from_json
 from zerogate.devices import cards, nvml
-from zerogate.launch.device_use import Readings, readings_path, with_device_use
+from zerogate.launch.deadlines import deadlines
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.launch.launcher import Ended
-from zerogate.launch.outcome import collect
-from zerogate.launch.watch import Watch
-from zerogate.measurement import measure
-from zerogate.record import (
+from zerogate.launch.result import collect
+from zerogate.launch.watchdog import Watch
+from zerogate.metrics.device_use import Readings, readings_path, with_device_use
+from zerogate.metrics.measurement import measure
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.record import (
     Device,
     Job,
     ProbeRequest,
@@ -37,7 +37,7 @@ from zerogate.record import (
     read_job,
     record_path,
 )
-from zerogate.validated import from_json
+from zerogate.session import runner
 
 GIB = 2**30
 CELL = replace(a_cell("ddp"), tier="gpu")
@@ -143,7 +143,7 @@ def run(folder: Path, ranks: Ranks) -> runner.Runner:
         asked,
         launchers={"torchrun": lambda: ranks},
         launch_hook=lambda job, folder: None,
-        deadlines=lambda cell: deadlines("gpu", None),
+        deadlines=lambda cell: deadlines("gpu"),
         notify=lambda step: None,
     )
 

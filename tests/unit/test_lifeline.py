@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from zerogate.rank.lifeline import CONTROLLER_GONE
+from zerogate.worker.parent_death import CONTROLLER_GONE
 
 RANK = """
 import sys
-from zerogate.rank.lifeline import leave_with
+from zerogate.worker.parent_death import leave_with
 leave_with(int(sys.argv[1]))
 print("training", flush=True)
 sys.stdin.read()
@@ -22,17 +22,17 @@ sys.stdin.read()
 
 WITHOUT_PIDFD = """
 import os, sys
-from zerogate.rank import lifeline
+from zerogate.worker import parent_death
 def absent(pid): raise OSError(38, "Function not implemented")
-os.pidfd_open, lifeline.POLL_SECONDS = absent, 0.05
-lifeline.leave_with(int(sys.argv[1]))
+os.pidfd_open, parent_death.POLL_SECONDS = absent, 0.05
+parent_death.leave_with(int(sys.argv[1]))
 print("training", flush=True)
 sys.stdin.read()
 """
 
 COMPILING = """
 import subprocess, sys
-from zerogate.rank.lifeline import leave_with
+from zerogate.worker.parent_death import leave_with
 leave_with(int(sys.argv[1]), with_group=True)
 with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as compiler:
     print(compiler.pid, flush=True)

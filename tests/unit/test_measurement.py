@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from records import a_cell, a_measurement, a_memory, a_record, a_trace, measured
 
-from zerogate.aggregation import slope
-from zerogate.measurement import differing_settings, measure, median, speedup_over
+from zerogate.metrics.aggregation import slope
+from zerogate.metrics.measurement import differing_settings, measure, median, speedup_over
 
 PEAKS = [
     pytest.param("peak_allocated_bytes", "steady", id="steady"),

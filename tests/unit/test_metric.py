@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zerogate.metric import METRICS, metric_named
+from zerogate.metrics.table import METRICS, metric_named
 
 
 def test_a_metric_is_found_by_the_name_it_carries() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.model_states import paper_bytes_per_parameter
-from zerogate.strategy import read_strategy
+from zerogate.config.strategy import read_strategy
+from zerogate.metrics.model_states import paper_bytes_per_parameter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

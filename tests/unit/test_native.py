@@ -2,7 +2,7 @@
 
 import pytest
 
-from zerogate.launch.native import Missing, NativeOps
+from zerogate.environment.compiled_ops import Missing, NativeOps
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.launch.needs import unmet_below
+from zerogate.environment.dependencies import unmet_below
 
 Package = Callable[..., None]
 

@@ -12,7 +12,7 @@ import pynvml as real
 import pytest
 
 from zerogate.devices import nvml
-from zerogate.devices.ladder import HARD, Reading
+from zerogate.devices.attribution import HARD, Reading
 from zerogate.devices.nvml import DeviceWatch, Watched
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zerogate.rank.oom import is_device_oom
+from zerogate.worker.oom import is_device_oom
 
 
 @pytest.mark.parametrize(

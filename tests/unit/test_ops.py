@@ -16,7 +16,7 @@ BUILDERS = """
 import sys
 from pathlib import Path
 from deepspeed.ops.op_builder.builder import OpBuilder
-from zerogate.rank import ops
+from zerogate.worker import ops
 
 class Builder(OpBuilder):
     def __init__(self, name): self.name = name

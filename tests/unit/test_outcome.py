@@ -16,8 +16,8 @@ from zerogate.launch.errors import (
     OutOfMemoryError,
     RankCrashedError,
 )
-from zerogate.launch.outcome import collect, read_record
-from zerogate.record import record_path
+from zerogate.launch.result import collect, read_record
+from zerogate.protocol.record import record_path
 
 
 def test_records_come_back_by_rank(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from launch_ends import ended, failure, wrote
 from records import a_failed_record, a_record
 
-from zerogate.heartbeat import Pulse
 from zerogate.launch.errors import (
     DeadlineExceededError,
     DiskFailedError,
@@ -20,6 +19,7 @@ from zerogate.launch.errors import (
     LaunchFailedError,
     RankCrashedError,
 )
+from zerogate.protocol.heartbeat import Pulse
 
 
 @pytest.mark.parametrize("name", ["torchrun", "accelerate"])

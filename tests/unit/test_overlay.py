@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.config_file import ConfigError
+from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.host import native_folder
-from zerogate.launch import overlay
-from zerogate.launch.launcher import rank_environment
-from zerogate.launch.overlay import Overlay, lay_over
-from zerogate.launch.requirement import check_requirement
+from zerogate.environment import overlay
+from zerogate.environment.overlay import Overlay, lay_over
+from zerogate.environment.requirements import check_requirement
+from zerogate.environment.variables import rank_environment
 
 NAME = "zerogate_tiny"
 Wheels = Callable[..., Path]

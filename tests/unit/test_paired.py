@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerogate.paired import MARGIN, compare
+from zerogate.verdicts.paired_test import MARGIN, compare
 
 PAIRS = st.lists(st.tuples(st.floats(0.1, 100.0), st.floats(0.1, 100.0)), min_size=2, max_size=6)
 

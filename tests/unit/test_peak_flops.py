@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from records import a_cell, a_record, a_trace
 
-from zerogate.measurement import measure
-from zerogate.peak_flops import peak_flops
-from zerogate.record import Device
+from zerogate.metrics.measurement import measure
+from zerogate.metrics.peak_flops import peak_flops
+from zerogate.protocol.record import Device
 
 
 @pytest.mark.parametrize(

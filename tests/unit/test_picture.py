@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from zerogate.releases.picture import _shade, _words, draw
+from zerogate.releases.evaluation import Change
+from zerogate.releases.heatmap import _shade, _words, draw
 from zerogate.releases.sweep import Row
-from zerogate.releases.trial import Change
 
 CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from zerogate.rank import probe
-from zerogate.rank.probe import MOST_STEPS, NotMeasurableError
+from zerogate.worker import probe_job as probe
+from zerogate.worker.probe_job import MOST_STEPS, NotMeasurableError
 
 
 class Laps:

@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from test_workloads import ROOT, load
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from zerogate.rank.accelerator import largest_parameter
-from zerogate.rank.workload import Corpus
+from zerogate.worker.accelerator import largest_parameter
+from zerogate.worker.workload import Corpus
 
 NAMES = {
     "deberta_mrpc": (AutoModelForSequenceClassification, "deberta_v2_xlarge", {"num_labels": 3}),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.launch.launcher import ALLOCATOR_SETTINGS, rank_environment
-from zerogate.secret import is_secret, masked
+from zerogate.environment.variables import ALLOCATOR_SETTINGS, rank_environment
+from zerogate.protocol.redact import is_secret, masked
 
 
 @pytest.mark.parametrize(

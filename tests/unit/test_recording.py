@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from records import a_cell, a_measurement, a_memory
 
-from zerogate import recording
-from zerogate.asked import Options
-from zerogate.baseline import read_baselines
-from zerogate.cell import Cell
-from zerogate.measurement import Measurement
-from zerogate.record import Device
-from zerogate.recording import record_baselines, unfit
-from zerogate.session import Session
-from zerogate.verdict import Verdict
+from zerogate.config.options import Options
+from zerogate.metrics.measurement import Measurement
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import Device
+from zerogate.session import record_baselines as recording
+from zerogate.session.record_baselines import record_baselines, unfit
+from zerogate.session.session import Session
+from zerogate.verdicts.baselines import read_baselines
+from zerogate.verdicts.verdict import Verdict
 
 DDP, ZERO2, ZERO3 = a_cell("ddp"), a_cell("zero2"), a_cell("zero3")
 FILE = "deberta_mrpc.json"

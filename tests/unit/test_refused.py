@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 from records import a_cell
 
-from zerogate.launch.errors import DiskFailedError, LauncherFailedError, LaunchFailedError
-from zerogate.launch.refused import disk_named, named
+from zerogate.launch.errors import (
+    DiskFailedError,
+    LauncherFailedError,
+    LaunchFailedError,
+    disk_named,
+    named,
+)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import pytest
 from releases_tried import CELL, trial
 
 from zerogate.__main__ import main
-from zerogate.cell import Cell, parse_cell
-from zerogate.config_file import ConfigError
-from zerogate.releases import command, report
-from zerogate.releases.trial import Trial
+from zerogate.cli import releases as command
+from zerogate.config.strategy_file import ConfigError
+from zerogate.protocol.cell import Cell, parse_cell
+from zerogate.releases import issue_report as report
+from zerogate.releases.evaluation import Trial
 
 
 @pytest.mark.parametrize("tier", ["cpu", "gpu"])

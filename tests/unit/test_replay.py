@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from records import a_cell, a_job
 
-from zerogate.atomic import write_json
-from zerogate.launch.device_use import Readings, readings_path, with_device_use
+from zerogate.config.validation import from_json
 from zerogate.launch.errors import LaunchFailedError, OutOfMemoryError, RankCrashedError
 from zerogate.launch.launcher import Ended
-from zerogate.launch.outcome import collect
-from zerogate.measurement import measure
-from zerogate.record import RankRecord, job_path, read_job
-from zerogate.validated import from_json
+from zerogate.launch.result import collect
+from zerogate.metrics.device_use import Readings, readings_path, with_device_use
+from zerogate.metrics.measurement import measure
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.record import RankRecord, job_path, read_job
 
 DATA = Path(__file__).parents[1] / "data" / "nvml"
 GIB = 2**30

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from records import a_job
 
-from zerogate.atomic import write_json
-from zerogate.config_file import ConfigError
+from zerogate.config.options import folder_state
+from zerogate.config.strategy_file import ConfigError
+from zerogate.environment.fingerprint import made_under
 from zerogate.launch.launcher import Ended
-from zerogate.made_under import folder_state, made_under
-from zerogate.record import Job, job_path
-from zerogate.resume import Kept, run_path
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.record import Job, job_path
+from zerogate.session.resume import Kept, run_path
 
 NOW = {"torch": "2.13.0", "deepspeed": "0.19.8"}
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from zerogate.devices import room
-from zerogate.devices.room import Room, full_parameters, needed, shortage
-from zerogate.strategy import read_strategy
+from zerogate.config.strategy import read_strategy
+from zerogate.devices import capacity
+from zerogate.devices.capacity import Room, full_parameters, needed, shortage
 
 ROOT = Path(__file__).parents[2]
 GPT2_XL = ROOT / "workloads" / "gpt2xl_wikitext2.py"
@@ -55,9 +55,9 @@ def test_zero3_offloads_gradients_in_sub_groups() -> None:
 def machine(
     monkeypatch: pytest.MonkeyPatch, *, memory: int, disk: int, lock: int | None = None
 ) -> None:
-    monkeypatch.setattr(room, "may_lock_bytes", lambda: lock)
-    monkeypatch.setattr(room, "available_memory_bytes", lambda: memory)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=disk))
+    monkeypatch.setattr(capacity, "may_lock_bytes", lambda: lock)
+    monkeypatch.setattr(capacity, "available_memory_bytes", lambda: memory)
+    monkeypatch.setattr(capacity.shutil, "disk_usage", lambda folder: SimpleNamespace(free=disk))
 
 
 @pytest.mark.parametrize(

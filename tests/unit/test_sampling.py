@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from zerogate.rank.sampling import CountedSamples
+    from zerogate.worker.sample_audit import CountedSamples
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def samples() -> CountedSamples:
     with warnings.catch_warnings(action="ignore"):
         import torch
 
-        from zerogate.rank.sampling import CountedSamples
+        from zerogate.worker.sample_audit import CountedSamples
 
     def collate(rows: list[Any]) -> dict[str, torch.Tensor]:
         return {"ids": torch.tensor(rows)}
@@ -88,7 +88,7 @@ def test_batches_are_held_as_long_as_somebody_holds_them(samples: CountedSamples
 def test_rows_are_counted_whatever_is_gathered(samples: CountedSamples, gather: Any) -> None:
     import torch
 
-    from zerogate.rank.sampling import rows_of
+    from zerogate.worker.sample_audit import rows_of
 
     assert rows_of(gather(torch.arange(3))) == 3
 

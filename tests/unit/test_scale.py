@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zerogate.rank.scale import place_on_disk, scale_bytes, scale_deepspeed
+from zerogate.worker.scale_config import place_on_disk, scale_bytes, scale_deepspeed
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))
 

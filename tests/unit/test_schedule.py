@@ -11,7 +11,7 @@ import pytest
 def _imported() -> None:
     # What the stack warns about when it is imported is not what is tested.
     with warnings.catch_warnings(action="ignore"):
-        import zerogate.rank.optimizer  # noqa: F401
+        import zerogate.worker.optimizer  # noqa: F401
 
 
 COURSES = [
@@ -41,7 +41,7 @@ def of_deepspeed(warmup_steps: int, total_steps: int) -> list[float]:
 
 
 def ours(warmup_steps: int, total_steps: int) -> list[float]:
-    from zerogate.schedule import schedule
+    from zerogate.protocol.schedule import schedule
 
     return [
         schedule(step, warmup_steps=warmup_steps, total_steps=total_steps)
@@ -68,6 +68,6 @@ def test_it_rises_to_the_whole_rate_and_falls_to_nearly_none(warmup_steps: int) 
 
 
 def test_it_stays_at_none_once_all_steps_are_done() -> None:
-    from zerogate.schedule import schedule
+    from zerogate.protocol.schedule import schedule
 
     assert [schedule(step, warmup_steps=2, total_steps=10) for step in (11, 12, 50)] == [0, 0, 0]

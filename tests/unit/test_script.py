@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from zerogate.cell import Cell
-from zerogate.metric import METRICS
-from zerogate.releases.script import script, shown
+from zerogate.metrics.table import METRICS
+from zerogate.protocol.cell import Cell
+from zerogate.releases.repro_script import script, shown
 
 DEEPSPEED: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": 1,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from zerogate.search import Probe, Search, Tried, next_size
+from zerogate.protocol.batch_search import Probe, Search, Tried, next_size
 
 LIMIT = 4096
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.launch import shared_memory
+from zerogate.launch import process_tree
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    monkeypatch.setattr(process_tree, "SHARED_MEMORY", tmp_path)
     return tmp_path
 
 
@@ -20,10 +20,10 @@ def test_what_ranks_left_is_removed(folder: Path) -> None:
     others = [folder / name for name in ("torch_3_1", "torch_310_1", "nccl-abc", "a_database_31")]
     for path in ours + others:
         path.write_bytes(bytes(64))
-    assert shared_memory.remove_left({31, 32}) == ours
+    assert process_tree.remove_shared_memory({31, 32}) == ours
     assert sorted(folder.iterdir()) == sorted(others)
 
 
 def test_a_machine_without_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path / "absent")
-    assert shared_memory.remove_left({31}) == []
+    monkeypatch.setattr(process_tree, "SHARED_MEMORY", tmp_path / "absent")
+    assert process_tree.remove_shared_memory({31}) == []

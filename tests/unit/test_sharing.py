@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from records import PROVENANCE, a_cell, a_job, a_measurement, a_memory, a_record
 
-from zerogate import placement, runner
-from zerogate.asked import Options
-from zerogate.baseline import of_measurement, with_speedup
-from zerogate.deadline import deadlines
-from zerogate.devices import cards
+from zerogate.config.options import Options
+from zerogate.devices import assignment, cards
 from zerogate.devices.cards import Card
-from zerogate.judging import judge
-from zerogate.rank.worker import share_device
-from zerogate.record import Device, Job
-from zerogate.session import Session
+from zerogate.launch.deadlines import deadlines
+from zerogate.protocol.record import Device, Job
+from zerogate.session import runner
+from zerogate.session.judge import judge
+from zerogate.session.session import Session
+from zerogate.verdicts.baselines import of_measurement, with_speedup
+from zerogate.worker.main import share_device
 
 ROOT = Path(__file__).parents[2]
 CELL = replace(a_cell(), tier="gpu")
@@ -35,7 +35,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
         number: int, *, share: bool, memory: int | None = None, torch_lacks: str = ""
     ) -> Session:
         found = tuple(Card("NVIDIA H200", f"GPU-{index}", 141 * 2**30) for index in range(number))
-        monkeypatch.setattr(placement, "cuda_devices", lambda: found)
+        monkeypatch.setattr(assignment, "cuda_devices", lambda: found)
         monkeypatch.setattr(cards, "cuda_devices", lambda: found)
         monkeypatch.setattr(runner, "cuda_lacks", lambda environment: torch_lacks)
         asked = Options(
@@ -59,7 +59,7 @@ def job_of(session: Session) -> Job:
         session.options,
         launchers={},
         launch_hook=keep,
-        deadlines=lambda cell: deadlines("gpu", None),
+        deadlines=lambda cell: deadlines("gpu"),
         notify=lambda step: None,
     )
     with pytest.raises(InterruptedError):
@@ -179,7 +179,7 @@ def test_a_ranks_device(
 )
 def test_the_share_of_a_budget(size: int, used: int, reserved: list[int], share: float) -> None:
     # Only ranks import torch; importing it is slow.
-    from zerogate.rank.cuda_memory import budget_share
+    from zerogate.worker.cuda_memory import budget_share
 
     found = budget_share(size, used=used, reserved=reserved, total=100)
     assert found == pytest.approx(share)

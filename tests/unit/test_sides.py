@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from zerogate.config_file import ConfigError
-from zerogate.releases.sides import one_package, several_packages
+from zerogate.config.strategy_file import ConfigError
+from zerogate.releases.package_sets import one_package, several_packages
 
 
 def test_one_package() -> None:

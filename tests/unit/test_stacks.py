@@ -13,15 +13,15 @@ import psutil
 import pytest
 from records import a_job
 
-from zerogate.deadline import Deadlines
 from zerogate.launch import stacks
+from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.stacks import where_ranks_stand
-from zerogate.launch.watch import Watch
+from zerogate.launch.watchdog import Watch
 
 RANK = """
 import faulthandler, signal, sys, threading
 from pathlib import Path
-from zerogate.heartbeat import Pulse, stacks_path
+from zerogate.protocol.heartbeat import Pulse, stacks_path
 folder = Path(sys.argv[1])
 faulthandler.register(signal.SIGUSR1, file=stacks_path(folder, 1).open("w"), all_threads=True)
 def stuck_in_a_collective():

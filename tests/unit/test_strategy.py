@@ -10,8 +10,8 @@ import pytest
 from records import a_cell
 from strategy_files import NAMES_A_FILE, Write
 
-from zerogate.cell import TIERS
-from zerogate.strategy import read_strategy, strategy_names
+from zerogate.config.strategy import read_strategy, strategy_names
+from zerogate.protocol.cell import TIERS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

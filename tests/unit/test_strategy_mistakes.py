@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from strategy_files import NAMES_A_FILE, Write
 
-from zerogate.config_file import ConfigError
-from zerogate.strategy import read_strategy
+from zerogate.config.strategy import read_strategy
+from zerogate.config.strategy_file import ConfigError
 
 
 def refusal(path: Path) -> str:

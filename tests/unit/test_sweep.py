@@ -6,8 +6,8 @@ import json
 
 from releases_tried import CELL, trial
 
+from zerogate.releases.evaluation import Trial
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
-from zerogate.releases.trial import Trial
 
 
 def rows(**by_release: Trial) -> list[Row]:

@@ -30,11 +30,11 @@ class Event:
 def _imported() -> None:
     # What the stack warns about when it is imported is not what is tested.
     with warnings.catch_warnings(action="ignore"):
-        import zerogate.rank.tracing  # noqa: F401
+        import zerogate.worker.step_profile  # noqa: F401
 
 
 def counted(*events: Event) -> dict[str, tuple[int, int]]:
-    from zerogate.rank.tracing import collectives
+    from zerogate.worker.step_profile import collectives
 
     found: dict[str, Any] = collectives(events)
     return {kind: (one.calls, one.payload_bytes) for kind, one in found.items() if one.calls}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from records import a_cell
 
-from zerogate.aggregation import Value
-from zerogate.baseline import MetricBaseline
-from zerogate.metric import METRICS, Metric
-from zerogate.verdict import (
+from zerogate.metrics.aggregation import Value
+from zerogate.metrics.table import METRICS, Metric
+from zerogate.verdicts.baselines import MetricBaseline
+from zerogate.verdicts.verdict import (
     Verdict,
     judge,
     worst_step,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from records import a_cell
 
-from zerogate.report.sensitivity import smallest_visible
-from zerogate.report.words import number, percent, sentence
-from zerogate.verdict import Verdict
+from zerogate.report.formatting import number, percent, sentence
+from zerogate.report.terminal import smallest_visible
+from zerogate.verdicts.verdict import Verdict
 
 MIB, GIB = 1024**2, 1024**3
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from zerogate.rank.workload import Corpus, Workload
+from zerogate.worker.workload import Corpus, Workload
 
 if TYPE_CHECKING:
-    from zerogate.cell import Tier
+    from zerogate.protocol.cell import Tier
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("deberta_mrpc", "blenderbot_mudoconv", "gpt2xl_wikitext2")

@@ -1,1 +1,1 @@
-"""What the controller can see of the machine: cards, CPU, disk. No torch, no CUDA context."""
+"""The machine as the controller sees it: cards, CPU, memory. No torch and no CUDA context."""

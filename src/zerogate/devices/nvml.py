@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from zerogate.devices.ladder import Reading
+from zerogate.devices.attribution import Reading
 
 MEMORY_SECONDS = 0.05
 ANSWER_SECONDS = 10.0

@@ -1,1 +1,1 @@
-"""Starting ranks, watching them, and ending them whatever happens."""
+"""Launchers, the watchdog, deadlines, locks, and the clean-up after a launch."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from zerogate.launch import process_tree
 from zerogate.launch.launcher import Ended
 from zerogate.launch.stacks import where_ranks_stand
-from zerogate.launch.watch import Watch
-from zerogate.record import Job
+from zerogate.launch.watchdog import Watch
+from zerogate.protocol.record import Job
 
-WORKER = "zerogate.rank.worker"
+WORKER = "zerogate.worker.main"
 
 
 def torchrun_command(job: Job, folder: Path) -> list[str]:

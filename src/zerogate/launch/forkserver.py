@@ -16,8 +16,8 @@ from zerogate.launch import process_tree
 from zerogate.launch.errors import LauncherFailedError, ended_how
 from zerogate.launch.launcher import PEERS_GRACE_SECONDS, Ended, free_port
 from zerogate.launch.stacks import where_ranks_stand
-from zerogate.launch.watch import Watch
-from zerogate.record import Job
+from zerogate.launch.watchdog import Watch
+from zerogate.protocol.record import Job
 
 START_SECONDS = 180.0
 
@@ -65,7 +65,7 @@ class _Server:
         with theirs, log.open("a") as output:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "zerogate.rank.forkserver"),
+                    *(sys.executable, "-m", "zerogate.worker.forkserver"),
                     *(str(theirs.fileno()), str(os.getpid())),
                 ],
                 env=environment,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from zerogate.devices.ladder import Reading
+from zerogate.devices.attribution import Reading
 from zerogate.devices.nvml import Watched, graphics_processes, readings
 from zerogate.launch.errors import LauncherFailedError
 

@@ -9,8 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import re
+import signal
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import psutil
 
@@ -77,3 +83,64 @@ def _alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
+
+
+LIBC = ctypes.CDLL(None)
+"""Loaded here: between fork and exec there is no time for it."""
+PR_SET_PDEATHSIG = 1
+
+
+def run_helper(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    seconds: float,
+    *,
+    folder: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` in ``folder``. Late or interrupted, nothing that it started stays; when this
+    process is killed, it is told to end.
+
+    Raises subprocess.TimeoutExpired.
+    """
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # It takes no lock that another thread could hold.
+        preexec_fn=partial(_end_with, os.getpid()),  # noqa: PLW1509
+    ) as process:
+        try:
+            output, messages = process.communicate(timeout=seconds)
+        finally:
+            end(descendants([process.pid]))
+    return subprocess.CompletedProcess(command, process.returncode, output, messages)
+
+
+def _end_with(caller: int) -> None:
+    """In the child: be told when ``caller`` is gone, or leave at once where it is already."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != caller:
+        os._exit(1)
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+NAMED_BY_PID = re.compile(r"(?:torch|__KMP_REGISTERED_LIB)_(\d+)(?!\d)")
+"""How torch and OpenMP name theirs. Others' names do not say whose they are: they stay."""
+
+
+def remove_shared_memory(pids: Collection[int]) -> list[Path]:
+    """Remove the segments of ``pids``, processes that have ended; those removed."""
+    left = []
+    with contextlib.suppress(OSError):
+        for path in sorted(SHARED_MEMORY.iterdir()):
+            owner = NAMED_BY_PID.match(path.name)
+            if owner and int(owner[1]) in pids:
+                path.unlink(missing_ok=True)
+                left.append(path)
+    return left

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from zerogate.heartbeat import Heartbeat, stacks_path
-from zerogate.launch.watch import Watch
+from zerogate.launch.watchdog import Watch
+from zerogate.protocol.heartbeat import Heartbeat, stacks_path
 
 ATTACH_SECONDS = 3.0
 ANSWER_SECONDS = 2.0

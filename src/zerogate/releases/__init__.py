@@ -1,1 +1,1 @@
-"""The releases of a package, each measured in an overlay of its own: the sweep and the bisection."""
+"""Releases of a package, each measured in an overlay of its own: the sweep and the bisection."""

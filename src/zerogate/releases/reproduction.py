@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zerogate.asked import Options
-from zerogate.atomic import write_json, write_text
-from zerogate.cell import Cell
-from zerogate.config_file import ConfigError
+from zerogate.config.options import Options
+from zerogate.config.strategy_file import ConfigError
+from zerogate.config.text import last_line, one_line
 from zerogate.launch.errors import LauncherFailedError
-from zerogate.launch.exclusive import alone_on
-from zerogate.launch.helper import run_helper
-from zerogate.one_line import last_line, one_line
-from zerogate.record import job_path
-from zerogate.releases.attempt import laid_over
-from zerogate.releases.script import script, shown
-from zerogate.releases.trial import Trial, changes
-from zerogate.runner import Step
-from zerogate.session import Session
+from zerogate.launch.locks import alone_on
+from zerogate.launch.process_tree import run_helper
+from zerogate.protocol.atomic_write import write_json, write_text
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import job_path
+from zerogate.releases.evaluate import laid_over
+from zerogate.releases.evaluation import Trial, changes
+from zerogate.releases.repro_script import script, shown
+from zerogate.session.runner import Step
+from zerogate.session.session import Session
 
 DESCRIBE_SECONDS = 300.0
 RUN_SECONDS = 600.0
@@ -78,7 +78,7 @@ def _described(session: Session, cell: Cell) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         path = job_path(Path(scratch))
         write_json(path, session.runner.job(cell, Path(scratch)))
-        command = [sys.executable, "-m", "zerogate.rank.description", str(path)]
+        command = [sys.executable, "-m", "zerogate.worker.description", str(path)]
         try:
             done = run_helper(command, session.runner.environment(cell), DESCRIBE_SECONDS)
         except subprocess.TimeoutExpired:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zerogate.releases.trial import Change, Trial, changes, number
+from zerogate.releases.evaluation import Change, Trial, changes, number
 from zerogate.report.results import readable
 
 

@@ -1,1 +1,1 @@
-"""What a session found, for people (terminal) and for programs (results.json)."""
+"""What a session found, for people (the terminal) and for programs (results.json)."""

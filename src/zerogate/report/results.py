@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from zerogate.atomic import write_json
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key
-from zerogate.measurement import Measurement
-from zerogate.report.model_states import model_states
-from zerogate.session import Session
-from zerogate.stack import STACK
+from zerogate.metrics.measurement import Measurement
+from zerogate.metrics.model_states import paper_bytes_per_parameter
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.stack import STACK
+from zerogate.session.session import Session
 
 SCHEMA_VERSION = 1
 PACKAGES = (*STACK, "pytest")
@@ -109,3 +110,18 @@ def _measurement(session: Session, measurement: Measurement) -> dict[str, Any]:
         "values": {name: measurement.value(name) for name in measurement.names},
         "launches": [asdict(launch) for launch in measurement.launches],
     }
+
+
+def model_states(session: Session, cell: Cell) -> tuple[float, float] | None:
+    """Bytes per parameter, measured and by the formula; None where they were not measured."""
+    measurement = session.measurements.get(cell)
+    if measurement is None or measurement.value("model_state_bytes") is None:
+        return None
+    settings = measurement.settings
+    paper = paper_bytes_per_parameter(
+        session.runner.strategy(cell),
+        cell.world_size,
+        4 if settings["dtype"] == "float32" else 2,
+        cell.tier,
+    )
+    return measurement.scalar("model_state_bytes") / settings["parameters"], paper

@@ -6,15 +6,15 @@ import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
-from zerogate.batch_size import SIZE
-from zerogate.cell import Cell
-from zerogate.measurement import SPEEDUP_AT_MAX, Measurement, speedup_at_max, speedup_over
-from zerogate.report.model_states import model_states
-from zerogate.report.published import published_lines
-from zerogate.report.sensitivity import smallest_visible
-from zerogate.report.words import MIB, sentence, word
-from zerogate.session import Session
-from zerogate.verdict import GRAVITY
+from zerogate.metrics.measurement import SPEEDUP_AT_MAX, Measurement, speedup_at_max, speedup_over
+from zerogate.metrics.table import METRICS
+from zerogate.protocol.cell import Cell
+from zerogate.report.formatting import MIB, percent, sentence, word
+from zerogate.report.results import model_states
+from zerogate.session.batch_size import SIZE
+from zerogate.session.session import Session
+from zerogate.verdicts.reference_results import Published
+from zerogate.verdicts.verdict import GRAVITY, Verdict
 
 WIDTH = 80
 UNJUDGED = "(*)"
@@ -178,3 +178,53 @@ def _verdict(session: Session, cell: Cell) -> str:
         judged = [verdict for verdict in found if verdict.status in ("improved", "ok")]
         return f"{word(judged[0])} {UNJUDGED}" if judged else word(found[0]).lower()
     return word(found[0])
+
+
+TITLES = {
+    "max_micro_batch_size": "batch",
+    "max_eval_batch_size": "eval batch",
+    "epoch_seconds": "s/epoch",
+    "eval_seconds": "s eval",
+    "f1": "F1",
+    "accuracy": "accuracy",
+}
+
+
+def published_lines(found: Published, cells: Iterable[Cell], hardware: str) -> list[str]:
+    """A line for each of ``cells`` that ``found`` has values for, under where they hold."""
+    rows = [
+        f"  {cell.strategy}: {_values(values)}" for cell in cells if (values := found.values(cell))
+    ]
+    if not rows:
+        return []
+    note = "" if found.hardware == hardware else f"; not comparable: this is {hardware}"
+    return [f"published for {found.hardware}{note}", *rows]
+
+
+def _values(values: dict[str, int | float]) -> str:
+    if values.get("max_micro_batch_size") == 0:
+        return "OOM at 1"
+    return ", ".join(
+        f"{title} {values[name]:g}" for name, title in TITLES.items() if name in values
+    )
+
+
+def smallest_visible(verdicts: Iterable[Verdict]) -> str:
+    """One sentence: the units of which one more is seen, and the other metrics with their limits,
+    the widest where cells differ; empty where nothing was held to a baseline.
+    """
+    units: set[str] = set()
+    limits: dict[str, float] = {}
+    for verdict in verdicts:
+        if verdict.against != "baseline" or verdict.tolerance is None:
+            continue
+        if verdict.status not in ("ok", "improved", "regressed") or verdict.unit == "steps":
+            continue
+        if verdict.tolerance == 0 and verdict.unit:
+            units.add(verdict.unit.removesuffix("s"))
+        elif verdict.metric in METRICS:
+            title = METRICS[verdict.metric].title
+            limits[title] = max(limits.get(title, 0.0), verdict.tolerance)
+    exact = [f"one {' or '.join(sorted(units))}"] if units else []
+    coarse = [f"{title} {percent(limits[title]).lstrip('+')}" for title in sorted(limits)]
+    return ", ".join([*exact, *coarse])

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from zerogate.rank.workload import Quality, Workload
-from zerogate.record import Recipe
+from zerogate.protocol.record import Recipe
+from zerogate.worker.workload import Quality, Workload
 
 SLEEPER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
 PARENT = f"""

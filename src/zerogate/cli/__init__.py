@@ -1,0 +1,1 @@
+"""The ``zerogate`` command: one module for each subcommand."""

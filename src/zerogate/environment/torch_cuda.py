@@ -1,0 +1,64 @@
+"""What torch makes of this machine's CUDA devices. The controller never imports it, so it is asked in a
+process of its own: seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from zerogate.launch.process_tree import run_helper
+
+ANSWER_SECONDS = 120.0
+INSTALL = "install the build for this driver: https://pytorch.org/get-started"
+QUESTION = """
+import json, torch
+nccl = list(torch.cuda.nccl.version()) if torch.version.cuda else []
+print(json.dumps([torch.version.cuda or "", torch.cuda.is_available(), nccl]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchCuda:
+    """The CUDA that torch was built for ("" for none), and why ranks could not use it ("" for no
+    reason). ``nccl`` is its version.
+    """
+
+    built_for: str
+    lacks: str
+    nccl: tuple[int, ...]
+
+
+def ask_torch(environment: Mapping[str, str] | None = None) -> str:
+    """What the torch of ``environment`` says of itself; "" where it says nothing."""
+    command = [sys.executable, "-c", QUESTION]
+    try:
+        return run_helper(command, environment or os.environ, ANSWER_SECONDS).stdout
+    except subprocess.TimeoutExpired:
+        return ""
+
+
+def understood(answer: str) -> TorchCuda | None:
+    """None where torch cannot be imported."""
+    try:  # The last line: whatever else was imported may have printed.
+        built_for, available, nccl = json.loads(answer.strip().rpartition("\n")[2])
+    except (ValueError, TypeError):
+        return None
+    lacks = ""
+    if not built_for:
+        lacks = "torch is built without CUDA"
+    elif not available:
+        lacks = f"torch (CUDA {built_for}) sees no device"
+    return TorchCuda(built_for, lacks, tuple(nccl))
+
+
+def cuda_lacks(environment: Mapping[str, str]) -> str:
+    """Why ranks in ``environment`` could not train on a card, with the remedy; empty where they can."""
+    found = understood(ask_torch(environment))
+    if found is None:
+        return ""  # The launch will say what is wrong with it.
+    return f"{found.lacks}; {INSTALL}" if found.lacks else ""

@@ -1,0 +1,67 @@
+"""Whether a launch is late: by its own deadline, or by that of the phase that a rank is in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from zerogate.config.validation import from_json
+from zerogate.launch.deadlines import PROBE_SECONDS, Deadlines
+from zerogate.protocol.heartbeat import Heartbeat, heartbeat_path
+from zerogate.protocol.record import Job, record_path
+
+LOOK_SECONDS = 1.0
+"""How often the ranks' heartbeats are read while a launcher waits."""
+
+
+class Watch:
+    """One launch's deadlines, from now on."""
+
+    def __init__(self, job: Job, folder: Path, deadlines: Deadlines) -> None:
+        self.folder = folder
+        self.ranks: Sequence[int] = range(job.cell.world_size)
+        self.started = time.monotonic()
+        probes = job.purpose == "probe"
+        self._launch = min(deadlines.launch, PROBE_SECONDS) if probes else deadlines.launch
+        self._phases = {} if probes else deadlines.phases
+
+    @property
+    def seconds(self) -> float:
+        """Since the launch began."""
+        return time.monotonic() - self.started
+
+    @property
+    def next_look(self) -> float:
+        """Seconds to wait before ``overdue`` is asked again."""
+        return max(0.01, min(LOOK_SECONDS, self._launch - self.seconds))
+
+    def heartbeats(self) -> dict[int, Heartbeat | None]:
+        return {rank: read_heartbeat(self.folder, rank) for rank in self.ranks}
+
+    def overdue(self) -> str:
+        """What is late, and how long it may take; empty while nothing is."""
+        now = time.monotonic()
+        if now - self.started >= self._launch:
+            return f"the launch has {self._launch:.0f} s"
+        late = []
+        for rank, beat in self.heartbeats().items():
+            if record_path(self.folder, rank).exists():
+                continue
+            phase = beat.phase if beat else "set-up"
+            age = now - (beat.at if beat else self.started)
+            if age >= self._phases.get(phase, self._launch):
+                late.append((age, rank, phase))
+        if not late:
+            return ""
+        age, rank, phase = max(late)
+        what = "a step" if phase == "train" else phase
+        return f"rank {rank} at {what} for {age:.0f} s; {what} has {self._phases[phase]:.0f} s"
+
+
+def read_heartbeat(folder: Path, rank: int) -> Heartbeat | None:
+    """The rank's last heartbeat; None when there is none, or it cannot be read."""
+    try:
+        return from_json(Heartbeat, heartbeat_path(folder, rank).read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,221 @@
+"""The records of one launch's ranks, aggregated. The only place that aggregates."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from operator import attrgetter
+
+from zerogate.metrics.peak_flops import peak_flops
+from zerogate.protocol.record import COLLECTIVES, Phase, RankRecord
+
+Value = float | int | tuple[float, ...]
+
+WARMUP_STEPS = 3
+"""Steps that are not steady yet: the two at learning rate 0, and optimizer states coming to life."""
+
+PEAKS: dict[str, Phase] = {
+    "peak_allocated_bytes": "steady",
+    "peak_init_bytes": "init",
+    "peak_first_step_bytes": "first_step",
+    "peak_eval_bytes": "eval",
+}
+
+DEVICE_MEMORY = (*PEAKS, "live_bytes", "model_state_bytes", "leak_bytes_per_step")
+"""What is not measured where device memory cannot be counted."""
+
+SLOPE_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchValues:
+    """The metrics of one launch, and per rank those that are taken from the worst rank.
+
+    ``troubles`` are why its seconds say nothing of the stack.
+    """
+
+    values: dict[str, Value]
+    per_rank: dict[str, tuple[float, ...]]
+    canary_seconds: float
+    troubles: tuple[str, ...] = ()
+    skipped: tuple[bool, ...] = ()
+
+
+def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
+    """One launch: memory and what is counted from the worst rank, time from the slowest, samples
+    summed, losses averaged.
+
+    Gradient norm, learning rate and quality are global already; they are rank 0's.
+    """
+    first = records[0]
+    worst = {
+        name: tuple(of_rank(record) for record in records)
+        for name, of_rank in _worst_of(records).items()
+    }
+    steps = _by_step(max, [record.step_seconds for record in records])
+    step_seconds = statistics.median(steps[WARMUP_STEPS:] or steps)
+    epochs = len(first.train_seconds)
+    trained = _by_step(max, [record.train_seconds for record in records])
+    epoch_seconds = statistics.median(_without_warmup(trained, steps))
+    samples = sum(sum(record.step_samples) for record in records)
+    values: dict[str, Value] = {
+        **{name: max(numbers) for name, numbers in worst.items()},
+        "loss": _by_step(statistics.fmean, [record.loss for record in records]),
+        "gradient_norm": first.gradient_norm,
+        "learning_rate": first.learning_rate,
+        "samples_per_epoch": samples / epochs if samples % epochs else samples // epochs,
+        **first.quality,
+        "epoch_seconds": epoch_seconds,
+        "step_seconds": step_seconds,
+        "samples_per_second": samples / epochs / epoch_seconds,
+    }
+    if (used := utilization(first, step_seconds)) is not None:
+        values["mfu"] = used
+    if first.applied.get("mixed_precision") == "fp16":
+        values["skipped_steps"] = sum(first.step_skipped)
+    return LaunchValues(
+        values=values,
+        per_rank=worst,
+        canary_seconds=max(record.canary_seconds for record in records),
+        troubles=troubles(records),
+        skipped=first.step_skipped,
+    )
+
+
+def _without_warmup(epochs: Sequence[float], steps: Sequence[float]) -> Iterator[float]:
+    """Seconds of each epoch, the first one's warm-up at the pace of its other steps: kernels that load
+    and buffers that grow are paid once a launch, and an epoch on the card has thousands of steps.
+    """
+    first, *others = epochs
+    count = len(steps) // len(epochs)
+    steady = first - sum(steps[:WARMUP_STEPS])
+    if count > WARMUP_STEPS and steady > 0:
+        first = steady * count / (count - WARMUP_STEPS)
+    yield first
+    yield from others
+
+
+def utilization(first: RankRecord, step_seconds: float) -> float | None:
+    """Model FLOPs utilization (PaLM, arXiv 2204.02311, appendix B), with the FLOPs that were counted
+    in the traced step instead of 6 a parameter and token: a kernel that the profiler knows no formula
+    for is left out. None where card or precision are not known.
+    """
+    if first.traced is None or first.device is None:
+        return None
+    # As applied: a DeepSpeed file may say another than Accelerate's config.
+    peak = peak_flops(first.device.name, first.applied.get("mixed_precision", ""))
+    return first.traced.flops / step_seconds / peak if peak else None
+
+
+def strangers(records: Sequence[RankRecord]) -> set[int]:
+    """Processes of others that were on a device of a launch: what they held, its ranks did not have."""
+    return {pid for record in records if record.device for pid in record.device.strangers}
+
+
+def troubles(records: Sequence[RankRecord]) -> tuple[str, ...]:
+    """Why the seconds of a launch say nothing of the stack."""
+    return tuple(
+        f"rank {record.rank}: {trouble}"
+        for record in records
+        for trouble in (record.device.troubles if record.device else ())
+    )
+
+
+OfRank = Callable[[RankRecord], float]
+
+
+def _worst_of(records: Sequence[RankRecord]) -> dict[str, OfRank]:
+    """What is taken from the rank that has most of it."""
+    first = records[0]
+    return {**_memory(first), **_device(records), **_traced(first), **_named(ALWAYS)}
+
+
+ALWAYS = (
+    "eval_seconds",
+    "setup_seconds",
+    "peak_host_bytes",
+    "samples_missed",
+    "samples_repeated",
+    "eval_samples_miscounted",
+)
+"""What every record has under the metric's own name."""
+
+
+def _memory(first: RankRecord) -> dict[str, OfRank]:
+    if not first.memory:
+        return {}
+    peaks = {name: phase for name, phase in PEAKS.items() if phase in first.memory}
+    return {
+        **{
+            name: partial(_of_phase, phase, "peak_allocated_bytes") for name, phase in peaks.items()
+        },
+        "live_bytes": lambda record: record.memory["steady"].live_bytes,
+        "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
+    }
+
+
+def _device(records: Sequence[RankRecord]) -> dict[str, OfRank]:
+    """What NVML told of every rank; what it did not tell is no number of the allocator's instead."""
+    devices = [record.device for record in records]
+    if None in devices:
+        return {}
+    found = _named(ALLOCATOR, within="device.")
+    if all("steady" in record.memory for record in records):
+        steady = "peak_requested_bytes", "peak_active_bytes"
+        found |= {name: partial(_of_phase, "steady", name) for name in steady}
+    sources = {device.source for device in devices if device is not None}
+    if sources <= {"nvml_process", "nvml_process_by_elimination"}:
+        found["peak_device_bytes"] = attrgetter("device.peak_bytes")
+    elif sources == {"nvml_device_delta"}:  # Another quantity: never held to the other.
+        found["peak_device_delta_bytes"] = attrgetter("device.peak_bytes")
+    return found
+
+
+ALLOCATOR = ("peak_reserved_bytes", "allocator_retries", "allocator_ooms", "pinned_bytes")
+"""What a card's allocators tell of the whole run, under the metric's own name."""
+
+
+def _traced(first: RankRecord) -> dict[str, OfRank]:
+    """What the traced step counted; its names are the record's, or follow from them."""
+    if first.traced is None:
+        return {}
+    names = ["operators", "flops", "disk_read_bytes", "disk_written_bytes"]
+    names += ["model_state_bytes"] if first.memory else []
+    return _named(names, within="traced.") | {
+        f"{kind}_{name}": partial(_collective, kind, name)
+        for kind in COLLECTIVES
+        for name in ("calls", "payload_bytes")
+    }
+
+
+def _named(names: Iterable[str], *, within: str = "") -> dict[str, OfRank]:
+    return {name: attrgetter(within + name) for name in names}
+
+
+def _of_phase(phase: Phase, name: str, record: RankRecord) -> int:
+    found: int = getattr(record.memory[phase], name)
+    return found
+
+
+def _collective(kind: str, name: str, record: RankRecord) -> int:
+    assert record.traced is not None
+    number: int = getattr(record.traced.collectives[kind], name)
+    return number
+
+
+def slope(values: Sequence[int]) -> int:
+    """Rise from one value to the next: the median over all pairs (Theil and Sen), to which a single
+    step that differs is nothing and a leak of a tensor a step is that tensor. Rounded to bytes.
+    """
+    thinned = list(enumerate(values))[:: max(1, len(values) // SLOPE_POINTS)]
+    rises = [(b - a) / (j - i) for (i, a), (j, b) in combinations(thinned, 2)]
+    return round(statistics.median(rises)) if rises else 0
+
+
+def _by_step(
+    combine: Callable[[Iterable[float]], float], rows: Sequence[tuple[float, ...]]
+) -> tuple[float, ...]:
+    return tuple(combine(column) for column in zip(*rows, strict=True))

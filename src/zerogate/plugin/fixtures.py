@@ -1,0 +1,144 @@
+"""What the regression suite's tests ask for: measured cells, and the gate that judges them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zerogate.plugin.gate import Gate
+from zerogate.plugin.stash import SESSION
+from zerogate.protocol.cell import Cell
+
+if TYPE_CHECKING:
+    from zerogate.metrics.measurement import Measurement
+    from zerogate.protocol.record import BatchKind
+    from zerogate.session.batch_size import BatchSize
+    from zerogate.session.session import Session
+
+
+@pytest.fixture(scope="session")
+def zerogate_session(pytestconfig: pytest.Config) -> Session:
+    """The session that measures and judges; closed at the end whatever happens."""
+    return pytestconfig.stash[SESSION]
+
+
+@pytest.fixture
+def measurement(cell: Cell, zerogate_session: Session) -> Measurement:
+    """The cell's measurement: launched on first use, judged by many tests.
+
+    Skips where this machine cannot run the cell; a launch that fails is an ERROR.
+    """
+    return _measure(zerogate_session, cell)
+
+
+def _measure(session: Session, cell: Cell) -> Measurement:
+    from zerogate.launch.errors import LaunchFailedError, OutOfMemoryError
+
+    known = cell in session.failures
+    # Asked once: a machine that is short of memory by now has measured the cell all the same.
+    new = not known and cell not in session.measurements
+    if new and (reason := session.runner.unavailable(cell)):
+        pytest.skip(reason)
+    try:
+        return session.measure(cell)
+    except OutOfMemoryError as error:
+        if (
+            cell.tier == "gpu" and session.baseline(cell) is None
+        ):  # Not every card holds every cell.
+            pytest.skip(f"{error.kind}: {error.summary}; no baseline says that it ever fitted here")
+        report = f"{error.kind}: {error.summary}" if known else error.report()
+    except LaunchFailedError as error:
+        # Its other tests refer to the first one's report.
+        report = f"{error.kind}: {error.summary}" if known else error.report()
+    # Outside of the handler: pytest would show both exceptions.
+    pytest.fail(report, pytrace=False)
+
+
+@pytest.fixture
+def other(
+    request: pytest.FixtureRequest, cell: Cell, measurement: Measurement, zerogate_session: Session
+) -> Measurement:
+    """This session's measurement of the same workload and world size under the strategy that
+    ``@pytest.mark.compared_with`` names.
+    """
+    marker = request.node.get_closest_marker("compared_with")
+    return _measure(zerogate_session, replace(cell, strategy=marker.args[0]))
+
+
+@pytest.fixture
+def other_accumulation(
+    cell: Cell, measurement: Measurement, zerogate_session: Session
+) -> Measurement:
+    """The cell with the same global batch, but all of a step's micro-batches in one; where there is
+    one already, in two halves.
+    """
+    size: int = measurement.settings["micro_batch_size"]
+    steps: int = measurement.settings["gradient_accumulation_steps"]
+    if steps == 1 and size % 2:
+        pytest.skip(f"a micro-batch of {size} cannot be halved")
+    size, steps = (size * steps, 1) if steps > 1 else (size // 2, 2)
+    return _variant(
+        zerogate_session, cell, micro_batch_size=size, gradient_accumulation_steps=steps
+    )
+
+
+@pytest.fixture
+def one_rank(cell: Cell, measurement: Measurement, zerogate_session: Session) -> Measurement:
+    """The cell with the same global batch on a single rank."""
+    if cell.world_size == 1:
+        pytest.skip("this is a single rank")
+    alone = replace(cell, world_size=1)
+    size = measurement.settings["micro_batch_size"] * cell.world_size
+    return _variant(zerogate_session, alone, micro_batch_size=size)
+
+
+def _variant(session: Session, cell: Cell, **asked: int) -> Measurement:
+    from zerogate.launch.errors import LaunchFailedError
+
+    name = "-".join(f"{value}-{key}" for key, value in asked.items()).replace("_", "-")
+    try:
+        return session.variant(cell, name, **asked)
+    except LaunchFailedError as error:
+        report = error.report()
+    pytest.fail(report, pytrace=False)
+
+
+@pytest.fixture
+def batch_size(request: pytest.FixtureRequest, cell: Cell, zerogate_session: Session) -> BatchSize:
+    """The largest batch that fits, of the kind that ``@pytest.mark.batch_size`` names."""
+    kind = request.node.get_closest_marker("batch_size").args[0]
+    found = _search(zerogate_session, cell, "train")
+    if kind == "eval":
+        if not zerogate_session.measurements[cell].evaluates_by_generating:
+            pytest.skip("only what evaluates by generating has an eval batch size of its own")
+        found = _search(zerogate_session, cell, kind)
+    if request.node.get_closest_marker("compared_with"):
+        _search(zerogate_session, cell.reference, kind)
+    return found
+
+
+def _search(session: Session, cell: Cell, kind: BatchKind) -> BatchSize:
+    from zerogate.launch.errors import LaunchFailedError
+
+    known = (cell, kind) in session.search_failures
+    new = not known and cell not in session.measurements
+    if new and (reason := session.runner.unavailable(cell)):
+        pytest.skip(reason)
+    try:
+        return session.batch_size(cell, kind)
+    except LaunchFailedError as error:
+        report = f"{error.kind}: {error.summary}" if known else error.report()
+    pytest.fail(report, pytrace=False)
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest, cell: Cell, zerogate_session: Session) -> Gate:
+    """``gate("loss")`` holds metrics of the cell to their baselines; see ``Gate`` for the rest.
+
+    The cell has trained, unless the test is on batch sizes, which are found without.
+    """
+    if not request.node.get_closest_marker("batch_size"):
+        request.getfixturevalue("measurement")
+    return Gate(request, zerogate_session, cell)

@@ -1,0 +1,274 @@
+"""The pytest plugin: options, cells as parameters, fixtures, outcome words. Thin.
+
+FAILED is a regression; ERROR is infrastructure (crash, hang, unexpected OOM, wrong configuration);
+SKIPPED says why. Exit codes are pytest's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from zerogate.config.strategy_file import ConfigError
+from zerogate.devices.cards import cuda_devices
+from zerogate.plugin.command_line import (
+    add_options,
+    is_project,
+    lock_report,
+    read_options,
+    refuse_lost_root,
+    refuse_workers,
+)
+from zerogate.plugin.gate import STATUS_PROPERTY
+from zerogate.plugin.progress import Progress
+from zerogate.plugin.selection import read_selection
+from zerogate.plugin.stash import CLOSING_LINES, LOCK, PROGRESS, SELECTION, SESSION
+from zerogate.protocol.cell import TIERS, Cell
+from zerogate.session.signals import end_like_ctrl_c
+
+if TYPE_CHECKING:
+    from zerogate.session.runner import Runner
+    from zerogate.session.session import Session
+    from zerogate.verdicts.reference_results import Published
+
+pytest_plugins = ["zerogate.plugin.fixtures"]
+
+ON_REQUEST = ("batch_size", "equivalence")
+"""Tests of these markers run where they are named: they take launches of their own."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from zerogate.plugin import hookspec
+
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpu: cells of the cpu tier (gloo, scale models)")
+    config.addinivalue_line("markers", "gpu: cells of the gpu tier (CUDA, full size)")
+    config.addinivalue_line(
+        "markers",
+        "compared_with(strategy): brings that strategy's measurement along, as ``other``; not for "
+        "cells of that strategy itself",
+    )
+    config.addinivalue_line(
+        "markers", "batch_size(kind): searches the largest batch, of kind train or eval"
+    )
+    config.addinivalue_line(
+        "markers", "equivalence: trains in another way that must give the same numbers"
+    )
+    config.addinivalue_line(
+        "markers", "published(metric): only for cells that others published that metric of"
+    )
+    config.addinivalue_line("markers", "tiers(*names): only for cells of these tiers")
+    config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
+    if not is_project(config.rootpath):
+        refuse_lost_root(config)
+        return
+    refuse_workers(config)
+    config.stash[SELECTION] = read_selection(config)
+
+
+# Collecting
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cell" not in metafunc.fixturenames or SELECTION not in metafunc.config.stash:
+        return
+    cells = metafunc.config.stash[SELECTION].cells(TIERS)
+    for marker in metafunc.definition.iter_markers("compared_with"):
+        cells = [cell for cell in cells if cell.strategy not in marker.args]
+    for marker in metafunc.definition.iter_markers("tiers"):
+        cells = [cell for cell in cells if cell.tier in marker.args]
+    for marker in metafunc.definition.iter_markers("strategies"):
+        cells = [cell for cell in cells if cell.strategy in marker.args]
+    metafunc.parametrize(
+        "cell",
+        [pytest.param(cell, id=cell.id, marks=getattr(pytest.mark, cell.tier)) for cell in cells],
+        scope="session",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # A test for strategies that were not asked for has no cells; pytest would call it skipped.
+    _deselect(config, items, lambda item: "cell" in _params(item) and not _cells([item]))
+    if not _cells(items):
+        return
+    if not config.option.markexpr and not cuda_devices():
+        # Nobody named a tier: the cells that this machine can run.
+        _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
+    named = f"{config.option.markexpr} {config.option.keyword} {config.args}"
+    if config.getoption("zerogate_device_memory"):
+        named += " batch_size"
+    for name in ON_REQUEST:
+        if name not in named:
+            _deselect(config, items, partial(_has, name))
+    if config.option.collectonly:
+        return
+    cells = _cells(items)
+    config.stash[SESSION] = session = _open_session(config)
+    config.stash[PROGRESS].total = len(cells)
+    brought = {
+        replace(cell, strategy=name)
+        for item in items
+        for marker in item.iter_markers("compared_with")
+        for name in marker.args
+        for cell in _cells([item])
+    }
+    from zerogate.session.factory import prepare_environments
+
+    try:
+        prepare_environments(session)
+        for cell in cells | brought:
+            session.runner.strategy(cell)
+            session.baseline(cell)
+        # Read now, though it may only be shown: a mistake in a file is found before a launch.
+        published = session.published
+        _deselect(config, items, lambda item: _unpublished(published, item))
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _unpublished(published: list[Published], item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("published")
+    return marker is not None and not any(
+        marker.args[0] in found.values(cell) for found in published for cell in _cells([item])
+    )
+
+
+def _deselect(
+    config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]
+) -> None:
+    gone = [item for item in items if unwanted(item)]
+    if gone:
+        items[:] = [item for item in items if item not in gone]
+        config.hook.pytest_deselected(items=gone)
+
+
+def _has(marker: str, item: pytest.Item) -> bool:
+    return item.get_closest_marker(marker) is not None
+
+
+def _params(item: pytest.Item) -> dict[str, object]:
+    spec = getattr(item, "callspec", None)
+    return spec.params if spec else {}
+
+
+def _cells(items: list[pytest.Item]) -> set[Cell]:
+    params = (_params(item).get("cell") for item in items)
+    return {cell for cell in params if isinstance(cell, Cell)}
+
+
+def _open_session(config: pytest.Config) -> Session:
+    from zerogate.report.results import write_results
+    from zerogate.session.factory import open_session
+
+    options = read_options(config, config.stash[SELECTION])
+    config.stash[LOCK] = lock_report(options.report_folder)
+    config.add_cleanup(end_like_ctrl_c())
+    config.stash[PROGRESS] = progress = Progress(config)
+    config.pluginmanager.register(progress, "zerogate-progress")
+
+    def launch(job: Any, folder: Path) -> Any:
+        return config.hook.pytest_zerogate_launch(job=job, folder=folder)
+
+    return open_session(options, launch_hook=launch, show=progress.show, save=write_results)
+
+
+# Reporting
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    why: Any = report.longrepr
+    if report.skipped and report.when == "setup" and isinstance(why, tuple) and _cells([item]):
+        # Why a cell cannot run is the same for all its tests, wherever they stand: one line for it.
+        why = (str(item.path.parent), None, why[2])
+        report.longrepr = why
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport,
+) -> tuple[str, str, str] | None:
+    status = dict(getattr(report, "user_properties", [])).get(STATUS_PROPERTY)
+    letter = {"passed": ".", "failed": "F", "skipped": "s"}.get(report.outcome)
+    if status is None or letter is None or getattr(report, "when", "") != "call":
+        return None
+    return (report.outcome, letter, str(status)) if not hasattr(report, "wasxfail") else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    found = session.config.stash.get(SESSION, None)
+    if found is None:
+        return
+    from zerogate.report.results import write_results
+    from zerogate.session.record_baselines import record_baselines
+
+    if not (found.measurements or found.errors):
+        found.close()
+        return  # A mistake was found, or nothing ran: the last results stay.
+    lines = session.config.stash[CLOSING_LINES] = []
+    root = session.config.rootpath
+    try:
+        results = write_results(found)
+        if found.against is not None:
+            lines.append(f"held to {found.against.name}: {_count(found.against.runner)}")
+        lines.append(f"{_count(found.runner)}; everything is in {_relative(results, root)}")
+        whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if whole and not found.errors:
+            found.finish()
+        if whole and session.config.getoption("zerogate_update_baselines"):
+            reason = session.config.getoption("zerogate_reason")
+            written, left = record_baselines(found, reason)
+            lines += [f"recorded {_relative(path, root)}" for path in written]
+            lines += [f"not recorded: {cell.id}: {why}" for cell, why in sorted(left.items())]
+            if not written and not left:
+                lines.append("no baseline recorded: nothing differs from the old ones")
+    except OSError as error:
+        # The tables are still to be seen.
+        lines.append(f"cannot write {error.filename2 or error.filename}: {error.strerror}")
+        if exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    finally:
+        found.close()  # Last: a second Ctrl-C ends the wait for ranks, which leave anyway.
+
+
+def _count(runner: Runner) -> str:
+    text = f"{runner.launches} launch{'es' if runner.launches != 1 else ''}"
+    if runner.resumed_launches:
+        text += f", {runner.resumed_launches} of them kept from the interrupted run"
+    return text
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    found = config.stash.get(SESSION, None)
+    if found is None or CLOSING_LINES not in config.stash:
+        return
+    from zerogate.report.terminal import summary
+
+    terminalreporter.section("zerogate")
+    terminalreporter.write(summary(found))
+    for line in config.stash[CLOSING_LINES]:
+        terminalreporter.write_line(line)
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -1,0 +1,45 @@
+"""What the session is doing, on the terminal, while it takes long."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from zerogate.protocol.cell import Cell
+    from zerogate.session.runner import Step
+
+
+class Progress:
+    """A line for each thing that takes long: which cell, which launch, how many left, time gone."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._started = time.monotonic()
+        self._seen: dict[Cell, int] = {}
+        self.total = 0
+        self.after_dots = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.after_dots = self._config.get_verbosity() < 0
+
+    def show(self, step: Step) -> None:
+        if step.state != "started" or self._config.get_verbosity() < -1:
+            return
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        line = f"{minutes}:{seconds:02d}  {step.text}"
+        if step.cell is not None:
+            # A DDP reference that was not asked for by itself is one more.
+            number = self._seen.setdefault(step.cell, len(self._seen) + 1)
+            self.total = max(self.total, number)
+            line = f"[{number}/{self.total}] {step.cell.id}: {step.text}, {minutes}:{seconds:02d}"
+        if reporter is not None:
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
+                reporter.ensure_newline()
+                reporter.write_line(f"\n{line}" if self.after_dots else line)
+            self.after_dots = False

@@ -1,0 +1,294 @@
+"""The wire between controller and ranks: a job goes out, one record per rank comes back.
+
+Standard library only: ranks write records, the controller reads them through pydantic, which
+checks these same dataclasses strictly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from zerogate.protocol.cell import Cell
+
+SCHEMA_VERSION = 1
+
+Strict = dict[str, Any]
+STRICT: Strict = {"extra": "forbid", "strict": True}
+
+Outcome = Literal["ok", "oom", "error"]
+Purpose = Literal["training", "probe"]
+BatchKind = Literal["train", "eval"]
+PUBLISHED = "published"
+"""The origin of weights that are not random."""
+
+SHARED_DEVICE = "shared_device"
+"""The topology of ranks that run together on one device."""
+OTHER_COLLECTIVE = "other_collective"
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", OTHER_COLLECTIVE)
+"""The kinds that are counted apart."""
+Phase = Literal["init", "first_step", "steady", "eval"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a workload trains at one tier; what all strategies share.
+
+    Steps are optimizer steps. ``micro_batch_size`` is per rank. The learning rate rises linearly
+    over ``warmup_steps`` and falls linearly to 0 (DeepSpeed's WarmupDecayLR, warmup_type linear).
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    micro_batch_size: int
+    eval_micro_batch_size: int
+    epochs: int
+    learning_rate: float
+    warmup_steps: int
+    gradient_accumulation_steps: int = 1
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRequest:
+    """Batch sizes to try in one process group: ``sizes`` in that order, then ever larger ones below
+    ``stop`` until one runs out of memory. ``kind``: of training, or of evaluation.
+    """
+
+    kind: BatchKind
+    sizes: tuple[int, ...]
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """A batch size that fit. ``peak_allocated_bytes`` is of the rank that needed most, above what a
+    rank holds before the model; ``forward_bytes`` what is held when the forward pass is done: it rises
+    with every sample from the first, where the peak may be that of a bucket or of the optimizer step.
+    ``step_seconds`` of each optimizer step (of the evaluation). ``allocator_retries``: how often the
+    allocator gave its cache back to make room.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    size: int
+    peak_allocated_bytes: int
+    forward_bytes: int
+    step_seconds: tuple[float, ...]
+    allocator_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """Calls of one kind of collective, and the bytes that this rank handed to them."""
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    calls: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """What one rank did in one optimizer step, counted after the timed ones.
+
+    ``operators`` are torch's, nested ones too; ``flops`` those of matrix products, convolutions,
+    additions and multiplications (``torch.profiler`` with flops). ``model_state_bytes`` is what is
+    held between backward pass and optimizer step: parameters, gradients, optimizer states (ZeRO,
+    arXiv 1910.02054, section 3.1) and whatever buffers shard them.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    collectives: dict[str, Collective]
+    operators: int
+    flops: int
+    model_state_bytes: int
+    disk_read_bytes: int
+    disk_written_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the controller asks of a launch; every rank reads the same file.
+
+    ``run`` is the same for all launches of a run, also of one that was interrupted and resumed.
+    Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled
+    DeepSpeed ops that they will load. ``learning_rate``, ``micro_batch_size`` and
+    ``gradient_accumulation_steps`` replace the recipe's when given; with ``steps`` training stops
+    after so many and nothing is evaluated. ``preload`` are functions that a rank calls first,
+    ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is
+    what a full-size cell may use on each rank's device; a scale model gets its share of it.
+    ``precision`` is the mixed precision that the machine forces; None where the file's stands.
+    ``shared_devices``: on how many devices more ranks run together; 0 where each has its own.
+    """
+
+    run: str
+    launch_id: str
+    purpose: Purpose
+    cell: Cell
+    config_file: str
+    requested: dict[str, Any]
+    ops: tuple[str, ...]
+    precision: str | None
+    workload_file: str
+    data_folder: str
+    data_origin: Literal["generated", "real"]
+    scratch_folder: str
+    record_folder: str
+    root_folder: str
+    controller_pid: int
+    seed: int = 25
+    learning_rate: float | None = None
+    micro_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    steps: int | None = None
+    preload: tuple[str, ...] = ()
+    probe: ProbeRequest | None = None
+    device_memory_bytes: int | None = None
+    shared_devices: int = 0
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseMemory:
+    """Device memory of one rank in one phase, above what it held before the model was built.
+
+    A card's allocator also tells the peaks of what was asked for (``requested``), of blocks in use or
+    waiting for a stream (``active``), and of what it took from the driver (``reserved``): see
+    torch.cuda.memory_stats. The counting allocator has none of these: 0.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    peak_allocated_bytes: int
+    live_bytes: int
+    peak_requested_bytes: int = 0
+    peak_active_bytes: int = 0
+    peak_reserved_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The CUDA device that a rank ran on, and the most that its allocator had reserved there.
+
+    ``allocator_retries``: how often the allocator gave its cache back to make room; ``allocator_ooms``:
+    how often that was not enough; ``pinned_bytes``: the peak of pinned host memory.
+
+    The rest is the controller's to fill in: ``peak_bytes`` is all that the process had, by ``source``
+    (``devices.ladder``), ``driver_bytes`` what the driver kept, ``strangers`` the processes of others
+    that were on it, ``troubles`` why seconds mean nothing.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    uuid: str
+    pid: int
+    peak_reserved_bytes: int
+    name: str = ""
+    allocator_retries: int = 0
+    allocator_ooms: int = 0
+    pinned_bytes: int = 0
+    peak_bytes: int = 0
+    driver_bytes: int = 0
+    source: str = ""
+    strangers: tuple[int, ...] = ()
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What ended a rank early. ``phase`` is where it was: set-up, train, eval.
+
+    ``at`` is seconds since the epoch: the rank that failed first has the cause, its peers mostly
+    report a lost connection.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    at: float
+    phase: str
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankRecord:
+    """What one rank measured, written atomically whatever happens to it.
+
+    Per-step tuples have one entry per optimizer step; ``loss`` is this rank's mean over the step's
+    micro-batches, ``gradient_norm`` the global norm before clipping, 0 where loss scaling skipped the
+    step, ``step_live_bytes`` what is held when it is done, without data. Per-epoch tuples have one
+    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports it runs. Samples
+    that no rank drew in an epoch are missed; those drawn again, beyond what fills the last global
+    batch, repeated. A probe has ``probed``, the sizes that fit, and ``probing``, the one it tried last
+    (0: none yet). ``topology`` is said where ranks share a device: their seconds then mean nothing.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    schema_version: int
+    launch_id: str
+    rank: int
+    world_size: int
+    outcome: Outcome
+    failure: Failure | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    accelerate_environment: dict[str, str] = field(default_factory=dict)
+    applied: dict[str, Any] = field(default_factory=dict)
+    workload_version: int = 0
+    data_origin: str = ""
+    weights_origin: str = ""
+    parameters: int = 0
+    recipe: Recipe | None = None
+    quality_better: dict[str, str] = field(default_factory=dict)
+    quality_learned: dict[str, float] = field(default_factory=dict)
+    loss: tuple[float, ...] = ()
+    gradient_norm: tuple[float, ...] = ()
+    learning_rate: tuple[float, ...] = ()
+    step_skipped: tuple[bool, ...] = ()
+    step_seconds: tuple[float, ...] = ()
+    step_samples: tuple[int, ...] = ()
+    train_seconds: tuple[float, ...] = ()
+    eval_seconds: float = 0.0
+    eval_samples: int = 0
+    setup_seconds: float = 0.0
+    canary_seconds: float = 0.0
+    memory: dict[Phase, PhaseMemory] = field(default_factory=dict)
+    memory_source: str = ""
+    device: Device | None = None
+    peak_host_bytes: int = 0
+    quality: dict[str, float] = field(default_factory=dict)
+    evaluates_by_generating: bool = False
+    averages_samples: bool = True
+    step_live_bytes: tuple[int, ...] = ()
+    traced: Traced | None = None
+    samples_missed: int = 0
+    samples_repeated: int = 0
+    eval_samples_miscounted: int = 0
+    budget_bytes: int = 0
+    topology: str = ""
+    probed: tuple[Probed, ...] = ()
+    probing: int = 0
+
+
+def record_path(folder: Path, rank: int) -> Path:
+    return folder / f"rank{rank}.json"
+
+
+def job_path(folder: Path) -> Path:
+    return folder / "job.json"
+
+
+def read_job(path: Path) -> Job:
+    """The job as the controller wrote it; both sides are the same release, so it is not validated."""
+    values = json.loads(path.read_text())
+    values["cell"] = Cell(**values["cell"])
+    values["ops"], values["preload"] = tuple(values["ops"]), tuple(values["preload"])
+    if values["probe"] is not None:
+        values["probe"] = ProbeRequest(**values["probe"])
+    return Job(**values)

@@ -1,1 +1,0 @@
-"""What runs inside every rank: torch, accelerate, the workload, the standard library and records."""

@@ -1,0 +1,124 @@
+"""Packages tried: cells measured with them laid over. What was measured is kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from zerogate.config.options import Options
+from zerogate.config.validation import from_json
+from zerogate.environment.overlay import InvalidOverlayError
+from zerogate.launch.errors import LaunchFailedError
+from zerogate.metrics.aggregation import Value
+from zerogate.metrics.table import metric_named
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.cell import Cell, parse_cell
+from zerogate.releases.evaluation import Trial
+from zerogate.report.results import write_results
+from zerogate.session.factory import open_session
+from zerogate.session.runner import Step
+from zerogate.session.session import Session
+
+LONGEST_NAME = 100
+"""Of a folder that is named by what is in it."""
+
+
+def try_packages(
+    packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+) -> Trial:
+    """Measure ``cells`` with ``packages`` laid over; what an earlier trial measured under the same
+    things is taken.
+
+    Only what was measured is kept: a failure may have been this machine's, of that day.
+    """
+    folder = trial_folder(options, packages)
+    path = folder / "trial.json"
+    try:
+        with laid_over(packages, options, show) as session:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = Trial(packages=tuple(packages), made_under=session.runner.made_under())
+            kept = _read(path)
+            if kept is not None and kept.made_under == found.made_under:
+                found = replace(kept, failures={}, absent={})
+            for cell in cells:
+                if cell.id not in found.values:
+                    found = _with(found, session, cell)
+                    write_json(path, found)
+    except InvalidOverlayError as error:
+        return Trial(packages=tuple(packages), invalid=error.reason)
+    # An earlier command may have asked for more.
+    asked = {cell.id for cell in cells}
+    return replace(found, values={name: one for name, one in found.values.items() if name in asked})
+
+
+def _read(path: Path) -> Trial | None:
+    """What was kept; None where there is nothing, or somebody else's."""
+    try:
+        found = from_json(Trial, path.read_bytes())
+        for name, values in found.values.items():
+            parse_cell(name)
+            for metric, value in values.items():
+                if metric_named(metric, found.quality_better.get(name)).series != isinstance(
+                    value, tuple
+                ):
+                    return None
+    except (OSError, ValueError, KeyError):
+        return None
+    return found
+
+
+def try_anew(
+    packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+) -> Trial:
+    """The same, with nothing taken of an earlier trial."""
+    shutil.rmtree(trial_folder(options, packages), ignore_errors=True)
+    return try_packages(packages, cells, options, show)
+
+
+@contextmanager
+def laid_over(
+    packages: Sequence[str], options: Options, show: Callable[[Step], None]
+) -> Iterator[Session]:
+    """A session whose ranks find ``packages`` first. Raises ConfigError."""
+    folder = trial_folder(options, packages)
+    own = replace(options, packages=tuple(packages), report_folder=folder)
+    session = open_session(own, launch_hook=lambda job, where: None, show=show, save=write_results)
+    try:
+        session.runner.lay_over()
+        yield session
+    finally:
+        session.close()
+
+
+def trial_folder(options: Options, packages: Sequence[str]) -> Path:
+    name = ",".join(packages).replace("==", "-")
+    if len(name) > LONGEST_NAME or Path(name).name != name or not name.isascii():
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return options.report_folder / name
+
+
+def _with(known: Trial, session: Session, cell: Cell) -> Trial:
+    if why := session.runner.unavailable(cell):
+        return replace(known, absent=known.absent | {cell.id: why})
+    try:
+        found = session.measure(cell)
+    except LaunchFailedError as error:
+        first = f"{error.kind}: {error.summary.removeprefix(f'{cell.id}: ')}"
+        return replace(known, failures=known.failures | {cell.id: first})
+    values: dict[str, Value] = {
+        name: value
+        for name in found.names
+        if metric_named(name, found.quality_better).scope == "portable"
+        and (value := found.value(name)) is not None
+    }
+    return replace(
+        known,
+        software=found.software,
+        values=known.values | {cell.id: values},
+        quality_better=known.quality_better | {cell.id: found.quality_better},
+    )

@@ -1,0 +1,75 @@
+"""What came of trying packages, and what one trial measured otherwise than another. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from zerogate.metrics.table import metric_named
+from zerogate.protocol.cell import parse_cell
+from zerogate.protocol.record import STRICT, Strict
+from zerogate.verdicts.baselines import MetricBaseline
+from zerogate.verdicts.verdict import judge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of ``packages`` (requirements), measured under ``made_under`` with ``software``.
+    ``values`` are the portable metrics of each cell that ran; ``failures`` the first line of why
+    another did not, ``absent`` why this machine cannot run it at all. With ``invalid``, what pip or
+    Python said, nothing was launched.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    packages: tuple[str, ...]
+    made_under: dict[str, str] = field(default_factory=dict)
+    software: dict[str, str] = field(default_factory=dict)
+    invalid: str = ""
+    values: dict[str, dict[str, int | float | tuple[float, ...]]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    quality_better: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A metric that is not what it was. ``was`` and ``now`` are of ``step``, where it is a series."""
+
+    cell: str
+    metric: str
+    was: float | None
+    now: float | None
+    step: int | None
+    worse: bool
+
+
+def changes(reference: Trial, own: Trial) -> list[Change]:
+    """What ``own`` measured otherwise than ``reference``, by the limits that baselines have."""
+    found = []
+    for name, values in own.values.items():
+        before = reference.values.get(name, {})
+        if before:  # By the same meters: what is missing is a change.
+            found += [Change(name, one, None, None, None, True) for one in {*before} ^ {*values}]
+        for metric_name, value in values.items():
+            if metric_name not in before:
+                continue
+            metric = metric_named(metric_name, own.quality_better.get(name))
+            was = before[metric_name]
+            entry = MetricBaseline(value=was, spread=0.0, launches=(was,))
+            verdict = judge(parse_cell(name), metric, value, entry)
+            if verdict.status in ("regressed", "improved"):
+                worse = verdict.status == "regressed"
+                found.append(
+                    Change(
+                        name, metric_name, verdict.expected, verdict.measured, verdict.step, worse
+                    )
+                )
+    return found
+
+
+def number(value: float | None) -> str:
+    """A measured number in a table."""
+    if value is None:
+        return "not a number"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"

@@ -1,0 +1,88 @@
+"""Opens what a pytest run measures with: a session, and a second one for another environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from zerogate.config.options import Options
+from zerogate.config.strategy_file import ConfigError
+from zerogate.environment.requirements import check_requirement
+from zerogate.launch.command import CommandLauncher
+from zerogate.launch.forkserver import ForkserverLauncher
+from zerogate.launch.launcher import Launcher
+from zerogate.session.runner import LaunchHook, Step
+from zerogate.session.session import Session
+
+
+def open_session(
+    options: Options,
+    *,
+    launch_hook: LaunchHook,
+    show: Callable[[Step], None],
+    save: Callable[[Session], object],
+) -> Session:
+    """Return a session that has ``save`` called whenever a cell is done. Nothing is launched yet."""
+
+    def notify(step: Step) -> None:
+        show(step)
+        if step.state != "started":
+            # Nothing already measured is lost when a later cell, or this process, ends badly.
+            # Where it cannot be written, the end of the session says so.
+            with suppress(OSError):
+                save(session)
+
+    other = None
+    if options.against:
+        theirs = replace(
+            options,
+            packages=options.against,
+            against=(),
+            report_folder=options.report_folder / "against",
+        )
+        label = ", ".join(options.against)
+        other = Session(
+            theirs,
+            launchers=_launchers(theirs.report_folder),
+            launch_hook=launch_hook,
+            notify=lambda step: show(replace(step, text=f"{step.text} ({label})")),
+        )
+    session = Session(
+        options,
+        launchers=_launchers(options.report_folder),
+        launch_hook=launch_hook,
+        notify=notify,
+        against=other,
+    )
+    return session
+
+
+def _launchers(folder: Path) -> dict[str, Callable[[], Launcher]]:
+    return {
+        "forkserver": lambda: ForkserverLauncher(folder),
+        "torchrun": lambda: CommandLauncher("torchrun"),
+        "accelerate": lambda: CommandLauncher("accelerate"),
+    }
+
+
+def prepare_environments(session: Session) -> None:
+    """Lay packages over, and go on with what was interrupted. Raises ConfigError."""
+    for option, one in (("--with", session), ("--against", session.against)):
+        if one is None:
+            continue
+        try:
+            for text in one.options.packages:
+                check_requirement(text)
+            one.runner.lay_over()
+        except ConfigError as error:
+            raise ConfigError(f"{option}: {error}") from None
+        try:
+            one.options.report_folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{option}: {error.filename}: {error.strerror}; its launches are kept there; remove it"
+            ) from None
+        if session.options.resume:
+            one.runner.resume()

@@ -1,0 +1,121 @@
+"""An interrupted run, continued: which of its launches still count."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from zerogate.config.strategy_file import ConfigError
+from zerogate.config.validation import from_json
+from zerogate.launch.launcher import Ended
+from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.record import STRICT, Job, Strict, job_path, read_job
+
+ENDED = "ended.json"
+"""Beside a launch's records once the controller has seen that they are good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What ``run.json`` says of the launches beside it: ``made_under`` are names and what they were,
+    versions, hashes and settings.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    id: str
+    made_under: dict[str, str]
+
+
+class Kept:
+    """The launches in a report folder that count: those of this run, begun now or resumed."""
+
+    def __init__(self, report_folder: Path, made_under: Callable[[], dict[str, str]]) -> None:
+        self._folder = report_folder
+        self._made_under = made_under
+        self._run: Run | None = None
+        self._resumed = False
+
+    def resume(self) -> None:
+        """Go on with the run in the folder, if there is one. Raises ConfigError."""
+        try:
+            now = self._made_under()
+        except OSError as error:
+            raise ConfigError(
+                f"--resume: {error.filename}: {error.strerror}; it is needed to tell whether "
+                "anything changed; make it readable, or start anew without --resume"
+            ) from None
+        self._run = interrupted(self._folder, now)
+        self._resumed = self._run is not None
+
+    @property
+    def run_id(self) -> str:
+        """This run's; without one to go on with it begins here, and what was kept before is not."""
+        if self._run is None:
+            self._run = Run(id=uuid.uuid4().hex, made_under=self._made_under())
+            write_json(run_path(self._folder), self._run)
+            for scratch in self._folder.glob("launches/*/*/scratch"):
+                shutil.rmtree(scratch, ignore_errors=True)  # Of a session that was killed.
+        return self._run.id
+
+    def finish(self) -> None:
+        """There is nothing to go on with: the next run begins anew."""
+        run_path(self._folder).unlink(missing_ok=True)
+
+    def keep(self, folder: Path, ended: Ended) -> None:
+        """Have the launch in ``folder`` count if this run is resumed."""
+        write_json(folder / ENDED, asdict(ended) | {"log": str(ended.log)})
+
+    def find(self, job: Job, folder: Path) -> tuple[Job, Path, Ended] | None:
+        """The launch of ``job`` that this run has kept in ``folder``: its job, and how it ended."""
+        if not self._resumed:
+            return None
+        try:
+            theirs = read_job(job_path(folder))
+            ended = from_json(Ended, (folder / ENDED).read_bytes())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None  # Not there, or not whole: it is launched again.
+        same = replace(job, launch_id=theirs.launch_id, controller_pid=theirs.controller_pid)
+        return (theirs, folder, ended) if _as_json(theirs) == _as_json(same) else None
+
+
+def _as_json(job: Job) -> str:
+    return json.dumps(asdict(job), sort_keys=True)
+
+
+def run_path(report_folder: Path) -> Path:
+    return report_folder / "run.json"
+
+
+def interrupted(report_folder: Path, now: Mapping[str, str]) -> Run | None:
+    """The run to go on with; None where there is none.
+
+    Raises ConfigError when it cannot be read, or was made under something else than what is ``now``.
+    """
+    path = run_path(report_folder)
+    if not path.exists():
+        return None
+    try:
+        run = from_json(Run, path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--resume: {path} cannot be read ({error}); expected what an interrupted run wrote; "
+            "start anew without --resume"
+        ) from None
+    changed = [
+        f"{name}: {run.made_under.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in sorted({*run.made_under, *now})
+        if run.made_under.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"--resume: the interrupted run was made under something else ({'; '.join(changed)}); "
+            "what it measured cannot be joined with what would be measured now; put it back, or "
+            "start anew without --resume"
+        )
+    return run

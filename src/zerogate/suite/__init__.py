@@ -1,0 +1,1 @@
+"""The claims: what the regression suite asserts of every cell."""

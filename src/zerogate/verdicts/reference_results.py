@@ -1,0 +1,41 @@
+"""What others published about cells (``baselines/published/``): it holds on their hardware alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from zerogate.config.strategy_file import ConfigError
+from zerogate.config.validation import from_json
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import STRICT, Strict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Values by workload, strategy and metric. ``source`` is where they were printed.
+
+    ``max_micro_batch_size`` 0 is "OOM at 1". Seconds were taken at the largest batch.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    hardware: str
+    source: str
+    workloads: dict[str, dict[str, dict[str, int | float]]]
+
+    def values(self, cell: Cell) -> dict[str, int | float]:
+        """By metric; nothing for a cell that nobody wrote about."""
+        return self.workloads.get(cell.workload, {}).get(cell.strategy, {})
+
+
+def read_published(root: Path) -> list[Published]:
+    """All files of the project in ``root``, by name. Raises ConfigError."""
+    found = []
+    for path in sorted((root / "baselines" / "published").glob("*.json")):
+        try:
+            found.append(from_json(Published, path.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}; expected hardware, source and workloads") from None
+    return found

@@ -1,0 +1,83 @@
+"""A rank's CUDA device: the caching allocator's own statistics, and a budget like a smaller card's."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+
+from zerogate.protocol.record import Device
+
+PEAKS = ("requested", "active", "reserved")
+
+
+class CudaMemoryMeter:
+    """The CUDA caching allocator's own statistics for the current device."""
+
+    source = "cuda_allocator"
+
+    def __init__(self) -> None:
+        self._most_reserved = 0
+
+    def device(self) -> Device:
+        """Where this rank runs, and what its allocator has reserved at most, in all phases."""
+        found = torch.cuda.get_device_properties(torch.cuda.current_device())
+        stats = torch.cuda.memory_stats()
+        return Device(
+            uuid=str(found.uuid),
+            name=found.name,
+            pid=os.getpid(),
+            peak_reserved_bytes=max(self._most_reserved, torch.cuda.max_memory_reserved()),
+            allocator_retries=int(stats["num_alloc_retries"]),
+            allocator_ooms=int(stats["num_ooms"]),
+            pinned_bytes=int(torch.cuda.host_memory_stats().get("allocated_bytes.peak", 0)),
+        )
+
+    def live_bytes(self) -> int:
+        return torch.cuda.memory_allocated()
+
+    def peak_bytes(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+    def further_peaks(self) -> dict[str, int]:
+        """Since the last reset, by the field of PhaseMemory."""
+        stats = torch.cuda.memory_stats()
+        return {f"peak_{name}_bytes": int(stats[f"{name}_bytes.all.peak"]) for name in PEAKS}
+
+    def reset_peak(self) -> None:
+        self._most_reserved = max(self._most_reserved, torch.cuda.max_memory_reserved())
+        torch.cuda.reset_peak_memory_stats()
+
+    def set_budget(self, size_bytes: int) -> None:
+        """Leave this process ``size_bytes`` of the card: for what it holds outside of the allocator
+        by now (CUDA's context, NCCL) and, with the rest, for the allocator. Collective.
+        """
+        dist_known = dist.is_initialized()
+        if dist_known:
+            dist.barrier()  # Every rank has its context by then.
+        free, total = torch.cuda.mem_get_info()
+        here = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+        places: list[tuple[str, int]] = [(here, torch.cuda.memory_reserved())]
+        if dist_known:
+            mine, places = places[0], [places[0]] * dist.get_world_size()
+            dist.all_gather_object(places, mine)
+        reserved = [size for uuid, size in places if uuid == here]
+        share = budget_share(size_bytes, used=total - free, reserved=reserved, total=total)
+        torch.cuda.set_per_process_memory_fraction(share)
+
+    def retries(self) -> int:
+        return int(torch.cuda.memory_stats()["num_alloc_retries"])
+
+    def capacity_bytes(self) -> int:
+        return torch.cuda.mem_get_info()[1]
+
+
+def budget_share(size_bytes: int, *, used: int, reserved: list[int], total: int) -> float:
+    """The share of a card that a rank's allocator may have, so that the rank stays in ``size_bytes``.
+
+    ``used`` of the card's ``total`` bytes are taken, ``reserved`` by the allocators of the ranks on it;
+    the rest is contexts and libraries, the same for each rank.
+    """
+    outside = max(0, used - sum(reserved)) // len(reserved)
+    return min(1.0, max(0.0, (size_bytes - outside) / total))

@@ -1,0 +1,196 @@
+"""The fork server: imports the training stack once, then forks ranks from it.
+
+Importing torch, transformers, accelerate and DeepSpeed takes each rank seconds; a fork takes none.
+Runs as ``python -m zerogate.worker.forkserver FD CONTROLLER_PID`` and talks JSON lines over that
+socket:
+
+    in   {"folder": …, "cwd": …, "environment": {…}, "world_size": N}   once per launch
+    out  {"ready": true} first; {"pids": […]}, then {"rank": R, "exit_code": C} for every rank
+    in   {"bury": true}   when a launch left processes behind and they have been ended
+    out  {"buried": true}
+
+When the controller closes its end, or dies, every rank is killed and the server leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from zerogate.worker.parent_death import leave_with
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+PRELOAD = (
+    "torch.distributed.fsdp",
+    "accelerate.commands.launch",
+    "accelerate.utils.deepspeed",
+    "deepspeed",
+    # Imported by every engine; compiles at import, which brings in the whole of inductor.
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "transformers.generation",
+    "transformers.models.auto.modeling_auto",
+    "datasets",
+    "evaluate",
+    "pyarrow.parquet",
+    "sacrebleu",
+    "sklearn.metrics",
+    "tokenizers",
+    "zerogate.worker.probe_job",
+    "zerogate.worker.train_job",
+)
+
+
+def preload() -> None:
+    """Import the stack, but touch no device: a CUDA context does not survive a fork."""
+    for name in PRELOAD:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            # A rank that needs it will say so in its record; others need not care.
+            continue
+    import torch
+
+    if torch.cuda.is_initialized():
+        raise RuntimeError(
+            "fork server: importing the stack made a CUDA context; ranks cannot be forked from "
+            "it; use --launcher torchrun"
+        )
+    gc.collect()
+    gc.freeze()
+
+
+def load_ops(names: list[str]) -> None:
+    """Load compiled DeepSpeed ops here, so that ranks inherit them."""
+    from zerogate.worker import ops
+
+    try:
+        ops.load(names, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
+    except Exception:
+        # The rank that needs it meets the same error, and records it.
+        traceback.print_exc()
+
+
+class Server:
+    """The fork server's loop: at most one launch at a time."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._ranks: dict[int, tuple[int, int]] = {}  # pidfd -> (rank, pid)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ)
+        self._unread = b""
+
+    def serve(self) -> None:
+        self._send({"ready": True})
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._channel:
+                    if not self._receive():
+                        return
+                elif isinstance(key.fileobj, int):
+                    self._ended(key.fileobj)
+
+    def kill_ranks(self) -> None:
+        for _, pid in self._ranks.values():
+            os.kill(pid, signal.SIGKILL)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._channel.sendall(json.dumps(message).encode() + b"\n")
+
+    def _receive(self) -> bool:
+        data = self._channel.recv(65536)
+        if not data:
+            return False
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            if "bury" in request:
+                self._bury()
+            else:
+                self._launch(request)
+        return True
+
+    def _launch(self, request: dict[str, Any]) -> None:
+        load_ops(request["ops"])
+        pids = []
+        for rank in range(request["world_size"]):
+            pid = os.fork()
+            if pid == 0:
+                self._become_rank(rank, request)
+            pidfd = os.pidfd_open(pid)
+            self._ranks[pidfd] = (rank, pid)
+            self._selector.register(pidfd, selectors.EVENT_READ)
+            pids.append(pid)
+        self._send({"pids": pids})
+
+    def _bury(self) -> None:
+        """Between launches: collect what was adopted from ranks and has ended."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        self._send({"buried": True})
+
+    def _ended(self, pidfd: int) -> None:
+        self._selector.unregister(pidfd)
+        rank, pid = self._ranks.pop(pidfd)
+        _, status = os.waitpid(pid, 0)
+        os.close(pidfd)
+        self._send({"rank": rank, "exit_code": os.waitstatus_to_exitcode(status)})
+
+    def _become_rank(self, rank: int, request: dict[str, Any]) -> None:
+        """In the child: never returns."""
+        status = 1
+        try:
+            self._channel.close()
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            os.setpgid(0, 0)
+            folder = Path(request["folder"])
+            log = os.open(folder / f"rank{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.chdir(request["cwd"])
+            os.environ.update(request["environment"])
+            os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank)})
+            gc.enable()
+            from zerogate.worker.main import run
+
+            status = run(folder)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+
+def main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    # The closed channel alone would be noticed only between launches.
+    leave_with(int(sys.argv[2]), with_group=True)
+    # What ranks start stays below this process when they end, where the controller finds it.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # The controller's business: it closes the channel when it is interrupted.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    preload()
+    server = Server(channel)
+    try:
+        server.serve()
+    finally:
+        server.kill_ranks()
+
+
+if __name__ == "__main__":
+    main()

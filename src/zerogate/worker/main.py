@@ -1,0 +1,95 @@
+"""A rank's entry: reads the job, trains, writes its record whatever happens.
+
+``python -m zerogate.worker.main JOB`` under torchrun or accelerate; ``run`` from the fork server.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import runpy
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from zerogate.protocol.heartbeat import stacks_path
+from zerogate.protocol.record import Job, job_path, read_job
+from zerogate.protocol.redact import masked
+from zerogate.worker.parent_death import leave_with
+from zerogate.worker.record_builder import Findings
+
+EXIT_OOM = 77
+EXIT_ERROR = 1
+
+
+def run(folder: Path) -> int:
+    """Do the job in ``folder`` as the rank that the environment names; the exit status.
+
+    The caller ends the process with it at once: after a failure peers may sit in a collective,
+    and nothing here may wait for them.
+    """
+    started = time.perf_counter()
+    job = read_job(job_path(folder))
+    leave_with(job.controller_pid)
+    rank = int(os.environ["RANK"])
+    share_device(job)
+    # Asked for when a launch is late; kept open, since the disk may be full by then.
+    stacks = stacks_path(folder, rank).open("w")
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+    faulthandler.enable(all_threads=True)  # Into the log, where a library aborts or crashes.
+    findings = Findings(job, rank)
+    try:
+        from zerogate.worker.oom import is_device_oom
+        from zerogate.worker.probe_job import probe_cell
+        from zerogate.worker.train_job import train_cell
+
+        if job.preload:
+            sys.path.insert(0, job.root_folder)
+        for entry in job.preload:
+            path, _, function = entry.partition("::")
+            runpy.run_path(path)[function]()
+    except BaseException as error:
+        findings.write("error", error)
+        _print(error)
+        return EXIT_ERROR
+    try:
+        {"training": train_cell, "probe": probe_cell}[job.purpose](job, findings, started)
+    except BaseException as error:
+        oom = is_device_oom(error)
+        findings.write("oom" if oom else "error", error)
+        _print(error)
+        return EXIT_OOM if oom else EXIT_ERROR
+    findings.write("ok")
+    stacks_path(folder, rank).unlink(missing_ok=True)  # Nobody had to ask.
+    return 0
+
+
+def share_device(job: Job) -> None:
+    """Where there are more ranks than devices, give this one its device; before torch is imported.
+
+    DeepSpeed takes the device with the number LOCAL_RANK. NCCL lets ranks share one when told to, from
+    2.30 on (``rank.accelerator`` sees to older ones), and may then hang for want of multiprocessors.
+    """
+    if job.shared_devices:
+        local = int(os.environ["LOCAL_RANK"]) % job.shared_devices
+        os.environ["LOCAL_RANK"] = str(local)
+        os.environ.setdefault("NCCL_MULTI_RANK_GPU_ENABLE", "1")
+        os.environ.setdefault("NCCL_MAX_CTAS", "8")
+
+
+def _print(error: BaseException) -> None:
+    """Into the log, which others read too."""
+    print(masked("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    status = run(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

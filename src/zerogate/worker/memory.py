@@ -1,0 +1,185 @@
+"""Device memory and time of one rank: the same words on CUDA and on CPU.
+
+``peak`` and ``live`` are bytes held by torch's allocator for the rank's device. On the CPU they come
+from the counting allocator (``rank.allocator``), which behaves like a card: it has a peak, a reset
+and a budget whose crossing raises ``torch.OutOfMemoryError``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from zerogate.protocol.record import Phase, PhaseMemory
+from zerogate.worker.allocator import CountingAllocator
+
+
+class MemoryMeter(Protocol):
+    """Bytes held on the rank's device by torch's allocator."""
+
+    source: str
+
+    def live_bytes(self) -> int: ...
+    def peak_bytes(self) -> int: ...
+    def further_peaks(self) -> dict[str, int]: ...
+    def reset_peak(self) -> None: ...
+    def set_budget(self, size_bytes: int) -> None: ...
+    def retries(self) -> int: ...
+    def capacity_bytes(self) -> int: ...
+
+
+class CpuMemoryMeter:
+    """The counting CPU allocator."""
+
+    source = "cpu_allocator"
+
+    def __init__(self, allocator: CountingAllocator) -> None:
+        self._allocator = allocator
+
+    def live_bytes(self) -> int:
+        return self._allocator.live_bytes()
+
+    def peak_bytes(self) -> int:
+        return self._allocator.peak_bytes()
+
+    def further_peaks(self) -> dict[str, int]:
+        return {}  # Nothing is rounded, kept for a stream or cached.
+
+    def reset_peak(self) -> None:
+        self._allocator.reset_peak()
+
+    def set_budget(self, size_bytes: int) -> None:
+        """Have ``torch.OutOfMemoryError`` raised when live bytes would pass ``size_bytes``."""
+        self._allocator.set_budget(size_bytes)
+
+    def retries(self) -> int:
+        return 0  # Nothing is cached, so nothing can be given back.
+
+    def capacity_bytes(self) -> int:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class MemoryPhases:
+    """Peak and live bytes by phase, above what was held when this was made.
+
+    Garbage collection is ours while phases run: objects in reference cycles hold tensors until a
+    collection happens to come along, which would make peaks a matter of luck. ``settle`` collects.
+    """
+
+    def __init__(self, meter: MemoryMeter | None) -> None:
+        self.meter = meter
+        self.phases: dict[Phase, PhaseMemory] = {}
+        gc.disable()
+        self.settle(keep=True)
+        self.floor_bytes = meter.live_bytes() if meter else 0
+
+    @property
+    def live_bytes(self) -> int:
+        """What is held just now; 0 where memory cannot be counted."""
+        return self.meter.live_bytes() - self.floor_bytes if self.meter else 0
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        if self.meter is None:
+            yield
+            return
+        self.settle(keep=True)
+        self.meter.reset_peak()
+        yield
+        peak = self.meter.peak_bytes() - self.floor_bytes
+        further = self.meter.further_peaks()
+        self.settle()
+        self.phases[name] = PhaseMemory(
+            peak_allocated_bytes=peak,
+            live_bytes=self.meter.live_bytes() - self.floor_bytes,
+            **further,
+        )
+
+    def settle(self, *, keep: bool = False) -> None:
+        """Collect garbage. With ``keep`` what survives is not looked at again, which makes the
+        collection after every step cheap.
+        """
+        gc.collect()
+        if keep:
+            gc.freeze()
+
+
+class Clock:
+    """Seconds between marks. On CUDA they are events on the current stream, read at the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._marks: list[float | torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        if self._cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append(event)
+        else:
+            self._marks.append(time.perf_counter())
+
+    def laps(self) -> list[float]:
+        """Seconds between each two neighbouring marks; waits for the device."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        return [
+            _between(start, end) for start, end in zip(self._marks, self._marks[1:], strict=False)
+        ]
+
+
+def _between(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
+    if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+        return float(start.elapsed_time(end)) / 1000.0
+    assert isinstance(start, float)
+    assert isinstance(end, float)
+    return end - start
+
+
+def wall_clock(device: torch.device) -> float:
+    """``perf_counter`` once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def canary_seconds(rounds: int = 7) -> float:
+    """Seconds of a fixed piece of CPU work: how fast this core is just now.
+
+    Seconds of training are compared with a baseline only where the canary agrees with the
+    baseline's: a slow neighbour on a shared machine must not read as a regression.
+    """
+    matrix = torch.full((256, 256), 1.0 / 256)
+    laps = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(8):
+            matrix = matrix @ matrix
+        laps.append(time.perf_counter() - start)
+    return sorted(laps)[rounds // 2]
+
+
+def reset_peak_host_bytes() -> None:
+    """Start a new peak of resident memory (Linux: VmHWM through clear_refs)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # Not permitted here: the peak then covers the whole process.
+
+
+def peak_host_bytes() -> int:
+    """Peak resident memory since the last reset.
+
+    Not ``ru_maxrss``: a child starts with its parent's. 0 where the kernel does not tell.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0

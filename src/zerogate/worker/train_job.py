@@ -1,0 +1,61 @@
+"""A training launch on one rank, from the job to the findings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+
+from zerogate.protocol.record import Job
+from zerogate.worker import memory
+from zerogate.worker.setup import Prepared, prepare
+from zerogate.worker.step_profile import trace_step
+
+if TYPE_CHECKING:
+    from zerogate.worker.record_builder import Findings
+
+
+def train_cell(job: Job, findings: Findings, started: float) -> None:
+    """Train and evaluate ``job``'s cell; what is measured goes to ``findings`` as it is known.
+
+    ``started`` is the ``perf_counter`` at which this rank began.
+    """
+    cell = prepare(job, findings, started)
+    memory.reset_peak_host_bytes()
+
+    findings.phase = "train"
+    cell.trainer.after_step = findings.beat
+    progress = cell.trainer.train(cell.train_loader, cell.train_set, job.steps)
+    findings.add(
+        **{name: tuple(values) for name, values in dataclasses.asdict(progress).items()},
+        memory=cell.phases.phases,
+    )
+    if job.steps is None:
+        _evaluate(cell, findings)
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _evaluate(cell: Prepared, findings: Findings) -> None:
+    findings.phase = "eval"
+    quality, eval_seconds = cell.trainer.evaluate(cell.eval_loader)
+    recipe = cell.workload.recipe
+    global_micro_batch = recipe.micro_batch_size * cell.accelerator.num_processes
+    missed, repeated = cell.train_set.miscounts(
+        padding=-len(cell.train_set) % global_micro_batch, device=cell.accelerator.device
+    )
+    findings.add(
+        quality=quality,
+        eval_seconds=eval_seconds,
+        eval_samples=len(cell.eval_set),
+        eval_samples_miscounted=abs(cell.trainer.gathered_samples - len(cell.eval_set)),
+        samples_missed=missed,
+        samples_repeated=repeated,
+        memory=cell.phases.phases,
+        peak_host_bytes=memory.peak_host_bytes(),
+        canary_seconds=(cell.canary_seconds + memory.canary_seconds()) / 2,
+    )
+    findings.phase = "trace"
+    # Last: it is one more step of training.
+    findings.add(traced=trace_step(cell, iter(cell.train_loader)))

@@ -1,0 +1,125 @@
+"""What the engine reports it runs, held to what the cell asked for.
+
+A strategy that silently became another one is the worst outcome of all: its numbers look fine.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from zerogate.protocol.record import Recipe
+
+
+class NotAppliedError(RuntimeError):
+    """The engine runs something other than what was asked for."""
+
+
+class NotPossibleError(RuntimeError):
+    """What was asked for cannot be had with this data or on this device."""
+
+
+def check_collectives(device: torch.device) -> None:
+    """Known values through the collectives that FSDP averages by; DDP and DeepSpeed divide themselves.
+
+    Some torch releases sum where gloo was asked to average (pytorch/pytorch#162338).
+    """
+    if not dist.is_initialized():
+        return
+    world = dist.get_world_size()
+    mine = torch.full((world,), float(dist.get_rank() + 1), device=device)
+    expected = (world + 1) / 2
+    shard = torch.empty(1, device=device)
+    dist.reduce_scatter_tensor(shard, mine.clone(), op=dist.ReduceOp.AVG)
+    whole = mine.clone()
+    dist.all_reduce(whole, op=dist.ReduceOp.AVG)
+    for name, value in (("reduce_scatter", shard[0]), ("all_reduce", whole[0])):
+        if abs(float(value) - expected) > 1e-6:
+            raise NotAppliedError(
+                f"collectives: {name} with AVG gave {float(value)} on this backend; expected "
+                f"{expected}; this torch release cannot be measured here"
+            )
+
+
+def applied(accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe) -> dict[str, Any]:
+    """What runs, as the engine and the process group report it. Keys as in ``requested``."""
+    found: dict[str, Any] = {
+        "world_size": dist.get_world_size() if dist.is_initialized() else 1,
+        "num_processes": accelerator.num_processes,
+        "rank": accelerator.process_index,
+        "distributed_type": accelerator.distributed_type.value,
+        "engine": _engine(accelerator, model),
+        "mixed_precision": _mixed_precision(accelerator),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+        "micro_batch_size": recipe.micro_batch_size,
+        "gradient_clipping": recipe.max_gradient_norm,
+        "zero_stage": 0,
+        "offload_optimizer": "none",
+        "offload_param": "none",
+        "optimizer": _innermost(optimizer),
+    }
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        found.update(_deepspeed(model))
+    return found
+
+
+def _mixed_precision(accelerator: Accelerator) -> str:
+    """Accelerate's, or the one that FSDP2's policy really computes in."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return str(accelerator.mixed_precision)
+    policy = accelerator.state.fsdp_plugin.mixed_precision_policy
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return names.get(policy.param_dtype, "no") if policy is not None else "no"
+
+
+def _engine(accelerator: Accelerator, model: Any) -> str:
+    """Who trains the model; ``none`` where it is bare, as the workload built it."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        return "FSDPModule" if hasattr(model, "set_reshard_after_forward") else "none"
+    return "none" if accelerator.unwrap_model(model) is model else type(model).__name__
+
+
+def _deepspeed(engine: Any) -> dict[str, Any]:
+    return {
+        "zero_stage": engine.zero_optimization_stage(),
+        "offload_optimizer": _device(engine.zero_offload_optimizer()),
+        "offload_param": _device(engine.zero_offload_param()),
+        "gradient_accumulation_steps": engine.gradient_accumulation_steps(),
+        "micro_batch_size": engine.train_micro_batch_size_per_gpu(),
+        "gradient_clipping": engine.gradient_clipping(),
+        "optimizer": type(engine.basic_optimizer).__name__,
+    }
+
+
+def _device(offload: Any) -> str:
+    if offload is None:
+        return "none"
+    return str(getattr(offload.device, "value", offload.device))
+
+
+def _innermost(optimizer: Any) -> str:
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return type(optimizer).__name__
+
+
+def check_applied(requested: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise NotAppliedError naming every key of ``requested`` that the engine does otherwise."""
+    wrong = [
+        f"{name} is {found.get(name)!r} instead of {value!r}"
+        for name, value in requested.items()
+        if found.get(name) != value
+    ]
+    if int(os.environ["RANK"]) != found["rank"]:
+        wrong.append(f"rank is {found['rank']} instead of {os.environ['RANK']}")
+    if wrong:
+        raise NotAppliedError(
+            f"configuration not applied: {'; '.join(wrong)}; the engine must run what the cell "
+            "asks for; look for a setting that overrides the strategy file"
+        )
