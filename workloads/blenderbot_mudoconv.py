@@ -108,22 +108,22 @@ class BlenderbotMudoconv(Workload):
         return SETTINGS[self.tier]
 
     def build_model(self) -> torch.nn.Module:
-        if self.published:
-            return _with_one_embedding(published_model(AutoModelForSeq2SeqLM, self.published))
+        if self.pretrained:
+            return _with_one_embedding(published_model(AutoModelForSeq2SeqLM, self.pretrained))
         return self.build_skeleton()
 
     def build_skeleton(self) -> torch.nn.Module:
         config = (
-            published_config(self.published)
-            if self.published
+            published_config(self.pretrained)
+            if self.pretrained
             else model_config("blenderbot_400m_distill", self.tier, SCALE)
         )
         return _with_one_embedding(fresh_model(AutoModelForSeq2SeqLM, config))
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        if self.published:
-            return published_tokenizer(self.published)
+        if self.pretrained:
+            return published_tokenizer(self.pretrained)
         source, target = first_columns(self.corpus.folder)
         train = self._rows("train")
         return word_tokenizer(

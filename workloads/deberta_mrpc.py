@@ -82,20 +82,20 @@ class DebertaMrpc(Workload):
     }
 
     def build_model(self) -> torch.nn.Module:
-        if not self.published:
+        if not self.pretrained:
             return self.build_skeleton()
         # The head of three classes goes: MRPC has two.
         model: torch.nn.Module = published_model(
             AutoModelForSequenceClassification,
-            self.published,
+            self.pretrained,
             num_labels=2,
             ignore_mismatched_sizes=True,
         )
         return model
 
     def build_skeleton(self) -> torch.nn.Module:
-        if self.published:
-            config = published_config(self.published, num_labels=2)
+        if self.pretrained:
+            config = published_config(self.pretrained, num_labels=2)
         else:
             config = model_config("deberta_v2_xlarge", self.tier, SCALE)
         model: torch.nn.Module = fresh_model(AutoModelForSequenceClassification, config)
@@ -114,8 +114,8 @@ class DebertaMrpc(Workload):
         return _samples(tokenizer, train), _samples(tokenizer, validation)
 
     def _tokenizer(self, texts: list[str]) -> PreTrainedTokenizerFast:
-        if self.published:
-            return published_tokenizer(self.published)
+        if self.pretrained:
+            return published_tokenizer(self.pretrained)
         size: int = model_config("deberta_v2_xlarge", self.tier, SCALE).vocab_size
         return word_tokenizer(
             texts,

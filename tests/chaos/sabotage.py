@@ -26,8 +26,8 @@ from zerogate.launch.errors import (
     OutOfMemoryError,
     RankCrashedError,
 )
-from zerogate.launch.launcher import Ended, Launcher
-from zerogate.launch.watchdog import Watch, read_heartbeat
+from zerogate.launch.launcher import Launcher, LaunchResult
+from zerogate.launch.watchdog import Watchdog, read_heartbeat
 from zerogate.protocol.heartbeat import Heartbeat
 from zerogate.protocol.record import Job, record_path
 
@@ -75,7 +75,9 @@ class Sabotaged:
         self._moment = moment
         self._over = threading.Event()
 
-    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+    def launch(
+        self, job: Job, folder: Path, environment: dict[str, str], watch: Watchdog
+    ) -> LaunchResult:
         saboteur = threading.Thread(target=self._wait_and_act, args=[folder], daemon=True)
         if self._happening.act is not None:
             saboteur.start()

@@ -17,7 +17,7 @@ from zerogate.launch import process_tree
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.forkserver import ForkserverLauncher
-from zerogate.launch.launcher import Ended, Launcher
+from zerogate.launch.launcher import Launcher, LaunchResult
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import Job, job_path
@@ -35,7 +35,7 @@ class KeptForkserver:
     def __init__(self, folder: Path) -> None:
         self._launcher = ForkserverLauncher(folder)
 
-    def launch(self, *arguments: Any) -> Ended:
+    def launch(self, *arguments: Any) -> LaunchResult:
         return self._launcher.launch(*arguments)
 
     def close(self) -> None:

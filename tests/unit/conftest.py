@@ -17,7 +17,7 @@ settings.register_profile("gate", max_examples=150, deadline=None, derandomize=T
 settings.register_profile("look", max_examples=5_000, deadline=None, database=None)
 settings.load_profile("gate")
 
-PUBLISHED = ["0.19.1", "0.19.0", "0.18.10", "0.18.2", "0.18.2rc1", "0.18.0"]
+PRETRAINED = ["0.19.1", "0.19.0", "0.18.10", "0.18.2", "0.18.2rc1", "0.18.0"]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def write(tmp_path: Path) -> Write:
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An index that tells of ``ds``; what it answers can be changed."""
-    versions = ", ".join(PUBLISHED)
+    versions = ", ".join(PRETRAINED)
     told = SimpleNamespace(stdout=f"ds (0.19.1)\nAvailable versions: {versions}\n", stderr="")
     monkeypatch.setattr(package_index, "run_helper", lambda *_, **__: told)
     return told

@@ -8,8 +8,8 @@ import pytest
 from records import a_job
 
 from zerogate.launch.errors import LaunchFailedError
-from zerogate.launch.launcher import Ended
-from zerogate.launch.result import collect
+from zerogate.launch.launcher import LaunchResult
+from zerogate.launch.result import collect_records
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import RankRecord, record_path
 
@@ -21,8 +21,8 @@ def wrote(folder: Path, *records: RankRecord) -> None:
         write_json(record_path(folder, record.rank), record)
 
 
-def ended(log: Path, *, overdue: str = "", oom_kills: int = 0, **exit_codes: int) -> Ended:
-    return Ended(
+def ended(log: Path, *, overdue: str = "", oom_kills: int = 0, **exit_codes: int) -> LaunchResult:
+    return LaunchResult(
         exit_codes={name.replace("_", " "): code for name, code in exit_codes.items()},
         overdue=overdue,
         oom_kills=oom_kills,
@@ -31,9 +31,9 @@ def ended(log: Path, *, overdue: str = "", oom_kills: int = 0, **exit_codes: int
     )
 
 
-def failure(folder: Path, how: Ended) -> LaunchFailedError:
+def failure(folder: Path, how: LaunchResult) -> LaunchFailedError:
     with pytest.raises(LaunchFailedError) as caught:
-        collect(a_job(folder), folder, how, COMMAND)
+        collect_records(a_job(folder), folder, how, COMMAND)
     assert "\n" not in caught.value.summary
     assert caught.value.summary.startswith("deberta_mrpc-zero2-w2-cpu: ")
     return caught.value

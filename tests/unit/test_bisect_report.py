@@ -13,9 +13,9 @@ from zerogate.config.options import Options
 from zerogate.config.strategy_file import ConfigError
 from zerogate.protocol.cell import parse_cell
 from zerogate.releases import issue_report as reports
-from zerogate.releases.bisect import Search
-from zerogate.releases.evaluation import Trial
-from zerogate.releases.package_sets import Sides
+from zerogate.releases.bisect import Bisect
+from zerogate.releases.evaluation import Evaluation
+from zerogate.releases.package_sets import PackageSets
 from zerogate.releases.reproduction import Printed, Reproduction
 
 CELL = "gpt2xl_wikitext2-zero2-w2-cpu"
@@ -31,23 +31,23 @@ def search(
     guilty: dict[str, int],
     unable: tuple[str, ...] = (),
     together: Callable[..., bool] = lambda **_: True,
-) -> tuple[Search, list[str]]:
+) -> tuple[Bisect, list[str]]:
     """Over packages that are at release 1 on the good side: bad where each of ``guilty`` is at its
     release or later. Requirements in ``unable`` cannot be installed.
     """
     said: list[str] = []
 
-    def attempt(packages: Sequence[str]) -> Trial:
+    def attempt(packages: Sequence[str]) -> Evaluation:
         found = dict(one.split("==") for one in packages)
         if set(unable) & set(packages) or not together(**{n: int(r) for n, r in found.items()}):
-            return Trial(packages=tuple(packages), invalid="pip: no")
+            return Evaluation(packages=tuple(packages), invalid="pip: no")
         is_bad = all(int(found[name]) >= release for name, release in guilty.items())
         values: Any = {CELL: {"gradient_norm": (2.0, 1.0 if is_bad else 1.5), "flops": 7 + is_bad}}
-        return Trial(packages=tuple(packages), software=SOFTWARE, values=values)
+        return Evaluation(packages=tuple(packages), software=SOFTWARE, values=values)
 
-    sides = Sides(dict.fromkeys(bad, "1"), bad)
-    one = Search(
-        sides, parse_cell(CELL), "gradient_norm", attempt, attempt,
+    package_sets = PackageSets(dict.fromkeys(bad, "1"), bad)
+    one = Bisect(
+        package_sets, parse_cell(CELL), "gradient_norm", attempt, attempt,
         releases={name: RELEASES[: int(high)] for name, high in bad.items()}, say=said.append,
     )  # fmt: skip
     return one, said

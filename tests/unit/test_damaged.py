@@ -16,8 +16,8 @@ from records import a_job, a_record
 
 from zerogate.config.strategy_file import ConfigError
 from zerogate.launch.errors import RankCrashedError
-from zerogate.launch.launcher import Ended
-from zerogate.launch.result import collect
+from zerogate.launch.launcher import LaunchResult
+from zerogate.launch.result import collect_records
 from zerogate.launch.watchdog import read_heartbeat
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.heartbeat import heartbeat_path
@@ -41,7 +41,7 @@ def test_a_record(folder: Path, data: st.DataObject) -> None:
     job = a_job(folder)
     problem = ""
     try:
-        collect(job, folder, Ended(exit_codes={}, seconds=1.0, log=folder), "pytest")
+        collect_records(job, folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder), "pytest")
     except RankCrashedError as error:
         problem = error.summary
     assert "\n" not in problem
@@ -70,7 +70,7 @@ def test_how_a_launch_ended(folder: Path, data: st.DataObject) -> None:
     job = a_job(folder)
     write_json(folder / "job.json", job)
     assert kept.run_id
-    kept.keep(folder, Ended(exit_codes={"rank 0": 0}, seconds=1.0, log=folder))
+    kept.keep(folder, LaunchResult(exit_codes={"rank 0": 0}, seconds=1.0, log=folder))
     valid = json.loads((folder / ENDED).read_text())
     (folder / ENDED).write_text(data.draw(damaged(valid)))
     resumed = Kept(folder, lambda: MADE_UNDER)
@@ -84,7 +84,7 @@ def test_the_job_beside_it(folder: Path, data: st.DataObject) -> None:
     kept = Kept(folder, lambda: MADE_UNDER)
     job = a_job(folder)
     assert kept.run_id
-    kept.keep(folder, Ended(exit_codes={}, seconds=1.0, log=folder))
+    kept.keep(folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder))
     (folder / "job.json").write_text(data.draw(damaged(asdict(job))))
     resumed = Kept(folder, lambda: MADE_UNDER)
     resumed.resume()
@@ -101,7 +101,7 @@ def test_a_heartbeat(folder: Path, data: st.DataObject) -> None:
 
 
 def test_a_key_of_many_lines_stays_on_one(folder: Path) -> None:
-    run_path(folder).write_text('{"id": "a", "made_under": {"torch\\n": null}}')
-    with pytest.raises(ConfigError, match=r"made_under\.torch\\n: ") as caught:
+    run_path(folder).write_text('{"id": "a", "fingerprint": {"torch\\n": null}}')
+    with pytest.raises(ConfigError, match=r"fingerprint\.torch\\n: ") as caught:
         Kept(folder, lambda: MADE_UNDER).resume()
     assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ from zerogate.launch.deadlines import (
     Deadlines,
     deadlines,
 )
-from zerogate.launch.watchdog import Watch, read_heartbeat
+from zerogate.launch.watchdog import Watchdog, read_heartbeat
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.heartbeat import Heartbeat, Pulse, heartbeat_path
 from zerogate.protocol.record import record_path
@@ -82,14 +82,14 @@ def beat(folder: Path, rank: int, phase: str, *, age: float, step: int = 3) -> N
     ],
 )
 def test_a_phase_is_late(tmp_path: Path, phase: str, age: float, words: str) -> None:
-    watch = Watch(a_job(tmp_path), tmp_path, PHASED)
+    watch = Watchdog(a_job(tmp_path), tmp_path, PHASED)
     beat(tmp_path, 0, phase, age=0.0)
     beat(tmp_path, 1, phase, age=age)
     assert watch.overdue() == words
 
 
 def test_a_rank_that_has_written_its_record_is_never_late(tmp_path: Path) -> None:
-    watch = Watch(a_job(tmp_path), tmp_path, PHASED)
+    watch = Watchdog(a_job(tmp_path), tmp_path, PHASED)
     beat(tmp_path, 0, "train", age=0.0)
     beat(tmp_path, 1, "train", age=50.0)
     assert watch.overdue()
@@ -98,7 +98,7 @@ def test_a_rank_that_has_written_its_record_is_never_late(tmp_path: Path) -> Non
 
 
 def test_a_rank_that_never_came_up_is_late(tmp_path: Path) -> None:
-    watch = Watch(a_job(tmp_path), tmp_path, Deadlines(launch=100.0, phases={"set-up": 0.0}))
+    watch = Watchdog(a_job(tmp_path), tmp_path, Deadlines(launch=100.0, phases={"set-up": 0.0}))
     beat(tmp_path, 0, "train", age=0.0)
     assert watch.overdue().startswith("rank 1 at set-up for 0 s")
 
@@ -107,11 +107,11 @@ def test_a_probe_has_the_launchs_deadline_alone(tmp_path: Path) -> None:
     job = replace(a_job(tmp_path), purpose="probe")
     beat(tmp_path, 0, "train", age=50.0)
     beat(tmp_path, 1, "train", age=50.0)
-    assert Watch(job, tmp_path, PHASED).overdue() == ""
+    assert Watchdog(job, tmp_path, PHASED).overdue() == ""
 
 
 def test_the_launch_is_late(tmp_path: Path) -> None:
-    watch = Watch(a_job(tmp_path), tmp_path, Deadlines(launch=0.0))
+    watch = Watchdog(a_job(tmp_path), tmp_path, Deadlines(launch=0.0))
     assert watch.overdue() == "the launch has 0 s"
 
 
@@ -134,6 +134,6 @@ def test_no_heartbeat(tmp_path: Path) -> None:
 
 def test_a_probe_has_an_hour_at_most(tmp_path: Path) -> None:
     job = replace(a_job(tmp_path), purpose="probe")
-    watch = Watch(job, tmp_path, Deadlines(launch=10 * PROBE_SECONDS))
+    watch = Watchdog(job, tmp_path, Deadlines(launch=10 * PROBE_SECONDS))
     watch.started -= PROBE_SECONDS
     assert watch.overdue() == "the launch has 3600 s"

@@ -18,8 +18,8 @@ from zerogate.launch import idle
 from zerogate.launch.deadlines import deadlines
 from zerogate.launch.errors import LauncherFailedError, RankCrashedError
 from zerogate.launch.idle import BOUND_BYTES, IdleLevels
-from zerogate.launch.launcher import Ended
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.launcher import LaunchResult
+from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.record import Job
 from zerogate.session import runner
 
@@ -145,9 +145,11 @@ class NoRanks:
     def __init__(self) -> None:
         self.launches = 0
 
-    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+    def launch(
+        self, job: Job, folder: Path, environment: dict[str, str], watch: Watchdog
+    ) -> LaunchResult:
         self.launches += 1
-        return Ended(exit_codes={"rank 0": 1}, seconds=1.0, log=folder)
+        return LaunchResult(exit_codes={"rank 0": 1}, seconds=1.0, log=folder)
 
     def close(self) -> None:
         pass

@@ -22,9 +22,9 @@ from zerogate.config.validation import from_json
 from zerogate.devices import cards, nvml
 from zerogate.launch.deadlines import deadlines
 from zerogate.launch.errors import OutOfMemoryError
-from zerogate.launch.launcher import Ended
-from zerogate.launch.result import collect
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.launcher import LaunchResult
+from zerogate.launch.result import collect_records
+from zerogate.launch.watchdog import Watchdog
 from zerogate.metrics.device_use import Readings, readings_path, with_device_use
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
@@ -121,7 +121,9 @@ class Ranks:
         self.devices, self.written, self.exit_code = devices, written, exit_code
         self.locked: list[bool] = []
 
-    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+    def launch(
+        self, job: Job, folder: Path, environment: dict[str, str], watch: Watchdog
+    ) -> LaunchResult:
         self.locked = [not free(uuid) for uuid in UUIDS]
         self.devices.running = True
         self.devices.await_lists()
@@ -129,7 +131,7 @@ class Ranks:
             write_json(record_path(folder, rank), self.written(rank, job))
         self.devices.running = False
         codes = {f"rank {rank}": self.exit_code for rank in range(2)}
-        return Ended(exit_codes=codes, seconds=1.0, log=folder / "log.txt")
+        return LaunchResult(exit_codes=codes, seconds=1.0, log=folder / "log.txt")
 
     def close(self) -> None: ...
 
@@ -170,7 +172,9 @@ def test_the_folder_can_be_replayed(devices: TwoDevices, tmp_path: Path) -> None
     told = from_json(Readings, readings_path(folder).read_bytes())
     assert told.origin == "recorded"
     assert set(told.devices) == set(UUIDS)
-    again = collect(job, folder, Ended(exit_codes={}, seconds=1.0, log=folder), "pytest")
+    again = collect_records(
+        job, folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder), "pytest"
+    )
     assert with_device_use(again, told.devices) == records
 
 

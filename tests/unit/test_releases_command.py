@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from releases_tried import CELL, trial
+from evaluations import CELL, evaluation
 
 from zerogate.__main__ import main
 from zerogate.cli import releases as command
 from zerogate.config.strategy_file import ConfigError
 from zerogate.protocol.cell import Cell, parse_cell
 from zerogate.releases import issue_report as report
-from zerogate.releases.evaluation import Trial
+from zerogate.releases.evaluation import Evaluation
 
 
 @pytest.mark.parametrize("tier", ["cpu", "gpu"])
@@ -39,14 +39,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: SimpleNamespac
         (tmp_path / file).touch()
     monkeypatch.chdir(tmp_path)
 
-    def attempt(packages: Sequence[str], *_: Any) -> Trial:
+    def attempt(packages: Sequence[str], *_: Any) -> Evaluation:
         release = packages[-1].partition("==")[2]
         if release == "0.18.2":
-            return trial(*packages, values={}, failures={CELL: "crash: boom"})
-        return trial(*packages, norm=1.5 if release == "0.18.0" else 1.0)
+            return evaluation(*packages, values={}, failures={CELL: "crash: boom"})
+        return evaluation(*packages, norm=1.5 if release == "0.18.0" else 1.0)
 
-    monkeypatch.setattr(command, "try_packages", attempt)
-    monkeypatch.setattr(command, "try_anew", attempt)
+    monkeypatch.setattr(command, "evaluate_packages", attempt)
+    monkeypatch.setattr(command, "evaluate_afresh", attempt)
     monkeypatch.setattr(report, "reproduce", lambda *_, **__: None)
     return tmp_path
 
@@ -129,7 +129,7 @@ def test_this_machines_troubles_are_no_releases_fault(
     def refused(*_: Any) -> None:
         raise ConfigError("/cache: Not a directory; overlays are kept there")
 
-    monkeypatch.setattr(command, "try_packages", refused)
+    monkeypatch.setattr(command, "evaluate_packages", refused)
     assert main(["sweep", "ds", "--from", "0.18.0", "--cells", CELL]) == 4
     assert capsys.readouterr().err.startswith("ERROR: /cache: Not a directory")
 

@@ -16,8 +16,8 @@ from records import a_cell, a_job
 
 from zerogate.config.validation import from_json
 from zerogate.launch.errors import LaunchFailedError, OutOfMemoryError, RankCrashedError
-from zerogate.launch.launcher import Ended
-from zerogate.launch.result import collect
+from zerogate.launch.launcher import LaunchResult
+from zerogate.launch.result import collect_records
 from zerogate.metrics.device_use import Readings, readings_path, with_device_use
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
@@ -37,7 +37,9 @@ def replay(case: str) -> tuple[RankRecord, ...]:
     job = a_job(folder, replace(a_cell(), tier="gpu"))
     if job_path(folder).exists():  # A card's own folder, from wherever it was.
         job = replace(read_job(job_path(folder)), record_folder=str(folder))
-    records = collect(job, folder, Ended(exit_codes={}, seconds=1.0, log=folder), "pytest")
+    records = collect_records(
+        job, folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder), "pytest"
+    )
     return with_device_use(records, readings(case).devices)
 
 

@@ -11,8 +11,8 @@ from records import a_job
 
 from zerogate.config.options import folder_state
 from zerogate.config.strategy_file import ConfigError
-from zerogate.environment.fingerprint import made_under
-from zerogate.launch.launcher import Ended
+from zerogate.environment.fingerprint import fingerprint
+from zerogate.launch.launcher import LaunchResult
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import Job, job_path
 from zerogate.session.resume import Kept, run_path
@@ -25,7 +25,7 @@ def interrupted_run(folder: Path) -> Job:
     kept = Kept(folder, lambda: NOW)
     job = replace(a_job(folder), run=kept.run_id)
     write_json(job_path(folder), job)
-    kept.keep(folder, Ended(exit_codes={"rank 0": 0, "rank 1": 0}, seconds=1.5, log=folder))
+    kept.keep(folder, LaunchResult(exit_codes={"rank 0": 0, "rank 1": 0}, seconds=1.5, log=folder))
     return job
 
 
@@ -43,7 +43,7 @@ def test_a_kept_launch_is_found(tmp_path: Path) -> None:
     assert found is not None
     theirs, folder, ended = found
     assert (theirs, folder) == (job, tmp_path)
-    assert ended == Ended(exit_codes={"rank 0": 0, "rank 1": 0}, seconds=1.5, log=tmp_path)
+    assert ended == LaunchResult(exit_codes={"rank 0": 0, "rank 1": 0}, seconds=1.5, log=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_a_changed_file_is_another_run(tmp_path: Path, name: str) -> None:
     for folder in ("configs", "workloads/data"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / name).write_text("before")
-    before = made_under(tmp_path, {})
-    assert made_under(tmp_path, {}) == before
+    before = fingerprint(tmp_path, {})
+    assert fingerprint(tmp_path, {}) == before
     (tmp_path / name).write_text("after!")
-    after = made_under(tmp_path, {})
+    after = fingerprint(tmp_path, {})
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {f"{name.split('/', maxsplit=1)[0]}/"}
 
 
 def test_settings_and_versions_are_part_of_it(tmp_path: Path) -> None:
-    found = made_under(tmp_path, {"--launcher": "torchrun"})
+    found = fingerprint(tmp_path, {"--launcher": "torchrun"})
     assert found["--launcher"] == "torchrun"
     assert {"torch", "deepspeed", "accelerate", "python", "host"} <= found.keys()
 

@@ -16,7 +16,7 @@ from records import a_job
 from zerogate.launch import stacks
 from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.stacks import where_ranks_stand
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.watchdog import Watchdog
 
 RANK = """
 import faulthandler, signal, sys, threading
@@ -48,7 +48,7 @@ def _without_py_spy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def report(folder: Path, *ours: int) -> str:
-    return where_ranks_stand(Watch(a_job(folder), folder, Deadlines(launch=9.0)), set(ours))
+    return where_ranks_stand(Watchdog(a_job(folder), folder, Deadlines(launch=9.0)), set(ours))
 
 
 @pytest.mark.usefixtures("_without_py_spy")

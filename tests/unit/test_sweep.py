@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 
-from releases_tried import CELL, trial
+from evaluations import CELL, evaluation
 
-from zerogate.releases.evaluation import Trial
+from zerogate.releases.evaluation import Evaluation
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
 
 
-def rows(**by_release: Trial) -> list[Row]:
+def rows(**by_release: Evaluation) -> list[Row]:
     """Of ``ds``, whose releases are named ``r1``, ``r2``, …"""
     return list(sweep(by_release, by_release.__getitem__))
 
 
 def test_what_did_not_change_is_green() -> None:
-    found = rows(r1=trial("ds==r1"), r2=trial("ds==r2"))
+    found = rows(r1=evaluation("ds==r1"), r2=evaluation("ds==r2"))
     assert [row.outcome for row in found] == ["green", "green"]
     assert (found[0].against, found[1].against) == ("", "r1")
 
 
 def test_a_change_is_told_once_by_the_release_that_made_it() -> None:
-    found = rows(r1=trial(""), r2=trial("", norm=1.0), r3=trial("", norm=1.0))
+    found = rows(r1=evaluation(""), r2=evaluation("", norm=1.0), r3=evaluation("", norm=1.0))
     assert [row.outcome for row in found] == ["green", "changed", "green"]
     (change,) = found[1].changes
     assert (change.metric, change.step, change.was, change.now) == ("gradient_norm", 1, 1.5, 1.0)
@@ -30,17 +30,21 @@ def test_a_change_is_told_once_by_the_release_that_made_it() -> None:
 
 def test_what_cannot_be_installed_or_crashes_is_passed_over() -> None:
     found = rows(
-        r1=trial(""),
-        r2=trial("", values={}, invalid="pip: no wheel"),
-        r3=trial("", values={}, failures={CELL: "crash: rank 1: boom"}),
-        r4=trial("", live=1001),
+        r1=evaluation(""),
+        r2=evaluation("", values={}, invalid="pip: no wheel"),
+        r3=evaluation("", values={}, failures={CELL: "crash: rank 1: boom"}),
+        r4=evaluation("", live=1001),
     )
     assert [row.outcome for row in found] == ["green", "not installable", "crash", "changed"]
     assert found[3].against == "r1"
 
 
 def test_the_table_says_what_and_against_which() -> None:
-    found = rows(r1=trial(""), r2=trial("", norm=1.0), r3=trial("", values={}, invalid="a | b"))
+    found = rows(
+        r1=evaluation(""),
+        r2=evaluation("", norm=1.0),
+        r3=evaluation("", values={}, invalid="a | b"),
+    )
     text = as_markdown("ds", [CELL], found)
     assert text.splitlines()[2:] == [
         "| r1 | green |  |",
@@ -51,6 +55,6 @@ def test_the_table_says_what_and_against_which() -> None:
 
 
 def test_what_is_no_longer_measured_is_a_change() -> None:
-    found = rows(r1=trial(""), r2=trial("", values={CELL: {"gradient_norm": (2.0, 1.5)}}))
+    found = rows(r1=evaluation(""), r2=evaluation("", values={CELL: {"gradient_norm": (2.0, 1.5)}}))
     (change,) = found[1].changes
     assert (change.metric, change.now, change.worse) == ("live_bytes", None, True)

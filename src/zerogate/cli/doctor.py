@@ -22,7 +22,7 @@ from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key, native_folder
 from zerogate.devices.host_memory import available_memory_bytes, may_lock_bytes
 from zerogate.environment.dependencies import installed, unmet_below
-from zerogate.environment.torch_cuda import INSTALL, TorchCuda, ask_torch, understood
+from zerogate.environment.torch_cuda import INSTALL, TorchCuda, ask_torch, parse_answer
 from zerogate.launch.stacks import py_spy
 from zerogate.protocol.cell import TIERS, Tier
 from zerogate.protocol.stack import SHARING_NCCL
@@ -148,7 +148,7 @@ def _cuda() -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("CUDA devices", "ok", ", ".join(names))
-    yield from _torch_cuda(understood(ask_torch()))
+    yield from _torch_cuda(parse_answer(ask_torch()))
 
 
 def _torch_cuda(found: TorchCuda | None) -> Iterator[Finding]:

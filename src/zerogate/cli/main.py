@@ -12,7 +12,7 @@ try:
     from zerogate.cli import doctor
     from zerogate.config.strategy_file import ConfigError
     from zerogate.protocol.cell import TIERS
-    from zerogate.session.signals import end_like_ctrl_c
+    from zerogate.session.signals import interrupt_on_signals
 except ModuleNotFoundError as error:  # Who asks what is missing gets no traceback for it.
     sys.exit(f"lacks {error.name}: not installed\n      -> pip install it, or pytest-zerogate anew")
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_commands(commands)
     parsed = parser.parse_args(arguments)
-    undo = end_like_ctrl_c()
+    undo = interrupt_on_signals()
     try:
         code: int = parsed.run(parsed)
     except ConfigError as error:

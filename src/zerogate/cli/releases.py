@@ -18,12 +18,12 @@ from zerogate.config.options import Options
 from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.cards import cuda_devices
 from zerogate.environment.requirements import check_requirement
-from zerogate.launch.locks import hold
+from zerogate.launch.locks import lock_folder
 from zerogate.metrics.table import METRICS, metric_named
 from zerogate.protocol.atomic_write import write_json, write_text
 from zerogate.protocol.cell import Cell, parse_cell
-from zerogate.releases.bisect import Search
-from zerogate.releases.evaluate import try_anew, try_packages
+from zerogate.releases.bisect import Bisect
+from zerogate.releases.evaluate import evaluate_afresh, evaluate_packages
 from zerogate.releases.heatmap import draw
 from zerogate.releases.issue_report import report
 from zerogate.releases.package_index import between, releases
@@ -91,7 +91,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         folder = options.report_folder
         for row in sweep(
             wanted,
-            lambda release: try_packages(
+            lambda release: evaluate_packages(
                 (*arguments.packages, f"{package}=={release}"), cells, options, _show
             ),
         ):
@@ -112,21 +112,24 @@ def _bisect(arguments: argparse.Namespace) -> int:
         raise ConfigError("--cell: one is bisected at a time; name one")
     _known_metric(metric)
     if package:
-        sides = one_package(package, arguments.good, arguments.bad, both)
+        package_sets = one_package(package, arguments.good, arguments.bad, both)
     else:
-        sides = several_packages(arguments.good, arguments.bad, both)
-    _check(both, list(sides.good))
+        package_sets = several_packages(arguments.good, arguments.bad, both)
+    _check(both, list(package_sets.good))
     # Asked for before anything is measured: a mistake in one would cost all of it.
-    known = {name: between(name, sides.good[name], sides.bad[name]) for name in sides.good}
+    known = {
+        name: between(name, package_sets.good[name], package_sets.bad[name])
+        for name in package_sets.good
+    }
     ends = f"{arguments.good[0]}-{arguments.bad[0]}" if package else "packages"
     name = "-".join(filter(None, ("bisect", package, ends, cells[0].id, metric)))
     with _reporting(name) as options, _reporting(f"{name}/{CULPRIT_AGAIN}") as again:
-        search = Search(
-            sides,
+        search = Bisect(
+            package_sets,
             cells[0],
             metric,
-            attempt=lambda packages: try_packages(packages, cells, options, _show),
-            attempt_anew=lambda packages: try_anew(packages, cells, again, _show),
+            evaluate=lambda packages: evaluate_packages(packages, cells, options, _show),
+            evaluate_afresh=lambda packages: evaluate_afresh(packages, cells, again, _show),
             releases=known,
             say=_say,
         )
@@ -204,7 +207,7 @@ def _reporting(name: str) -> Iterator[Options]:
     """A report folder of that name, kept from other runs meanwhile."""
     folder = Path.cwd() / "zerogate-report" / name
     folder.mkdir(parents=True, exist_ok=True)
-    if (lock := hold(folder)) is None:
+    if (lock := lock_folder(folder)) is None:
         raise ConfigError(f"{folder}: another run is writing there; wait for it")
     with lock:
         yield Options(root=Path.cwd(), report_folder=folder)

@@ -12,7 +12,7 @@ from zerogate.protocol.cell import Cell
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Assignment:
     """``devices`` are CUDA devices, none on the cpu tier; ``shared`` where ranks share one."""
 
     devices: tuple[Card, ...]
@@ -27,16 +27,16 @@ class Placement:
         return all(card.has_bf16 for card in self.devices)
 
 
-def placement(cell: Cell, *, share_device: bool) -> Placement:
+def assign_devices(cell: Cell, *, share_device: bool) -> Assignment:
     """Where the cell would run on this machine, as far as it has the devices."""
     devices = cuda_devices()[: cell.world_size] if cell.tier == "gpu" else ()
-    return Placement(devices, shared=share_device and 0 < len(devices) < cell.world_size)
+    return Assignment(devices, shared=share_device and 0 < len(devices) < cell.world_size)
 
 
-def no_room(
+def missing_capacity(
     cell: Cell,
     strategy: Strategy,
-    place: Placement,
+    place: Assignment,
     *,
     share_device: bool,
     root: Path,

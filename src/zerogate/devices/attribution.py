@@ -29,7 +29,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnDevice:
+class RankOnDevice:
     """A rank, where it ran: ``reserved_bytes`` is the peak of its allocator's reserved memory."""
 
     rank: int
@@ -51,7 +51,7 @@ class DeviceUse:
 
 
 def device_use(
-    rank: OnDevice, sharing: Sequence[OnDevice], before: Reading, during: Sequence[Reading]
+    rank: RankOnDevice, sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]
 ) -> DeviceUse:
     """What ``rank`` had, from readings of its device ``before`` the launch and ``during`` it.
 

@@ -36,7 +36,7 @@ BUILT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """Bytes of host memory and of disk, of all ranks together; of the host's, what each rank locks by
     itself (``mlock``).
     """
@@ -46,7 +46,7 @@ class Room:
     locked_bytes: int = 0
 
 
-def needed(parameters: int, strategy: Strategy, world_size: int) -> Room:
+def needed(parameters: int, strategy: Strategy, world_size: int) -> Capacity:
     """What a full-size model of so many parameters takes under ``strategy``, at least: all of it is
     there at once when the engine has taken over the last rank's states.
     """
@@ -56,7 +56,7 @@ def needed(parameters: int, strategy: Strategy, world_size: int) -> Room:
     on_disk = sum(size for place, size in zip(places, sizes, strict=True) if place == "nvme")
     share = -(-parameters // world_size)
     locked, flat = _buffers(share, strategy)
-    return Room(
+    return Capacity(
         host_bytes=(locked + flat) * world_size
         + host_bytes(
             parameters, world_size, zero_stage=strategy.zero_stage, optimizer=optimizer, param=param

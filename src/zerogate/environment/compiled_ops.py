@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zerogate.devices.host import native_folder
 from zerogate.environment.variables import rank_environment
-from zerogate.launch.locks import in_turn
+from zerogate.launch.locks import hold_lock
 from zerogate.launch.process_tree import run_helper
 from zerogate.protocol.cell import Tier
 
@@ -74,7 +74,7 @@ class NativeOps:
         return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
     def _build(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        with in_turn(self.folder / ".building", self._notify, "compiling"):
+        with hold_lock(self.folder / ".building", self._notify, "compiling"):
             left = [name for name in names if not self._mark(name).exists()]
             found: dict[str, dict[str, str]] = {name: {} for name in names}
             if left:

@@ -25,7 +25,7 @@ STEERING = (
 """Environment variables that change what ranks do."""
 
 
-def made_under(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
+def fingerprint(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """Everything that measurements depend on: ``settings``, the machine, packages and files."""
     found = {
         "python": platform.python_version(),

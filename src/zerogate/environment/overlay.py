@@ -25,7 +25,7 @@ from zerogate.config.strategy_file import ConfigError
 from zerogate.config.text import one_line
 from zerogate.environment.dependencies import distributions, unmet
 from zerogate.environment.requirements import content_hash, local_path, stays_the_same
-from zerogate.launch.locks import in_turn
+from zerogate.launch.locks import hold_lock
 from zerogate.launch.process_tree import run_helper
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.stack import STACK
@@ -94,7 +94,7 @@ def _lay_over(
     imports: Sequence[str],
 ) -> Overlay:
     # The second session finds what the first built.
-    with in_turn(folder / ".lock", notify, "building an overlay"):
+    with hold_lock(folder / ".lock", notify, "building an overlay"):
         for stale in folder.glob(f"{BUILDING}*"):
             shutil.rmtree(stale, ignore_errors=True)  # Of a session that was killed.
         request = folder / f"{_request(requirements)}.json"

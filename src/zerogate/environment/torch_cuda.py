@@ -42,7 +42,7 @@ def ask_torch(environment: Mapping[str, str] | None = None) -> str:
         return ""
 
 
-def understood(answer: str) -> TorchCuda | None:
+def parse_answer(answer: str) -> TorchCuda | None:
     """None where torch cannot be imported."""
     try:  # The last line: whatever else was imported may have printed.
         built_for, available, nccl = json.loads(answer.strip().rpartition("\n")[2])
@@ -58,7 +58,7 @@ def understood(answer: str) -> TorchCuda | None:
 
 def cuda_lacks(environment: Mapping[str, str]) -> str:
     """Why ranks in ``environment`` could not train on a card, with the remedy; empty where they can."""
-    found = understood(ask_torch(environment))
+    found = parse_answer(ask_torch(environment))
     if found is None:
         return ""  # The launch will say what is wrong with it.
     return f"{found.lacks}; {INSTALL}" if found.lacks else ""

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from zerogate.launch import process_tree
-from zerogate.launch.launcher import Ended
+from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.stacks import where_ranks_stand
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.record import Job
 
 WORKER = "zerogate.worker.main"
@@ -47,7 +47,9 @@ class CommandLauncher:
         self.name = name
         self._command = COMMANDS[name]
 
-    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+    def launch(
+        self, job: Job, folder: Path, environment: dict[str, str], watchdog: Watchdog
+    ) -> LaunchResult:
         process_tree.adopt_orphans()
         before = process_tree.children()
         log = folder / "launch.log"
@@ -64,29 +66,29 @@ class CommandLauncher:
                 start_new_session=True,
             )
             try:
-                code, overdue = _wait(process, watch)
+                code, overdue = _wait(process, watchdog)
                 if code is not None:
                     exit_codes[self.name] = code
                 else:
                     ours = process_tree.children() - before
-                    stacks = where_ranks_stand(watch, {found.pid for found in ours})
+                    stacks = where_ranks_stand(watchdog, {found.pid for found in ours})
             finally:
                 # Ranks that torchrun put into sessions of their own are descendants all the same.
                 while left := process_tree.children() - before:
                     process_tree.end(left)
                 process.wait()
-        return Ended(
-            exit_codes=exit_codes, seconds=watch.seconds, log=log, overdue=overdue, stacks=stacks
+        return LaunchResult(
+            exit_codes=exit_codes, seconds=watchdog.seconds, log=log, overdue=overdue, stacks=stacks
         )
 
     def close(self) -> None:
         """Nothing is kept between launches."""
 
 
-def _wait(process: subprocess.Popen[bytes], watch: Watch) -> tuple[int | None, str]:
+def _wait(process: subprocess.Popen[bytes], watchdog: Watchdog) -> tuple[int | None, str]:
     """The exit code of ``process``, or None and what is late."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(watch.next_look), ""
-        if overdue := watch.overdue():
+            return process.wait(watchdog.next_look), ""
+        if overdue := watchdog.overdue():
             return None, overdue

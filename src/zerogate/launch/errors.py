@@ -97,7 +97,7 @@ REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 
 
 @contextmanager
-def disk_named(cell: Cell, folder: Path, command: str) -> Iterator[None]:
+def name_disk_failure(cell: Cell, folder: Path, command: str) -> Iterator[None]:
     """Have an OSError say which cell it was, and what to do: launches are written to ``folder``."""
     try:
         yield
@@ -116,7 +116,7 @@ def disk_named(cell: Cell, folder: Path, command: str) -> Iterator[None]:
 
 
 @contextmanager
-def named(cell: Cell, command: str) -> Iterator[None]:
+def name_launcher_failure(cell: Cell, command: str) -> Iterator[None]:
     """Have a launcher's own failure say which cell it was, and how to see it again."""
     try:
         yield

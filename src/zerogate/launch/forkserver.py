@@ -14,9 +14,9 @@ from typing import Any
 
 from zerogate.launch import process_tree
 from zerogate.launch.errors import LauncherFailedError, ended_how
-from zerogate.launch.launcher import PEERS_GRACE_SECONDS, Ended, free_port
+from zerogate.launch.launcher import PEERS_GRACE_SECONDS, LaunchResult, free_port
 from zerogate.launch.stacks import where_ranks_stand
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.record import Job
 
 START_SECONDS = 180.0
@@ -31,14 +31,16 @@ class ForkserverLauncher:
         self._log_folder = log_folder
         self._server: _Server | None = None
 
-    def launch(self, job: Job, folder: Path, environment: dict[str, str], watch: Watch) -> Ended:
+    def launch(
+        self, job: Job, folder: Path, environment: dict[str, str], watchdog: Watchdog
+    ) -> LaunchResult:
         process_tree.adopt_orphans()
         before = process_tree.children()
         if self._server is None or not self._server.fits(environment):
             self.close()
             self._server = _Server(environment, self._log_folder / "forkserver.log")
         try:
-            return self._server.run(job, folder, watch)
+            return self._server.run(job, folder, watchdog)
         except BaseException:
             # Interrupted or broken: the server takes its ranks with it.
             self.close()
@@ -84,7 +86,7 @@ class _Server:
     def fits(self, environment: dict[str, str]) -> bool:
         return self._process.poll() is None and environment == self._environment
 
-    def run(self, job: Job, folder: Path, watch: Watch) -> Ended:
+    def run(self, job: Job, folder: Path, watchdog: Watchdog) -> LaunchResult:
         """Fork the job's ranks and see them end. Raises LauncherFailedError."""
         world_size = job.cell.world_size
         request = {
@@ -101,12 +103,12 @@ class _Server:
         }
         self._channel.sendall(json.dumps(request).encode() + b"\n")
         pids: list[int] = self._expect("pids")
-        exit_codes, overdue = self._wait(world_size, watch)
+        exit_codes, overdue = self._wait(world_size, watchdog)
         stacks = ""
         if left := world_size - len(exit_codes):
             processes = process_tree.descendants(self._living(pids))
             if overdue:
-                stacks = where_ranks_stand(watch, {process.pid for process in processes})
+                stacks = where_ranks_stand(watchdog, {process.pid for process in processes})
             process_tree.end(processes)
             for _ in range(left):
                 self._expect("rank")
@@ -115,22 +117,26 @@ class _Server:
             process_tree.end(strays)
             self._channel.sendall(json.dumps({"bury": True}).encode() + b"\n")
             self._expect("buried")
-        return Ended(
-            exit_codes=exit_codes, seconds=watch.seconds, log=folder, overdue=overdue, stacks=stacks
+        return LaunchResult(
+            exit_codes=exit_codes,
+            seconds=watchdog.seconds,
+            log=folder,
+            overdue=overdue,
+            stacks=stacks,
         )
 
-    def _wait(self, world_size: int, watch: Watch) -> tuple[dict[str, int], str]:
+    def _wait(self, world_size: int, watchdog: Watchdog) -> tuple[dict[str, int], str]:
         """Exit codes of the ranks that ended by themselves, and what was late, if something was."""
         exit_codes: dict[str, int] = {}
         grace_ends = float("inf")
         while len(exit_codes) < world_size and time.monotonic() < grace_ends:
-            message = self._next(min(time.monotonic() + watch.next_look, grace_ends))
+            message = self._next(min(time.monotonic() + watchdog.next_look, grace_ends))
             if message is not None:
                 exit_codes[f"rank {message['rank']}"] = message["exit_code"]
                 if message["exit_code"] != 0:
                     # Its peers wait for it in a collective; they get a moment to notice themselves.
                     grace_ends = min(grace_ends, time.monotonic() + PEERS_GRACE_SECONDS)
-            elif not any(exit_codes.values()) and (overdue := watch.overdue()):
+            elif not any(exit_codes.values()) and (overdue := watchdog.overdue()):
                 return exit_codes, overdue
         return exit_codes, ""
 

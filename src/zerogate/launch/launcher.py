@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.record import Job
 
 PEERS_GRACE_SECONDS = 3.0
@@ -15,7 +15,7 @@ PEERS_GRACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class LaunchResult:
     """How a launch ended. ``exit_codes`` by process name; negative ones are signals.
 
     A process that was ended by the launcher because of another's failure is not in it. ``overdue``
@@ -41,8 +41,8 @@ class Launcher(Protocol):
     name: str
 
     def launch(
-        self, job: Job, folder: Path, environment: dict[str, str], watch: Watch
-    ) -> Ended: ...
+        self, job: Job, folder: Path, environment: dict[str, str], watchdog: Watchdog
+    ) -> LaunchResult: ...
 
     def close(self) -> None: ...
 

@@ -22,7 +22,7 @@ SHARED_FOLDER, SHARED_FILE = 0o777, 0o666
 
 
 @contextmanager
-def alone_on(devices: Sequence[str], notify: Callable[[str], None]) -> Iterator[None]:
+def lock_devices(devices: Sequence[str], notify: Callable[[str], None]) -> Iterator[None]:
     """Hold the locks of ``devices``, waiting for whoever has them, and telling ``notify`` who.
 
     Locks end with the process that holds them, however it ends. Raises LauncherFailedError where
@@ -92,7 +92,7 @@ def _holder(path: Path) -> str:
 
 
 @contextmanager
-def in_turn(path: Path, notify: Callable[[str], None], what: str) -> Iterator[None]:
+def hold_lock(path: Path, notify: Callable[[str], None], what: str) -> Iterator[None]:
     """Hold the lock at ``path``; who has to wait for it is told for ``what``."""
     from filelock import FileLock, Timeout
 
@@ -108,7 +108,7 @@ def in_turn(path: Path, notify: Callable[[str], None], what: str) -> Iterator[No
         lock.release()
 
 
-def hold(report_folder: Path) -> FileLock | None:
+def lock_folder(report_folder: Path) -> FileLock | None:
     """Keep other sessions out of the folder, until the process ends; None where one is in it."""
     from filelock import FileLock, Timeout
 

@@ -22,7 +22,7 @@ from zerogate.launch.errors import (
     RankCrashedError,
     ended_how,
 )
-from zerogate.launch.launcher import Ended
+from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.watchdog import read_heartbeat
 from zerogate.protocol.record import Job, RankRecord, record_path
 from zerogate.protocol.redact import masked
@@ -55,7 +55,9 @@ def read_record(path: Path) -> RankRecord:
         raise ValueError(f"{path}: {error}; expected a rank record") from None
 
 
-def collect(job: Job, folder: Path, ended: Ended, command: str) -> tuple[RankRecord, ...]:
+def collect_records(
+    job: Job, folder: Path, ended: LaunchResult, command: str
+) -> tuple[RankRecord, ...]:
     """The records of all ranks, by rank. Raises a LaunchFailedError unless every rank is ok.
 
     ``command`` is what a person types to see it again.
@@ -83,7 +85,7 @@ def collect(job: Job, folder: Path, ended: Ended, command: str) -> tuple[RankRec
 
 
 def _killed_launcher(
-    job: Job, ended: Ended, records: dict[int, RankRecord]
+    job: Job, ended: LaunchResult, records: dict[int, RankRecord]
 ) -> LaunchFailedError | None:
     """Never a rank's fault: that, a launcher reports. Its ranks are lost with it."""
     done = [record for record in records.values() if record.outcome == "ok"]
@@ -95,7 +97,7 @@ def _killed_launcher(
 
 
 def _failure(
-    job: Job, ended: Ended, records: dict[int, RankRecord], unreadable: dict[int, str]
+    job: Job, ended: LaunchResult, records: dict[int, RankRecord], unreadable: dict[int, str]
 ) -> LaunchFailedError | None:
     cell = job.cell.id
     missing = sorted(set(range(job.cell.world_size)) - set(records))
@@ -132,7 +134,7 @@ def _failure(
     return None
 
 
-def _without_record(job: Job, ended: Ended, missing: list[int]) -> LaunchFailedError:
+def _without_record(job: Job, ended: LaunchResult, missing: list[int]) -> LaunchFailedError:
     """Why ranks brought back nothing at all."""
     cell = job.cell.id
     codes = ", ".join(f"{name}: {ended_how(code)}" for name, code in ended.exit_codes.items())

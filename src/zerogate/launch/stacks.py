@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.heartbeat import Heartbeat, stacks_path
 
 ATTACH_SECONDS = 3.0
@@ -27,19 +27,19 @@ LINES = 40
 """Of a rank's stacks, in a report; the file has all."""
 
 
-def where_ranks_stand(watch: Watch, ours: Collection[int]) -> str:
+def where_ranks_stand(watchdog: Watchdog, ours: Collection[int]) -> str:
     """The last heartbeat and the stacks of every rank, as text. ``ours`` are the pids of the
     launch's processes: a heartbeat's pid is signalled only if it is one of them.
     """
     parts = []
     now = time.monotonic()
-    for rank, beat in watch.heartbeats().items():
+    for rank, beat in watchdog.heartbeats().items():
         if beat is None:
             parts.append(f"rank {rank}: no heartbeat")
             continue
         known = beat.pid in ours
         state = ", stopped" if known and _is_stopped(beat.pid) else ""
-        lines = _stacks(watch.folder, rank, beat) if known else ["  (its process has ended)"]
+        lines = _stacks(watchdog.folder, rank, beat) if known else ["  (its process has ended)"]
         head = f"rank {rank}, pid {beat.pid}{state}: {beat.phase}, {beat.step} done, "
         parts += [f"{head}last heartbeat {beat.age_seconds(now):.0f} s ago", *lines]
     return "\n".join(parts)

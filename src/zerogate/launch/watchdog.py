@@ -15,7 +15,7 @@ LOOK_SECONDS = 1.0
 """How often the ranks' heartbeats are read while a launcher waits."""
 
 
-class Watch:
+class Watchdog:
     """One launch's deadlines, from now on."""
 
     def __init__(self, job: Job, folder: Path, deadlines: Deadlines) -> None:

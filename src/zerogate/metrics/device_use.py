@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from zerogate.devices.attribution import OnDevice, device_use, throttled
+from zerogate.devices.attribution import RankOnDevice, device_use, throttled
 from zerogate.devices.nvml import Watched
 from zerogate.protocol.record import RankRecord
 
@@ -22,7 +22,7 @@ def with_device_use(
     worthless: a throttled device, or somebody else on it. Ranks without a device stay as they are.
     """
     places = [
-        OnDevice(
+        RankOnDevice(
             rank=record.rank,
             pid=record.device.pid,
             uuid=record.device.uuid,
@@ -40,8 +40,8 @@ def with_device_use(
 
 def _seen(
     record: RankRecord,
-    place: OnDevice,
-    places: Sequence[OnDevice],
+    place: RankOnDevice,
+    places: Sequence[RankOnDevice],
     watched: Mapping[str, Watched],
 ) -> RankRecord:
     seen = _device(watched, place.uuid)

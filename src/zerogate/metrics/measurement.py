@@ -9,7 +9,7 @@ from typing import Any
 
 from zerogate.metrics.aggregation import DEVICE_MEMORY, LaunchValues, Value, launch_values
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import PUBLISHED, RankRecord
+from zerogate.protocol.record import PRETRAINED, RankRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ def described(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
             **asdict(first.recipe),
             # Only where they are not what baselines have always been of.
             **({"topology": first.topology} if first.topology else {}),
-            **({"weights_origin": PUBLISHED} if first.weights_origin == PUBLISHED else {}),
+            **({"weights_origin": PRETRAINED} if first.weights_origin == PRETRAINED else {}),
         },
         software=first.environment,
         quality_better=first.quality_better,

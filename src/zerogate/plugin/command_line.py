@@ -254,9 +254,9 @@ def _writable(option: str, folder: Path) -> Path:
 
 def lock_report(folder: Path) -> FileLock:
     """Keep other sessions out of ``folder``; held until this process ends. Raises UsageError."""
-    from zerogate.launch.locks import hold
+    from zerogate.launch.locks import lock_folder
 
-    if (lock := hold(folder)) is None:
+    if (lock := lock_folder(folder)) is None:
         raise pytest.UsageError(
             f"--report-dir: another session is writing to {folder}; wait for it, or choose another "
             "folder"

@@ -29,12 +29,12 @@ from zerogate.plugin.progress import Progress
 from zerogate.plugin.selection import read_selection
 from zerogate.plugin.stash import CLOSING_LINES, LOCK, PROGRESS, SELECTION, SESSION
 from zerogate.protocol.cell import TIERS, Cell
-from zerogate.session.signals import end_like_ctrl_c
+from zerogate.session.signals import interrupt_on_signals
 
 if TYPE_CHECKING:
     from zerogate.session.runner import Runner
     from zerogate.session.session import Session
-    from zerogate.verdicts.reference_results import Published
+    from zerogate.verdicts.reference_results import ReferenceResults
 
 pytest_plugins = ["zerogate.plugin.fixtures"]
 
@@ -139,7 +139,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(str(error)) from None
 
 
-def _unpublished(published: list[Published], item: pytest.Item) -> bool:
+def _unpublished(published: list[ReferenceResults], item: pytest.Item) -> bool:
     marker = item.get_closest_marker("published")
     return marker is not None and not any(
         marker.args[0] in found.values(cell) for found in published for cell in _cells([item])
@@ -175,7 +175,7 @@ def _open_session(config: pytest.Config) -> Session:
 
     options = read_options(config, config.stash[SELECTION])
     config.stash[LOCK] = lock_report(options.report_folder)
-    config.add_cleanup(end_like_ctrl_c())
+    config.add_cleanup(interrupt_on_signals())
     config.stash[PROGRESS] = progress = Progress(config)
     config.pluginmanager.register(progress, "zerogate-progress")
 

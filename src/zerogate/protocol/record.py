@@ -21,7 +21,7 @@ STRICT: Strict = {"extra": "forbid", "strict": True}
 Outcome = Literal["ok", "oom", "error"]
 Purpose = Literal["training", "probe"]
 BatchKind = Literal["train", "eval"]
-PUBLISHED = "published"
+PRETRAINED = "published"
 """The origin of weights that are not random."""
 
 SHARED_DEVICE = "shared_device"

@@ -1,4 +1,4 @@
-"""The first release that is not like the good one, in log2 trials. Pure: it asks, and is told."""
+"""The first release that is not like the good one, in log2 evaluations. Pure: it asks, and is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["good", "bad", "skipped"]
 
 
 @dataclass
-class Bisection:
+class BinarySearch:
     """``releases`` from the good end to the bad one, both included, in whichever direction of time.
 
     Ends are asked for first: a bisection between two that do not differ finds nothing, at length. What
@@ -59,7 +59,7 @@ class Bisection:
         return self.releases[self._bounds()[0]]
 
     @property
-    def untold(self) -> list[str]:
+    def skipped(self) -> list[str]:
         """Releases between last good and first bad, which could not run: it may be one of them."""
         low, high = self._bounds()
         return list(self.releases[low + 1 : high])

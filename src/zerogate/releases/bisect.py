@@ -9,29 +9,30 @@ from packaging.version import Version
 
 from zerogate.config.strategy_file import ConfigError
 from zerogate.protocol.cell import Cell
-from zerogate.releases.binary_search import Bisection, State
-from zerogate.releases.ddmin import responsible
-from zerogate.releases.evaluation import Trial, changes, number
-from zerogate.releases.package_sets import Sides
+from zerogate.releases.binary_search import BinarySearch, State
+from zerogate.releases.ddmin import ddmin
+from zerogate.releases.evaluation import Evaluation, changes, number
+from zerogate.releases.package_sets import PackageSets
 
 Packages = tuple[str, ...]
-Attempt = Callable[[Packages], Trial]
+Evaluate = Callable[[Packages], Evaluation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Culprit:
-    """The release of ``package`` with which a metric is not what it was with ``last_good``, and the
-    trials of both. ``untold`` are releases in between, which cannot run; ``beside`` is what must be
-    there too.
+    """The release of ``package`` with which a metric differs from ``last_good``, and both evaluations.
+
+    ``skipped`` are releases in between that cannot run; ``beside`` are the packages that must be there
+    too.
     """
 
     package: str
     last_good: str
     first_bad: str
-    untold: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     beside: Packages = ()
-    good: Trial
-    bad: Trial
+    good: Evaluation
+    bad: Evaluation
 
     def __str__(self) -> str:
         mended = Version(self.last_good) > Version(self.first_bad)
@@ -42,36 +43,36 @@ class Culprit:
         )
         if self.beside:
             text += f"; with {', '.join(self.beside)}"
-        if self.untold:
-            text += f"; it may be one of {', '.join(self.untold)}, which cannot run here"
+        if self.skipped:
+            text += f"; it may be one of {', '.join(self.skipped)}, which cannot run here"
         return text
 
 
 @dataclass
-class Search:
+class Bisect:
     """Looks for what makes ``metric`` of ``cell`` differ between ``sides``. ``releases`` are those of
-    each package, from its good end to its bad one; ``lines`` is what was told of each trial.
+    each package, from its good end to its bad one; ``lines`` is what was told of each evaluation.
     """
 
-    sides: Sides
+    package_sets: PackageSets
     cell: Cell
     metric: str
-    attempt: Attempt
-    attempt_anew: Attempt
+    evaluate: Evaluate
+    evaluate_afresh: Evaluate
     releases: Mapping[str, Sequence[str]]
     say: Callable[[str], None]
     lines: list[str] = field(default_factory=list)
-    _trials: dict[Packages, Trial] = field(default_factory=dict)
+    _evaluations: dict[Packages, Evaluation] = field(default_factory=dict)
 
     def culprits(self) -> Iterator[Culprit]:
         """One for each package that it takes and whose releases can be told apart; told to ``say`` as
         it goes. Raises ConfigError where there is nothing to find.
         """
-        packages = list(self.sides.good)
+        packages = list(self.package_sets.good)
         self._check_ends(packages)
         if len(packages) > 1:
-            packages = responsible(
-                packages, lambda some: self._state(self.sides.moved(some)) == "bad"
+            packages = ddmin(
+                packages, lambda some: self._state(self.package_sets.moved(some)) == "bad"
             )
             self.say(f"it takes {' and '.join(packages)}")
         for one in packages:
@@ -82,11 +83,11 @@ class Search:
 
     def _check_ends(self, packages: Sequence[str]) -> None:
         problem = ""
-        if (state := self._state(self.sides.moved([]))) == "bad":
+        if (state := self._state(self.package_sets.moved([]))) == "bad":
             problem = f"{self._name([])} was to be good and has a number that is none"
         elif state == "skipped":
             problem = f"{self._name([])} was to be good and cannot be measured"
-        elif (state := self._state(self.sides.moved(packages))) == "skipped":
+        elif (state := self._state(self.package_sets.moved(packages))) == "skipped":
             problem = f"{self._name(packages)} was to be bad and cannot be measured"
         elif state == "good":
             problem = (
@@ -99,11 +100,13 @@ class Search:
         """The release of ``package``, with ``others`` as they are on the bad side; None where they do
         not run with its good one.
         """
-        good = self.sides.good[package]
-        beside = {name: self.sides.bad[name] for name in others}
-        found = Bisection(self.releases[package])
+        good = self.package_sets.good[package]
+        beside = {name: self.package_sets.bad[name] for name in others}
+        found = BinarySearch(self.releases[package])
         while (release := found.ask()) is not None:
-            found.tell(release, self._state(self.sides.with_releases({**beside, package: release})))
+            found.tell(
+                release, self._state(self.package_sets.with_releases({**beside, package: release}))
+            )
         if found.problem:
             with_others = " and ".join(f"{name} {release}" for name, release in beside.items())
             self._tell(
@@ -113,42 +116,44 @@ class Search:
             return None
         ends = []
         for release, expected in ((found.last_good, "good"), (found.first_bad, "bad")):
-            packages = self.sides.with_releases({**beside, package: release})
-            trial = self.attempt_anew(packages)
-            state, why = self._judged(trial)
+            packages = self.package_sets.with_releases({**beside, package: release})
+            evaluation = self.evaluate_afresh(packages)
+            state, why = self._judged(evaluation)
             self._tell(f"{self._words(packages)}, measured again: {state}: {why}")
             if state != expected:
                 raise ConfigError(
                     f"bisect: {package} {release} was {expected} and now is {state}; the metric is not "
                     "the same from launch to launch; choose another"
                 )
-            ends.append(trial)
+            ends.append(evaluation)
         return Culprit(
             package=package,
             last_good=found.last_good,
             first_bad=found.first_bad,
-            untold=tuple(found.untold),
+            skipped=tuple(found.skipped),
             beside=tuple(f"{name} {release}" for name, release in beside.items()),
             good=ends[0],
             bad=ends[1],
         )
 
     def _state(self, packages: Packages) -> State:
-        if packages in self._trials:
-            return self._judged(self._trials[packages])[0]
-        self._trials[packages] = trial = self.attempt(packages)
-        state, why = self._judged(trial)
+        if packages in self._evaluations:
+            return self._judged(self._evaluations[packages])[0]
+        self._evaluations[packages] = evaluation = self.evaluate(packages)
+        state, why = self._judged(evaluation)
         self._tell(f"{self._words(packages)}: {state}: {why}")
         return state
 
-    def _judged(self, trial: Trial) -> tuple[State, str]:
-        """Whether ``trial`` measured what the good side did; and in words."""
+    def _judged(self, evaluation: Evaluation) -> tuple[State, str]:
+        """Whether ``evaluation`` measured what the good side did; and in words."""
         cell, metric = self.cell.id, self.metric
-        if metric not in trial.values.get(cell, {}):
-            why = {**trial.failures, **trial.absent}.get(cell, f"{metric} is not measured there")
-            return "skipped", trial.invalid or why
+        if metric not in evaluation.values.get(cell, {}):
+            why = {**evaluation.failures, **evaluation.absent}.get(
+                cell, f"{metric} is not measured there"
+            )
+            return "skipped", evaluation.invalid or why
         good = self._name([])
-        found = changes(self._trials[self.sides.moved([])], trial)
+        found = changes(self._evaluations[self.package_sets.moved([])], evaluation)
         changed = [one for one in found if one.metric == metric]
         if not changed:
             return "good", f"{metric} as in {good}"
@@ -162,12 +167,12 @@ class Search:
 
     def _words(self, packages: Packages) -> str:
         """Packages that differ from side to side, by name and release."""
-        own = packages[len(self.sides.both) :]
+        own = packages[len(self.package_sets.both) :]
         return ", ".join(one.replace("==", " ") for one in own)
 
     def _name(self, moved: Sequence[str]) -> str:
         """A side in a sentence: the release alone where there is one package."""
-        if len(self.sides.good) == 1:
-            (name,) = self.sides.good
-            return self.sides.bad[name] if moved else self.sides.good[name]
+        if len(self.package_sets.good) == 1:
+            (name,) = self.package_sets.good
+            return self.package_sets.bad[name] if moved else self.package_sets.good[name]
         return "--bad" if moved else "--good"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 
-def responsible(packages: Sequence[str], is_bad: Callable[[Sequence[str]], bool]) -> list[str]:
+def ddmin(packages: Sequence[str], is_bad: Callable[[Sequence[str]], bool]) -> list[str]:
     """Of ``packages``, which are bad together, some that are bad and would not be without any one.
 
     Halves are asked for first, then what is left without each, then smaller groups: Zeller and

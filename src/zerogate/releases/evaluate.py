@@ -18,7 +18,7 @@ from zerogate.metrics.aggregation import Value
 from zerogate.metrics.table import metric_named
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell, parse_cell
-from zerogate.releases.evaluation import Trial
+from zerogate.releases.evaluation import Evaluation
 from zerogate.report.results import write_results
 from zerogate.session.factory import open_session
 from zerogate.session.runner import Step
@@ -28,38 +28,38 @@ LONGEST_NAME = 100
 """Of a folder that is named by what is in it."""
 
 
-def try_packages(
+def evaluate_packages(
     packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
-) -> Trial:
-    """Measure ``cells`` with ``packages`` laid over; what an earlier trial measured under the same
+) -> Evaluation:
+    """Measure ``cells`` with ``packages`` laid over; what an earlier evaluation measured under the same
     things is taken.
 
     Only what was measured is kept: a failure may have been this machine's, of that day.
     """
-    folder = trial_folder(options, packages)
-    path = folder / "trial.json"
+    folder = evaluation_folder(options, packages)
+    path = folder / "evaluation.json"
     try:
         with laid_over(packages, options, show) as session:
             folder.mkdir(parents=True, exist_ok=True)
-            found = Trial(packages=tuple(packages), made_under=session.runner.made_under())
+            found = Evaluation(packages=tuple(packages), fingerprint=session.runner.fingerprint())
             kept = _read(path)
-            if kept is not None and kept.made_under == found.made_under:
+            if kept is not None and kept.fingerprint == found.fingerprint:
                 found = replace(kept, failures={}, absent={})
             for cell in cells:
                 if cell.id not in found.values:
                     found = _with(found, session, cell)
                     write_json(path, found)
     except InvalidOverlayError as error:
-        return Trial(packages=tuple(packages), invalid=error.reason)
+        return Evaluation(packages=tuple(packages), invalid=error.reason)
     # An earlier command may have asked for more.
     asked = {cell.id for cell in cells}
     return replace(found, values={name: one for name, one in found.values.items() if name in asked})
 
 
-def _read(path: Path) -> Trial | None:
+def _read(path: Path) -> Evaluation | None:
     """What was kept; None where there is nothing, or somebody else's."""
     try:
-        found = from_json(Trial, path.read_bytes())
+        found = from_json(Evaluation, path.read_bytes())
         for name, values in found.values.items():
             parse_cell(name)
             for metric, value in values.items():
@@ -72,12 +72,12 @@ def _read(path: Path) -> Trial | None:
     return found
 
 
-def try_anew(
+def evaluate_afresh(
     packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
-) -> Trial:
-    """The same, with nothing taken of an earlier trial."""
-    shutil.rmtree(trial_folder(options, packages), ignore_errors=True)
-    return try_packages(packages, cells, options, show)
+) -> Evaluation:
+    """The same, with nothing taken of an earlier evaluation."""
+    shutil.rmtree(evaluation_folder(options, packages), ignore_errors=True)
+    return evaluate_packages(packages, cells, options, show)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def laid_over(
     packages: Sequence[str], options: Options, show: Callable[[Step], None]
 ) -> Iterator[Session]:
     """A session whose ranks find ``packages`` first. Raises ConfigError."""
-    folder = trial_folder(options, packages)
+    folder = evaluation_folder(options, packages)
     own = replace(options, packages=tuple(packages), report_folder=folder)
     session = open_session(own, launch_hook=lambda job, where: None, show=show, save=write_results)
     try:
@@ -95,14 +95,14 @@ def laid_over(
         session.close()
 
 
-def trial_folder(options: Options, packages: Sequence[str]) -> Path:
+def evaluation_folder(options: Options, packages: Sequence[str]) -> Path:
     name = ",".join(packages).replace("==", "-")
     if len(name) > LONGEST_NAME or Path(name).name != name or not name.isascii():
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     return options.report_folder / name
 
 
-def _with(known: Trial, session: Session, cell: Cell) -> Trial:
+def _with(known: Evaluation, session: Session, cell: Cell) -> Evaluation:
     if why := session.runner.unavailable(cell):
         return replace(known, absent=known.absent | {cell.id: why})
     try:

@@ -1,4 +1,4 @@
-"""What came of trying packages, and what one trial measured otherwise than another. Pure."""
+"""What came of trying packages, and what one evaluation measured otherwise than another. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zerogate.verdicts.verdict import judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What came of ``packages`` (requirements), measured under ``made_under`` with ``software``.
+class Evaluation:
+    """What came of ``packages`` (requirements), measured under ``fingerprint`` with ``software``.
     ``values`` are the portable metrics of each cell that ran; ``failures`` the first line of why
     another did not, ``absent`` why this machine cannot run it at all. With ``invalid``, what pip or
     Python said, nothing was launched.
@@ -23,7 +23,7 @@ class Trial:
     __pydantic_config__: ClassVar[Strict] = STRICT
 
     packages: tuple[str, ...]
-    made_under: dict[str, str] = field(default_factory=dict)
+    fingerprint: dict[str, str] = field(default_factory=dict)
     software: dict[str, str] = field(default_factory=dict)
     invalid: str = ""
     values: dict[str, dict[str, int | float | tuple[float, ...]]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Change:
     worse: bool
 
 
-def changes(reference: Trial, own: Trial) -> list[Change]:
+def changes(reference: Evaluation, own: Evaluation) -> list[Change]:
     """What ``own`` measured otherwise than ``reference``, by the limits that baselines have."""
     found = []
     for name, values in own.values.items():

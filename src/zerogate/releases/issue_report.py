@@ -9,7 +9,7 @@ from zerogate.config.strategy_file import ConfigError
 from zerogate.metrics.table import metric_named
 from zerogate.protocol.atomic_write import write_text
 from zerogate.protocol.cell import Cell
-from zerogate.releases.bisect import Culprit, Search
+from zerogate.releases.bisect import Bisect, Culprit
 from zerogate.releases.evaluation import changes, number
 from zerogate.releases.reproduction import Reproduction, reproduce
 from zerogate.releases.templates import template
@@ -17,7 +17,7 @@ from zerogate.session.runner import Step
 
 
 def report(
-    search: Search,
+    search: Bisect,
     culprit: Culprit,
     options: Options,
     *,
@@ -29,7 +29,7 @@ def report(
     prints for both releases, which is run for it.
     """
     cell, metric = search.cell, search.metric
-    alone = len(search.sides.good) == 1
+    alone = len(search.package_sets.good) == 1
     file = "reproduce.py" if alone else f"reproduce-{culprit.package}.py"
     found, why = None, f"no script shows {metric} without zerogate"
     try:
@@ -56,7 +56,7 @@ def report(
 
 
 def as_markdown(
-    search: Search, culprit: Culprit, reproduction: Reproduction | None, command: str
+    search: Bisect, culprit: Culprit, reproduction: Reproduction | None, command: str
 ) -> str:
     cell = search.cell
     return template("report.md.jinja", number=number).render(

@@ -17,7 +17,7 @@ from zerogate.releases.package_index import version
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class PackageSets:
     """Two sets of packages. ``good`` and ``bad`` are the releases, by name, of those that differ;
     ``both`` are requirements that are laid over on either side.
     """
@@ -36,20 +36,23 @@ class Sides:
         return self.with_releases({name: self.bad[name] for name in packages})
 
 
-def one_package(name: str, good: Sequence[str], bad: Sequence[str], both: Sequence[str]) -> Sides:
-    """Sides of one package by its releases. Raises ConfigError."""
+def one_package(
+    name: str, good: Sequence[str], bad: Sequence[str], both: Sequence[str]
+) -> PackageSets:
+    """PackageSets of one package by its releases. Raises ConfigError."""
     for option, texts in (("--good", good), ("--bad", bad)):
         if len(texts) != 1:
             raise ConfigError(f"{option}: given {len(texts)} times; expected one release of {name}")
         version(texts[0], option)
     if good == bad:
         raise ConfigError(f"--bad: {bad[0]} is --good too; expected two releases")
-    return Sides({name: good[0]}, {name: bad[0]}, tuple(both))
+    return PackageSets({name: good[0]}, {name: bad[0]}, tuple(both))
 
 
-def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str]) -> Sides:
-    """Sides by pins (``name==release``) and files of them, as ``pip freeze`` writes. What one side does
-    not name is there as it is installed. Raises ConfigError.
+def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str]) -> PackageSets:
+    """Return the sets that pins (``name==release``) and files of pins (``pip freeze``) describe.
+
+    A package that one side does not name counts as installed here. Raises ConfigError.
     """
     (left, others), (right, other_others) = _pins(good, "--good"), _pins(bad, "--bad")
     if unlike := sorted(others ^ other_others):
@@ -68,7 +71,7 @@ def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str
         for name, release in left.items()
         if name not in differing and release != installed(name)
     ]
-    return Sides(
+    return PackageSets(
         {name: left[name] for name in differing},
         {name: right[name] for name in differing},
         (*both, *same),

@@ -15,13 +15,13 @@ from zerogate.config.options import Options
 from zerogate.config.strategy_file import ConfigError
 from zerogate.config.text import last_line, one_line
 from zerogate.launch.errors import LauncherFailedError
-from zerogate.launch.locks import alone_on
+from zerogate.launch.locks import lock_devices
 from zerogate.launch.process_tree import run_helper
 from zerogate.protocol.atomic_write import write_json, write_text
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import job_path
 from zerogate.releases.evaluate import laid_over
-from zerogate.releases.evaluation import Trial, changes
+from zerogate.releases.evaluation import Evaluation, changes
 from zerogate.releases.repro_script import script, shown
 from zerogate.session.runner import Step
 from zerogate.session.session import Session
@@ -101,9 +101,9 @@ def _run(path: Path, cell: Cell, session: Session) -> Printed:
         runner.notify(Step(text, cell))
 
     say(f"reproduce.py with {', '.join(session.options.packages)}")
-    cards = runner.placement(cell).uuids
+    cards = runner.assignment(cell).uuids
     try:
-        with alone_on(cards or ["cpu"], say), tempfile.TemporaryDirectory() as scratch:
+        with lock_devices(cards or ["cpu"], say), tempfile.TemporaryDirectory() as scratch:
             done = run_helper(command, runner.environment(cell), RUN_SECONDS, folder=Path(scratch))
     except subprocess.TimeoutExpired:
         return Printed(f"it did not end within {RUN_SECONDS:.0f} s")
@@ -124,7 +124,7 @@ def _differ(by: str, cell: Cell, good: Printed, bad: Printed) -> bool:
     if by in ("bytes", "collectives"):
         return bool(good.value != bad.value)
     left, right = (
-        Trial(packages=(), values={cell.id: {by: _frozen(one.value)}}) for one in (good, bad)
+        Evaluation(packages=(), values={cell.id: {by: _frozen(one.value)}}) for one in (good, bad)
     )
     return bool(changes(left, right))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zerogate.releases.evaluation import Change, Trial, changes, number
+from zerogate.releases.evaluation import Change, Evaluation, changes, number
 from zerogate.report.results import readable
 
 
@@ -35,31 +35,31 @@ class Row:
         return "changed" if self.changes else "green"
 
 
-def sweep(releases: Iterable[str], attempt: Callable[[str], Trial]) -> Iterable[Row]:
+def sweep(releases: Iterable[str], attempt: Callable[[str], Evaluation]) -> Iterable[Row]:
     """A row for each release, oldest first, as it is tried."""
-    before: dict[str, tuple[str, Trial]] = {}
-    first: dict[str, Trial] = {}
+    before: dict[str, tuple[str, Evaluation]] = {}
+    first: dict[str, Evaluation] = {}
     for release in releases:
-        trial = attempt(release)
+        evaluation = attempt(release)
         found: list[Change] = []
         since_first: list[Change] = []
         against = []
-        for cell in trial.values:
+        for cell in evaluation.values:
             if cell in before:
                 earlier, reference = before[cell]
                 against.append(earlier)
-                found += [one for one in changes(reference, trial) if one.cell == cell]
-                since_first += [one for one in changes(first[cell], trial) if one.cell == cell]
-            before[cell] = (release, trial)
-            first.setdefault(cell, trial)
+                found += [one for one in changes(reference, evaluation) if one.cell == cell]
+                since_first += [one for one in changes(first[cell], evaluation) if one.cell == cell]
+            before[cell] = (release, evaluation)
+            first.setdefault(cell, evaluation)
         yield Row(
             release=release,
             against=", ".join(dict.fromkeys(against)),
-            invalid=trial.invalid,
+            invalid=evaluation.invalid,
             changes=found,
             since_first=since_first,
-            failures=trial.failures,
-            absent=trial.absent,
+            failures=evaluation.failures,
+            absent=evaluation.absent,
         )
 
 

@@ -13,7 +13,7 @@ from zerogate.report.formatting import MIB, percent, sentence, word
 from zerogate.report.results import model_states
 from zerogate.session.batch_size import SIZE
 from zerogate.session.session import Session
-from zerogate.verdicts.reference_results import Published
+from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import GRAVITY, Verdict
 
 WIDTH = 80
@@ -85,7 +85,7 @@ def _table(session: Session, cells: list[Cell]) -> str:
                 why = f"{cell.strategy}: OOM at 1: {found.note}"
                 lines += textwrap.wrap(why, WIDTH, subsequent_indent="    ")
         for published in session.published:
-            lines += published_lines(published, cells, session.hardware(first))
+            lines += reference_lines(published, cells, session.hardware(first))
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -190,7 +190,7 @@ TITLES = {
 }
 
 
-def published_lines(found: Published, cells: Iterable[Cell], hardware: str) -> list[str]:
+def reference_lines(found: ReferenceResults, cells: Iterable[Cell], hardware: str) -> list[str]:
     """A line for each of ``cells`` that ``found`` has values for, under where they hold."""
     rows = [
         f"  {cell.strategy}: {_values(values)}" for cell in cells if (values := found.values(cell))

@@ -27,7 +27,7 @@ from zerogate.session.session import Session
 from zerogate.verdicts import comparability
 from zerogate.verdicts import verdict as verdicts
 from zerogate.verdicts.baselines import CellBaseline, MetricBaseline
-from zerogate.verdicts.reference_results import Published
+from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Status, Verdict
 
 
@@ -54,7 +54,9 @@ def judge(session: Session, cell: Cell, name: str) -> Verdict:
     return keep(session, found)
 
 
-def judge_published(session: Session, cell: Cell, name: str, published: Published) -> Verdict:
+def judge_published(
+    session: Session, cell: Cell, name: str, published: ReferenceResults
+) -> Verdict:
     """Hold a metric to what was published of the cell, which holds on that hardware alone."""
     metric = metric_named(name)
     value = published.values(cell)[name]

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from zerogate.config.strategy_file import ConfigError
 from zerogate.config.validation import from_json
-from zerogate.launch.launcher import Ended
+from zerogate.launch.launcher import LaunchResult
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import STRICT, Job, Strict, job_path, read_job
 
@@ -22,22 +22,22 @@ ENDED = "ended.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What ``run.json`` says of the launches beside it: ``made_under`` are names and what they were,
+    """What ``run.json`` says of the launches beside it: ``fingerprint`` are names and what they were,
     versions, hashes and settings.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
 
     id: str
-    made_under: dict[str, str]
+    fingerprint: dict[str, str]
 
 
 class Kept:
     """The launches in a report folder that count: those of this run, begun now or resumed."""
 
-    def __init__(self, report_folder: Path, made_under: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, report_folder: Path, fingerprint: Callable[[], dict[str, str]]) -> None:
         self._folder = report_folder
-        self._made_under = made_under
+        self._made_under = fingerprint
         self._run: Run | None = None
         self._resumed = False
 
@@ -57,7 +57,7 @@ class Kept:
     def run_id(self) -> str:
         """This run's; without one to go on with it begins here, and what was kept before is not."""
         if self._run is None:
-            self._run = Run(id=uuid.uuid4().hex, made_under=self._made_under())
+            self._run = Run(id=uuid.uuid4().hex, fingerprint=self._made_under())
             write_json(run_path(self._folder), self._run)
             for scratch in self._folder.glob("launches/*/*/scratch"):
                 shutil.rmtree(scratch, ignore_errors=True)  # Of a session that was killed.
@@ -67,17 +67,17 @@ class Kept:
         """There is nothing to go on with: the next run begins anew."""
         run_path(self._folder).unlink(missing_ok=True)
 
-    def keep(self, folder: Path, ended: Ended) -> None:
+    def keep(self, folder: Path, ended: LaunchResult) -> None:
         """Have the launch in ``folder`` count if this run is resumed."""
         write_json(folder / ENDED, asdict(ended) | {"log": str(ended.log)})
 
-    def find(self, job: Job, folder: Path) -> tuple[Job, Path, Ended] | None:
+    def find(self, job: Job, folder: Path) -> tuple[Job, Path, LaunchResult] | None:
         """The launch of ``job`` that this run has kept in ``folder``: its job, and how it ended."""
         if not self._resumed:
             return None
         try:
             theirs = read_job(job_path(folder))
-            ended = from_json(Ended, (folder / ENDED).read_bytes())
+            ended = from_json(LaunchResult, (folder / ENDED).read_bytes())
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None  # Not there, or not whole: it is launched again.
         same = replace(job, launch_id=theirs.launch_id, controller_pid=theirs.controller_pid)
@@ -108,9 +108,9 @@ def interrupted(report_folder: Path, now: Mapping[str, str]) -> Run | None:
             "start anew without --resume"
         ) from None
     changed = [
-        f"{name}: {run.made_under.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted({*run.made_under, *now})
-        if run.made_under.get(name) != now.get(name)
+        f"{name}: {run.fingerprint.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in sorted({*run.fingerprint, *now})
+        if run.fingerprint.get(name) != now.get(name)
     ]
     if changed:
         raise ConfigError(

@@ -14,22 +14,27 @@ from typing import Any, Literal
 
 from zerogate.config.options import Options
 from zerogate.config.strategy import Strategy, read_strategy
-from zerogate.devices.assignment import Placement, no_room, placement
+from zerogate.devices.assignment import Assignment, assign_devices, missing_capacity
 from zerogate.devices.host_memory import oom_kills
 from zerogate.devices.nvml import DeviceWatch
 from zerogate.environment.compiled_ops import NativeOps
-from zerogate.environment.fingerprint import made_under
+from zerogate.environment.fingerprint import fingerprint
 from zerogate.environment.overlay import Overlay, lay_over
 from zerogate.environment.torch_cuda import cuda_lacks
 from zerogate.environment.variables import rank_environment
 from zerogate.launch.deadlines import Deadlines
-from zerogate.launch.errors import OutOfMemoryError, RankCrashedError, disk_named, named
+from zerogate.launch.errors import (
+    OutOfMemoryError,
+    RankCrashedError,
+    name_disk_failure,
+    name_launcher_failure,
+)
 from zerogate.launch.idle import IdleLevels
 from zerogate.launch.launcher import Launcher
-from zerogate.launch.locks import alone_on
+from zerogate.launch.locks import lock_devices
 from zerogate.launch.process_tree import remove_shared_memory
-from zerogate.launch.result import collect
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.result import collect_records
+from zerogate.launch.watchdog import Watchdog
 from zerogate.metrics.device_use import (
     Readings,
     readings_path,
@@ -80,7 +85,7 @@ class Runner:
         self._launch_hook = launch_hook
         self._deadlines = deadlines
         self.idle = idle or IdleLevels()
-        self._kept = Kept(options.report_folder, self.made_under)
+        self._kept = Kept(options.report_folder, self.fingerprint)
         self._native = self._native_ops()
 
     def _native_ops(self) -> dict[Tier, NativeOps]:
@@ -109,8 +114,8 @@ class Runner:
         """
         strategy, options = self.strategy(cell), self.options
         if cell.tier == "gpu" and (
-            why := no_room(
-                cell, strategy, self.placement(cell), share_device=options.share_device,
+            why := missing_capacity(
+                cell, strategy, self.assignment(cell), share_device=options.share_device,
                 root=options.root, folder=options.report_folder,
             )
         ):  # fmt: skip
@@ -122,12 +127,12 @@ class Runner:
                 return self._cuda_lacks
         return self._native[cell.tier].ensure(strategy.ops(cell.tier)).absent
 
-    def placement(self, cell: Cell) -> Placement:
+    def assignment(self, cell: Cell) -> Assignment:
         """Where the cell's ranks run on this machine."""
-        return placement(cell, share_device=self.options.share_device)
+        return assign_devices(cell, share_device=self.options.share_device)
 
     def _precision(self, cell: Cell) -> str | None:
-        has_bf16 = self.placement(cell).has_bf16
+        has_bf16 = self.assignment(cell).has_bf16
         return self.strategy(cell).forced_precision(cell.tier, has_bf16=has_bf16)
 
     def requested(self, cell: Cell) -> dict[str, Any]:
@@ -175,18 +180,18 @@ class Runner:
             raise RankCrashedError(f"{cell.id}: {missing.failed}", command=command)
         self.launches += 1
         folder = self.options.report_folder / "launches" / cell.id / name
-        with disk_named(cell, folder, command):
+        with name_disk_failure(cell, folder, command):
             job = replace(self.job(cell, folder), **asked)
         if kept := self._kept.find(job, folder):
             with suppress(RankCrashedError, OSError):  # Damaged meanwhile: it is launched again.
-                records = collect(*kept, command)
+                records = collect_records(*kept, command)
                 self.resumed_launches += 1
                 self.notify(Step(f"{text}, kept from the interrupted run", cell))
                 return records
         self.notify(Step(text, cell))
         scratch = Path(job.scratch_folder)
         try:
-            with disk_named(cell, folder, command):
+            with name_disk_failure(cell, folder, command):
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.mkdir(parents=True)
                 write_json(job_path(folder), job)
@@ -197,27 +202,27 @@ class Runner:
     def _run(self, job: Job, folder: Path, command: str) -> tuple[RankRecord, ...]:
         """Have the launcher start the job's ranks, alone on their devices."""
         cell = job.cell
-        cards = self.placement(cell).uuids
+        cards = self.assignment(cell).uuids
         say = partial(self._say, cell)
-        with named(cell, command), alone_on(cards or ["cpu"], say):
+        with name_launcher_failure(cell, command), lock_devices(cards or ["cpu"], say):
             self.idle.await_idle(cards, say)
             launcher = self._launcher_for(cell)
             environment = self.environment(cell)
             killed = oom_kills()
-            watch = Watch(job, folder, self._deadlines(cell))
+            watchdog = Watchdog(job, folder, self._deadlines(cell))
             try:
-                with disk_named(cell, folder, command), DeviceWatch(cards) as watched:
-                    ended = launcher.launch(job, folder, environment, watch)
+                with name_disk_failure(cell, folder, command), DeviceWatch(cards) as watched:
+                    ended = launcher.launch(job, folder, environment, watchdog)
             finally:
-                remove_shared_memory({beat.pid for beat in watch.heartbeats().values() if beat})
+                remove_shared_memory({beat.pid for beat in watchdog.heartbeats().values() if beat})
         self.idle.saw(watched.devices)
         ended = replace(ended, oom_kills=oom_kills() - killed)
-        with disk_named(cell, folder, command):
+        with name_disk_failure(cell, folder, command):
             if watched.devices:  # Also of a launch that failed: it can be replayed.
                 found = Readings(origin="recorded", devices=watched.devices)
                 write_json(readings_path(folder), found)
             try:
-                records = collect(job, folder, ended, command)
+                records = collect_records(job, folder, ended, command)
             except OutOfMemoryError as error:
                 if job.purpose == "probe":  # That is an answer.
                     error.record = with_strangers(error.record, watched.devices)
@@ -243,10 +248,10 @@ class Runner:
         """Keep what the interrupted run in the report folder measured. Raises ConfigError."""
         self._kept.resume()
 
-    def made_under(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, str]:
         """Everything that what is measured now depends on."""
         over = f"{self.overlay} ({self.overlay.folder.name})" if self.overlay else "nothing"
-        return made_under(self.options.root, self.options.settings() | {"--with": over})
+        return fingerprint(self.options.root, self.options.settings() | {"--with": over})
 
     def environment(self, cell: Cell) -> dict[str, str]:
         """The environment of the cell's ranks."""
@@ -258,7 +263,7 @@ class Runner:
         """What ranks of the cell are told that leave what they measure in ``folder``."""
         root = self.options.root
         real = self.options.data_folder
-        place = self.placement(cell)
+        place = self.assignment(cell)
         return Job(
             run=self._kept.run_id,
             launch_id=f"{cell.id}-{os.getpid()}-{time.time_ns()}",

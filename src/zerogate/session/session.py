@@ -27,7 +27,7 @@ from zerogate.session.batch_size import CONFIRMING_LAUNCHES, SIZE, BatchSize, co
 from zerogate.session.runner import LaunchHook, Runner, Step
 from zerogate.verdicts.baselines import BaselineFile, CellBaseline, read_baselines
 from zerogate.verdicts.paired_test import CONFIRMING_PAIRS
-from zerogate.verdicts.reference_results import Published, read_published
+from zerogate.verdicts.reference_results import ReferenceResults, read_reference_results
 from zerogate.verdicts.verdict import Verdict
 
 VARIANT_STEPS = 6
@@ -77,7 +77,7 @@ class Session:
         """The key of the machine that seconds of this cell belong to."""
         if cell.tier == "cpu":
             return host_key()
-        place = self.runner.placement(cell)
+        place = self.runner.assignment(cell)
         if place.shared:
             return f"{cards_key(len(place.devices))}-shared"
         return cards_key(cell.world_size)
@@ -253,9 +253,9 @@ class Session:
     # What is held to
 
     @functools.cached_property
-    def published(self) -> list[Published]:
+    def published(self) -> list[ReferenceResults]:
         """What others published. Raises ConfigError."""
-        return read_published(self.options.root)
+        return read_reference_results(self.options.root)
 
     def baseline_path(self, cell: Cell) -> Path:
         """The file that ``cell`` is held to: all CPUs share one folder, each kind of card has its

@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """A scheduler's or a service's way to stop it, and a closed terminal's."""
 
 
-def end_like_ctrl_c() -> Callable[[], None]:
+def interrupt_on_signals() -> Callable[[], None]:
     """Have ``SIGNALS`` raise KeyboardInterrupt from now on; call what is returned to undo it.
 
     What is ignored (``nohup``) stays ignored, and what somebody else handles is theirs.

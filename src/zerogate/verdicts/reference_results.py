@@ -13,7 +13,7 @@ from zerogate.protocol.record import STRICT, Strict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class ReferenceResults:
     """Values by workload, strategy and metric. ``source`` is where they were printed.
 
     ``max_micro_batch_size`` 0 is "OOM at 1". Seconds were taken at the largest batch.
@@ -30,12 +30,12 @@ class Published:
         return self.workloads.get(cell.workload, {}).get(cell.strategy, {})
 
 
-def read_published(root: Path) -> list[Published]:
+def read_reference_results(root: Path) -> list[ReferenceResults]:
     """All files of the project in ``root``, by name. Raises ConfigError."""
     found = []
     for path in sorted((root / "baselines" / "published").glob("*.json")):
         try:
-            found.append(from_json(Published, path.read_bytes()))
+            found.append(from_json(ReferenceResults, path.read_bytes()))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: {error}; expected hardware, source and workloads") from None
     return found

@@ -28,7 +28,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from zerogate.worker.parent_death import leave_with
+from zerogate.worker.parent_death import exit_with_controller
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -179,7 +179,7 @@ class Server:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     # The closed channel alone would be noticed only between launches.
-    leave_with(int(sys.argv[2]), with_group=True)
+    exit_with_controller(int(sys.argv[2]), with_group=True)
     # What ranks start stays below this process when they end, where the controller finds it.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # The controller's business: it closes the channel when it is interrupted.

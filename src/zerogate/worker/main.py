@@ -17,8 +17,8 @@ from pathlib import Path
 from zerogate.protocol.heartbeat import stacks_path
 from zerogate.protocol.record import Job, job_path, read_job
 from zerogate.protocol.redact import masked
-from zerogate.worker.parent_death import leave_with
-from zerogate.worker.record_builder import Findings
+from zerogate.worker.parent_death import exit_with_controller
+from zerogate.worker.record_builder import RecordBuilder
 
 EXIT_OOM = 77
 EXIT_ERROR = 1
@@ -32,14 +32,14 @@ def run(folder: Path) -> int:
     """
     started = time.perf_counter()
     job = read_job(job_path(folder))
-    leave_with(job.controller_pid)
+    exit_with_controller(job.controller_pid)
     rank = int(os.environ["RANK"])
     share_device(job)
     # Asked for when a launch is late; kept open, since the disk may be full by then.
     stacks = stacks_path(folder, rank).open("w")
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
     faulthandler.enable(all_threads=True)  # Into the log, where a library aborts or crashes.
-    findings = Findings(job, rank)
+    record = RecordBuilder(job, rank)
     try:
         from zerogate.worker.oom import is_device_oom
         from zerogate.worker.probe_job import probe_cell
@@ -51,17 +51,17 @@ def run(folder: Path) -> int:
             path, _, function = entry.partition("::")
             runpy.run_path(path)[function]()
     except BaseException as error:
-        findings.write("error", error)
+        record.write("error", error)
         _print(error)
         return EXIT_ERROR
     try:
-        {"training": train_cell, "probe": probe_cell}[job.purpose](job, findings, started)
+        {"training": train_cell, "probe": probe_cell}[job.purpose](job, record, started)
     except BaseException as error:
         oom = is_device_oom(error)
-        findings.write("oom" if oom else "error", error)
+        record.write("oom" if oom else "error", error)
         _print(error)
         return EXIT_OOM if oom else EXIT_ERROR
-    findings.write("ok")
+    record.write("ok")
     stacks_path(folder, rank).unlink(missing_ok=True)  # Nobody had to ask.
     return 0
 

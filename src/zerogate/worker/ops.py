@@ -18,7 +18,7 @@ from typing import Any
 
 from zerogate.worker import allocator
 from zerogate.worker.disk import count_swapped_bytes
-from zerogate.worker.parent_death import leave_with
+from zerogate.worker.parent_death import exit_with_controller
 
 ALLOCATOR = "cpu_allocator"
 
@@ -125,7 +125,7 @@ def op_builder(name: str) -> Any:
 
 
 def main() -> None:
-    leave_with(int(sys.argv[1]), with_group=True)
+    exit_with_controller(int(sys.argv[1]), with_group=True)
     folder = Path(os.environ["ZEROGATE_NATIVE_DIR"])
     # Builders print; the answer alone goes to standard output.
     with contextlib.redirect_stdout(sys.stderr):

@@ -13,7 +13,7 @@ CONTROLLER_GONE = 75
 POLL_SECONDS = 1.0
 
 
-def leave_with(controller_pid: int, *, with_group: bool = False) -> None:
+def exit_with_controller(controller_pid: int, *, with_group: bool = False) -> None:
     """End this process as soon as the controller has ended, however it did.
 
     Waits on a pidfd in a thread: no polling, and it also ends ranks that hang in a collective.

@@ -20,7 +20,7 @@ from zerogate.worker.setup import Prepared, prepare
 from zerogate.worker.workload import Batch
 
 if TYPE_CHECKING:
-    from zerogate.worker.record_builder import Findings
+    from zerogate.worker.record_builder import RecordBuilder
 
 STEPS = 3
 MOST_STEPS = 24
@@ -31,15 +31,15 @@ class NotMeasurableError(RuntimeError):
     """A batch size cannot be found here."""
 
 
-def probe_cell(job: Job, findings: Findings, started: float) -> None:
+def probe_cell(job: Job, record: RecordBuilder, started: float) -> None:
     """Try the sizes that ``job`` asks for; running out of memory ends the rank."""
     request = job.probe
     assert request is not None
-    cell = prepare(job, findings, started)
+    cell = prepare(job, record, started)
     meter = cell.phases.meter
     if meter is None or cell.budget_bytes is None:
         raise NotMeasurableError("batch size: device memory cannot be counted here; install g++")
-    findings.phase = "probe"
+    record.phase = "probe"
     # Sorted here, once: steps are timed.
     samples = sorted(
         cell.train_set.samples if request.kind == "train" else cell.eval_set,
@@ -50,10 +50,10 @@ def probe_cell(job: Job, findings: Findings, started: float) -> None:
     tried: list[Probed] = []
     while sizes:
         size = sizes.pop(0)
-        findings.add(probing=size)
+        record.add(probing=size)
         tried.append(_try(cell, meter, request.kind, samples, size))
-        findings.add(probed=tuple(tried))
-        findings.beat(len(tried))
+        record.add(probed=tuple(tried))
+        record.beat(len(tried))
         if not sizes and request.stop is not None:
             following = next_size(
                 [Tried(one.size, one.peak_allocated_bytes, one.forward_bytes) for one in tried],

@@ -15,7 +15,7 @@ from zerogate.protocol.record import SCHEMA_VERSION, Failure, Job, RankRecord, r
 from zerogate.protocol.redact import masked
 
 
-class Findings:
+class RecordBuilder:
     """The record in the making: what is known so far is written even when training fails."""
 
     def __init__(self, job: Job, rank: int) -> None:
@@ -43,7 +43,7 @@ class Findings:
     def add(self, **values: Any) -> None:
         self._values.update(values)
 
-    def at_the_end(self, known: Callable[[], dict[str, Any]]) -> None:
+    def add_at_end(self, known: Callable[[], dict[str, Any]]) -> None:
         """Add what is known only then, however the rank ends."""
         self._last = known
 

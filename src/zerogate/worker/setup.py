@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from torch.utils.data import DataLoader
 
-from zerogate.protocol.record import PUBLISHED, SHARED_DEVICE, Job
+from zerogate.protocol.record import PRETRAINED, SHARED_DEVICE, Job
 from zerogate.worker import memory, ops
 from zerogate.worker.accelerator import build_accelerator
 from zerogate.worker.allocator import AllocatorUnavailableError, CountingAllocator, build
@@ -27,14 +27,14 @@ from zerogate.worker.scale_config import scale_bytes
 from zerogate.worker.trainer import Trainer
 from zerogate.worker.verify_config import (
     NotPossibleError,
-    applied,
-    check_applied,
     check_collectives,
+    check_engine_config,
+    engine_config,
 )
 from zerogate.worker.workload import Corpus, Workload, load_workload_class
 
 if TYPE_CHECKING:
-    from zerogate.worker.record_builder import Findings
+    from zerogate.worker.record_builder import RecordBuilder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,14 +53,14 @@ class Prepared:
     budget_bytes: int | None
 
 
-def prepare(job: Job, findings: Findings, started: float) -> Prepared:
+def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
     """Build the cell of ``job``, and see that it is the one asked for.
 
     ``started`` is the ``perf_counter`` at which this rank began. Raises NotAppliedError.
     """
-    meter = _memory_meter(job, findings)
+    meter = _memory_meter(job, record)
     workload = job_workload(job)
-    findings.add(
+    record.add(
         environment=software(),
         accelerate_environment=export_accelerate_environment(
             job.config_file, job.cell.world_size, job.precision
@@ -73,7 +73,7 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
         quality_learned={name: quality.learned for name, quality in workload.quality.items()},
         evaluates_by_generating=workload.evaluates_by_generating,
         averages_samples=workload.averages_samples,
-        weights_origin=PUBLISHED if workload.published else "random",
+        weights_origin=PRETRAINED if workload.pretrained else "random",
         topology=SHARED_DEVICE if job.shared_devices else "",
     )
     if job.cell.tier == "cpu" and meter is not None:
@@ -87,14 +87,14 @@ def prepare(job: Job, findings: Findings, started: float) -> Prepared:
     phases = memory.MemoryPhases(meter)
     canary = memory.canary_seconds()
     budget_bytes = _set_budget(job, workload, phases)
-    findings.add(canary_seconds=canary, budget_bytes=budget_bytes or 0)
+    record.add(canary_seconds=canary, budget_bytes=budget_bytes or 0)
     with phases.phase("init"):
         trainer, train_loader, eval_loader = _prepare(
             job, workload, accelerator, phases, train_set, eval_set
         )
-    found = applied(accelerator, trainer.model, trainer.optimizer, workload.recipe)
-    findings.add(applied=found, setup_seconds=time.perf_counter() - started)
-    check_applied(
+    found = engine_config(accelerator, trainer.model, trainer.optimizer, workload.recipe)
+    record.add(applied=found, setup_seconds=time.perf_counter() - started)
+    check_engine_config(
         {
             **job.requested,
             "gradient_accumulation_steps": workload.recipe.gradient_accumulation_steps,
@@ -210,16 +210,16 @@ def job_workload(job: Job) -> Workload:
     return workload_class(tier=tier, corpus=corpus)
 
 
-def _memory_meter(job: Job, findings: Findings) -> memory.MemoryMeter | None:
+def _memory_meter(job: Job, record: RecordBuilder) -> memory.MemoryMeter | None:
     if job.cell.tier == "gpu":
         meter = CudaMemoryMeter()
-        findings.add(memory_source=meter.source)
-        findings.at_the_end(lambda: {"device": meter.device()})
+        record.add(memory_source=meter.source)
+        record.add_at_end(lambda: {"device": meter.device()})
         return meter
     try:
         allocator = CountingAllocator(build(Path(os.environ["ZEROGATE_NATIVE_DIR"])))
     except AllocatorUnavailableError as error:
-        findings.add(memory_source=str(error))
+        record.add(memory_source=str(error))
         return None
-    findings.add(memory_source=memory.CpuMemoryMeter.source)
+    record.add(memory_source=memory.CpuMemoryMeter.source)
     return memory.CpuMemoryMeter(allocator)

@@ -1,4 +1,4 @@
-"""A training launch on one rank, from the job to the findings."""
+"""A training launch on one rank, from the job to the record."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from zerogate.worker.setup import Prepared, prepare
 from zerogate.worker.step_profile import trace_step
 
 if TYPE_CHECKING:
-    from zerogate.worker.record_builder import Findings
+    from zerogate.worker.record_builder import RecordBuilder
 
 
-def train_cell(job: Job, findings: Findings, started: float) -> None:
-    """Train and evaluate ``job``'s cell; what is measured goes to ``findings`` as it is known.
+def train_cell(job: Job, record: RecordBuilder, started: float) -> None:
+    """Train and evaluate ``job``'s cell; what is measured goes to ``record`` as it is known.
 
     ``started`` is the ``perf_counter`` at which this rank began.
     """
-    cell = prepare(job, findings, started)
+    cell = prepare(job, record, started)
     memory.reset_peak_host_bytes()
 
-    findings.phase = "train"
-    cell.trainer.after_step = findings.beat
+    record.phase = "train"
+    cell.trainer.after_step = record.beat
     progress = cell.trainer.train(cell.train_loader, cell.train_set, job.steps)
-    findings.add(
+    record.add(
         **{name: tuple(values) for name, values in dataclasses.asdict(progress).items()},
         memory=cell.phases.phases,
     )
     if job.steps is None:
-        _evaluate(cell, findings)
+        _evaluate(cell, record)
     if dist.is_initialized():
         dist.barrier()
 
 
-def _evaluate(cell: Prepared, findings: Findings) -> None:
-    findings.phase = "eval"
+def _evaluate(cell: Prepared, record: RecordBuilder) -> None:
+    record.phase = "eval"
     quality, eval_seconds = cell.trainer.evaluate(cell.eval_loader)
     recipe = cell.workload.recipe
     global_micro_batch = recipe.micro_batch_size * cell.accelerator.num_processes
     missed, repeated = cell.train_set.miscounts(
         padding=-len(cell.train_set) % global_micro_batch, device=cell.accelerator.device
     )
-    findings.add(
+    record.add(
         quality=quality,
         eval_seconds=eval_seconds,
         eval_samples=len(cell.eval_set),
@@ -56,6 +56,6 @@ def _evaluate(cell: Prepared, findings: Findings) -> None:
         peak_host_bytes=memory.peak_host_bytes(),
         canary_seconds=(cell.canary_seconds + memory.canary_seconds()) / 2,
     )
-    findings.phase = "trace"
+    record.phase = "trace"
     # Last: it is one more step of training.
-    findings.add(traced=trace_step(cell, iter(cell.train_loader)))
+    record.add(traced=trace_step(cell, iter(cell.train_loader)))

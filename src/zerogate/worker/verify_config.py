@@ -46,7 +46,9 @@ def check_collectives(device: torch.device) -> None:
             )
 
 
-def applied(accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe) -> dict[str, Any]:
+def engine_config(
+    accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe
+) -> dict[str, Any]:
     """What runs, as the engine and the process group report it. Keys as in ``requested``."""
     found: dict[str, Any] = {
         "world_size": dist.get_world_size() if dist.is_initialized() else 1,
@@ -109,7 +111,7 @@ def _innermost(optimizer: Any) -> str:
     return type(optimizer).__name__
 
 
-def check_applied(requested: dict[str, Any], found: dict[str, Any]) -> None:
+def check_engine_config(requested: dict[str, Any], found: dict[str, Any]) -> None:
     """Raise NotAppliedError naming every key of ``requested`` that the engine does otherwise."""
     wrong = [
         f"{name} is {found.get(name)!r} instead of {value!r}"

@@ -88,7 +88,7 @@ class Workload(ABC):
         return self.full_parameters if self.tier == "gpu" else self.scale_parameters
 
     @cached_property
-    def published(self) -> Path | None:
+    def pretrained(self) -> Path | None:
         """The folder of the published weights and their tokenizer, for real data on the gpu tier, where
         the hub's cache (``HF_HOME``) has them. Nothing is downloaded: ranks must not disagree on it.
         """
@@ -108,13 +108,13 @@ class Workload(ABC):
     @abstractmethod
     def build_model(self) -> torch.nn.Module:
         """The model in fp32, on the CPU (or sharded as built, under ZeRO-3): freshly initialised, or
-        with the ``published`` weights where there are any.
+        with the ``pretrained`` weights where there are any.
         """
 
     def build_skeleton(self) -> torch.nn.Module:
         """``build_model``'s model with weights of no matter which value: to be measured without memory,
         and to be sharded as it is built, which loading a checkpoint does not go together with. Whoever
-        has ``published`` weights overrides it.
+        has ``pretrained`` weights overrides it.
         """
         return self.build_model()
 

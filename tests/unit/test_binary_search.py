@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerogate.releases.binary_search import Bisection
+from zerogate.releases.binary_search import BinarySearch
 
 
-def run(releases: list[str], first_bad: int, skipped: frozenset[int] = frozenset()) -> Bisection:
-    found = Bisection(releases)
+def run(releases: list[str], first_bad: int, skipped: frozenset[int] = frozenset()) -> BinarySearch:
+    found = BinarySearch(releases)
     while (asked := found.ask()) is not None:
         assert asked not in found.told, "nothing is tried twice"
         index = releases.index(asked)
@@ -26,7 +26,7 @@ def names(count: int) -> list[str]:
 
 
 @given(st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))))
-def test_it_is_found_in_log2_trials(case: tuple[int, int]) -> None:
+def test_it_is_found_in_log2_evaluations(case: tuple[int, int]) -> None:
     count, first_bad = case
     found = run(names(count), first_bad)
     assert (found.first_bad, found.last_good) == (f"0.{first_bad}", f"0.{first_bad - 1}")
@@ -45,8 +45,8 @@ def test_what_cannot_run_is_named_where_it_may_be_the_one(
     found = run(names(count), first_bad, skipped)
     low, high = (found.releases.index(one) for one in (found.last_good, found.first_bad))
     assert low < first_bad <= high
-    assert all(int(one[2:]) in skipped for one in found.untold)
-    assert len(found.untold) == high - low - 1
+    assert all(int(one[2:]) in skipped for one in found.skipped)
+    assert len(found.skipped) == high - low - 1
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_cannot_run_is_named_where_it_may_be_the_one(
     ],
 )
 def test_ends_that_do_not_differ(told: dict[str, str], problem: str) -> None:
-    found = Bisection(names(3), dict(told))  # type: ignore[arg-type]
+    found = BinarySearch(names(3), dict(told))  # type: ignore[arg-type]
     if len(told) == 2:
         assert found.ask() is None
     assert found.problem == problem

@@ -16,11 +16,11 @@ from records import a_cell, a_job
 from zerogate.launch import command
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.deadlines import Deadlines
-from zerogate.launch.launcher import Ended
+from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.process_tree import PR_SET_CHILD_SUBREAPER
-from zerogate.launch.watchdog import Watch
+from zerogate.launch.watchdog import Watchdog
 
-Launch = Callable[..., Ended]
+Launch = Callable[..., LaunchResult]
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +33,10 @@ def _subreaper_only_here() -> Iterator[None]:
 def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     """Launch a shell script in place of torchrun."""
 
-    def launch(script: str, deadline_seconds: float = 60.0, **environment: str) -> Ended:
+    def launch(script: str, deadline_seconds: float = 60.0, **environment: str) -> LaunchResult:
         monkeypatch.setitem(command.COMMANDS, "torchrun", lambda job, folder: ["sh", "-c", script])
         job = a_job(tmp_path)
-        watch = Watch(job, tmp_path, Deadlines(launch=deadline_seconds))
+        watch = Watchdog(job, tmp_path, Deadlines(launch=deadline_seconds))
         return CommandLauncher("torchrun").launch(
             job, tmp_path, dict(os.environ) | environment, watch
         )

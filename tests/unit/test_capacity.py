@@ -9,7 +9,7 @@ import pytest
 
 from zerogate.config.strategy import read_strategy
 from zerogate.devices import capacity
-from zerogate.devices.capacity import Room, full_parameters, needed, shortage
+from zerogate.devices.capacity import Capacity, full_parameters, needed, shortage
 
 ROOT = Path(__file__).parents[2]
 GPT2_XL = ROOT / "workloads" / "gpt2xl_wikitext2.py"
@@ -40,7 +40,7 @@ BUILT = 2 * 4 * BILLION
 )  # fmt: skip
 def test_what_is_offloaded(strategy: str, host: int, disk: int, locked: int) -> None:
     found = needed(BILLION, read_strategy(ROOT / "configs" / f"{strategy}.yaml"), world_size=2)
-    assert found == Room(host_bytes=BUILT + host, disk_bytes=disk, locked_bytes=locked)
+    assert found == Capacity(host_bytes=BUILT + host, disk_bytes=disk, locked_bytes=locked)
 
 
 def test_zero3_offloads_gradients_in_sub_groups() -> None:

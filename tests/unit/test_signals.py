@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zerogate.session.signals import SIGNALS, end_like_ctrl_c
+from zerogate.session.signals import SIGNALS, interrupt_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _as_they_were() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_interrupts(number: signal.Signals) -> None:
-    undo = end_like_ctrl_c()
+    undo = interrupt_on_signals()
     with pytest.raises(KeyboardInterrupt, match=f"ended by {number.name}"):
         os.kill(os.getpid(), number)
     undo()
@@ -30,7 +30,7 @@ def test_a_signal_interrupts(number: signal.Signals) -> None:
 
 def test_nohup_stays() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    undo = end_like_ctrl_c()
+    undo = interrupt_on_signals()
     os.kill(os.getpid(), signal.SIGHUP)
     undo()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -39,6 +39,6 @@ def test_nohup_stays() -> None:
 def test_anothers_handler_stays() -> None:
     seen: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
-    end_like_ctrl_c()
+    interrupt_on_signals()
     os.kill(os.getpid(), signal.SIGTERM)
     assert seen == [signal.SIGTERM]

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from zerogate.devices.attribution import DeviceUse, OnDevice, Reading, device_use, throttled
+from zerogate.devices.attribution import DeviceUse, RankOnDevice, Reading, device_use, throttled
 
 GIB = 2**30
-RANK = OnDevice(rank=0, pid=100, uuid="GPU-a", reserved_bytes=10 * GIB)
+RANK = RankOnDevice(rank=0, pid=100, uuid="GPU-a", reserved_bytes=10 * GIB)
 IDLE = Reading(used_bytes=1 * GIB, driver_bytes=GIB // 2, processes={})
 
 
@@ -21,7 +21,7 @@ def reading(used: int, **processes: int | None) -> Reading:
 
 def used(*during: Reading, before: Reading = IDLE, sharing: int = 1) -> DeviceUse:
     ranks = [RANK] + [
-        OnDevice(rank=index, pid=100 + index, uuid="GPU-a", reserved_bytes=10 * GIB)
+        RankOnDevice(rank=index, pid=100 + index, uuid="GPU-a", reserved_bytes=10 * GIB)
         for index in range(1, sharing)
     ]
     return device_use(RANK, ranks, before, during)

@@ -12,8 +12,8 @@ from zerogate.launch.errors import (
     DiskFailedError,
     LauncherFailedError,
     LaunchFailedError,
-    disk_named,
-    named,
+    name_disk_failure,
+    name_launcher_failure,
 )
 
 
@@ -28,14 +28,18 @@ from zerogate.launch.errors import (
 )
 def test_an_os_error(tmp_path: Path, number: int, kind: type[LaunchFailedError]) -> None:
     cell = a_cell()
-    with pytest.raises(kind) as caught, named(cell, "pytest"), disk_named(cell, tmp_path, "pytest"):
+    with (
+        pytest.raises(kind) as caught,
+        name_launcher_failure(cell, "pytest"),
+        name_disk_failure(cell, tmp_path, "pytest"),
+    ):
         raise OSError(number, "refused")
     assert caught.value.summary.startswith(f"{cell.id}: {tmp_path}: refused; ")
     assert caught.value.command == "pytest"
 
 
 def test_a_launchers_own_failure_gets_its_cell() -> None:
-    with pytest.raises(LauncherFailedError) as caught, named(a_cell(), "pytest"):
+    with pytest.raises(LauncherFailedError) as caught, name_launcher_failure(a_cell(), "pytest"):
         raise LauncherFailedError("fork server: it has ended", detail="why", log="a.log")
     assert caught.value.summary == f"{a_cell().id}: fork server: it has ended"
     assert (caught.value.detail, caught.value.log) == ("why", "a.log")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerogate.releases.ddmin import responsible
+from zerogate.releases.ddmin import ddmin
 
 NAMES = [f"p{index}" for index in range(16)]
 
@@ -21,7 +21,7 @@ def asked_for(packages: Sequence[str], guilty: set[str]) -> tuple[list[str], lis
         asked.append(some)
         return guilty <= set(some)
 
-    return responsible(packages, is_bad), asked
+    return ddmin(packages, is_bad), asked
 
 
 @given(st.sets(st.sampled_from(NAMES), min_size=1), st.data())
@@ -42,5 +42,5 @@ def test_one_of_many_is_found_by_halves(count: int, data: st.DataObject) -> None
 
 def test_packages_that_run_only_together_stay_together() -> None:
     """``b`` is the cause, and cannot run without ``c``."""
-    found = responsible("abcd", lambda some: "b" in some and "c" in some)
+    found = ddmin("abcd", lambda some: "b" in some and "c" in some)
     assert found == ["b", "c"]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from zerogate.launch.errors import LauncherFailedError
-from zerogate.launch.locks import alone_on
+from zerogate.launch.locks import lock_devices
 
 HOLDER = """
 import sys
-from zerogate.launch.locks import alone_on
-with alone_on(sys.argv[1:], lambda text: print(text, flush=True)):
+from zerogate.launch.locks import lock_devices
+with lock_devices(sys.argv[1:], lambda text: print(text, flush=True)):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -46,7 +46,7 @@ def holder() -> Iterator[subprocess.Popen[str]]:
 
 def test_other_devices_are_free(holder: subprocess.Popen[str]) -> None:
     said: list[str] = []
-    with alone_on(["0", "3"], said.append):
+    with lock_devices(["0", "3"], said.append):
         assert said == []
 
 
@@ -57,33 +57,33 @@ def test_who_waits_says_for_whom(holder: subprocess.Popen[str]) -> None:
         said.append(text)
         holder.kill()  # A lock ends with its holder, however that ends.
 
-    with alone_on(["2"], notify):
+    with lock_devices(["2"], notify):
         assert said == [f"waiting for process {holder.pid} in {Path.cwd()}, which measures on 2"]
 
 
 def test_two_who_want_the_same_two_do_not_wait_for_each_other() -> None:
-    with alone_on(["2", "1"], print):
+    with lock_devices(["2", "1"], print):
         pass
-    with alone_on(["1", "2"], print):
+    with lock_devices(["1", "2"], print):
         pass
 
 
 def test_a_device_that_is_named_twice_is_one() -> None:
     said: list[str] = []
-    with alone_on(["1", "1"], said.append):
+    with lock_devices(["1", "1"], said.append):
         assert said == []
 
 
 def test_a_lock_that_cannot_be_had(tmp_path: Path) -> None:
     (tmp_path / "zerogate-locks" / "1.lock").mkdir(parents=True)
-    with pytest.raises(LauncherFailedError, match="cannot be locked"), alone_on(["1"], print):
+    with pytest.raises(LauncherFailedError, match="cannot be locked"), lock_devices(["1"], print):
         pass
 
 
 def test_who_waits_is_next() -> None:
     """Also where the holder wants it again at once, as a session does between two launches."""
     with ExitStack() as ours:
-        with alone_on(["1"], print):
+        with lock_devices(["1"], print):
             waiter = ours.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", HOLDER, "1"],
@@ -102,5 +102,5 @@ def test_who_waits_is_next() -> None:
             assert waiter.stdout.readline() == "held\n"
             waiter.kill()
 
-        with alone_on(["1"], notify):
+        with lock_devices(["1"], notify):
             assert len(said) == 1

@@ -16,14 +16,14 @@ from zerogate.launch.errors import (
     OutOfMemoryError,
     RankCrashedError,
 )
-from zerogate.launch.result import collect, read_record
+from zerogate.launch.result import collect_records, read_record
 from zerogate.protocol.record import record_path
 
 
 def test_records_come_back_by_rank(tmp_path: Path) -> None:
     records = (a_record(0), a_record(1, loss=(float("nan"),)))
     wrote(tmp_path, *reversed(records))
-    found = collect(a_job(tmp_path), tmp_path, ended(tmp_path, rank_0=0, rank_1=0), COMMAND)
+    found = collect_records(a_job(tmp_path), tmp_path, ended(tmp_path, rank_0=0, rank_1=0), COMMAND)
     assert [record.rank for record in found] == [0, 1]
     assert found[0] == records[0]
     assert found[1].loss[0] != found[1].loss[0]

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from releases_tried import CELL
+from evaluations import CELL
 
 from zerogate.config.options import Options
 from zerogate.protocol.cell import Cell, parse_cell
 from zerogate.releases import evaluate
-from zerogate.releases.evaluate import try_packages
-from zerogate.releases.evaluation import Trial
+from zerogate.releases.evaluate import evaluate_packages
+from zerogate.releases.evaluation import Evaluation
 
 
 def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
@@ -26,22 +26,22 @@ def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
     """A damaged or foreign file is measured over, and cells of another command are left out."""
     measured: list[str] = []
 
-    def measure(known: Trial, session: Any, cell: Cell) -> Trial:
+    def measure(known: Evaluation, session: Any, cell: Cell) -> Evaluation:
         measured.append(cell.id)
         return replace(known, values=known.values | {cell.id: {"live_bytes": 7}})
 
     @contextmanager
     def laid_over(*_: Any) -> Iterator[Any]:
-        yield SimpleNamespace(runner=SimpleNamespace(made_under=lambda: {"torch": "2.13"}))
+        yield SimpleNamespace(runner=SimpleNamespace(fingerprint=lambda: {"torch": "2.13"}))
 
     monkeypatch.setattr(evaluate, "_with", measure)
     monkeypatch.setattr(evaluate, "laid_over", laid_over)
     options = Options(root=tmp_path, report_folder=tmp_path)
     cell = parse_cell(CELL)
-    path = tmp_path / "ds-1" / "trial.json"
+    path = tmp_path / "ds-1" / "evaluation.json"
 
-    def tried() -> Trial:
-        return try_packages(["ds==1"], [cell], options, lambda step: None)
+    def tried() -> Evaluation:
+        return evaluate_packages(["ds==1"], [cell], options, lambda step: None)
 
     assert tried().values == {CELL: {"live_bytes": 7}}
     assert tried() == tried()

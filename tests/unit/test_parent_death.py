@@ -14,8 +14,8 @@ from zerogate.worker.parent_death import CONTROLLER_GONE
 
 RANK = """
 import sys
-from zerogate.worker.parent_death import leave_with
-leave_with(int(sys.argv[1]))
+from zerogate.worker.parent_death import exit_with_controller
+exit_with_controller(int(sys.argv[1]))
 print("training", flush=True)
 sys.stdin.read()
 """
@@ -25,15 +25,15 @@ import os, sys
 from zerogate.worker import parent_death
 def absent(pid): raise OSError(38, "Function not implemented")
 os.pidfd_open, parent_death.POLL_SECONDS = absent, 0.05
-parent_death.leave_with(int(sys.argv[1]))
+parent_death.exit_with_controller(int(sys.argv[1]))
 print("training", flush=True)
 sys.stdin.read()
 """
 
 COMPILING = """
 import subprocess, sys
-from zerogate.worker.parent_death import leave_with
-leave_with(int(sys.argv[1]), with_group=True)
+from zerogate.worker.parent_death import exit_with_controller
+exit_with_controller(int(sys.argv[1]), with_group=True)
 with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as compiler:
     print(compiler.pid, flush=True)
     compiler.wait()

@@ -1,4 +1,4 @@
-"""Published weights: taken from the hub's cache where it has them. Here that is made by hand, of scale
+"""Pretrained weights: taken from the hub's cache where it has them. Here that is made by hand, of scale
 models under the published names; the real ones were never loaded.
 """
 
@@ -55,7 +55,7 @@ def publish(name: str, cache: Path) -> Any:
 def test_what_the_cache_has_is_trained(cache: Path, name: str) -> None:
     published = publish(name, cache)
     workload = real(name)
-    assert workload.published is not None
+    assert workload.pretrained is not None
     found = workload.build_model()
     assert {value.dtype for value in found.parameters()} == {torch.float32}
     theirs = published.float().state_dict()
@@ -92,15 +92,15 @@ def test_the_tokenizer_is_theirs(cache: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_them_weights_are_random(cache: Path, name: str) -> None:
-    assert real(name).published is None
+    assert real(name).pretrained is None
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generated_data_and_scale_models_have_none(cache: Path, name: str) -> None:
     publish(name, cache)
-    assert load(name, "gpu").published is None
-    assert real(name, "cpu").published is None
+    assert load(name, "gpu").pretrained is None
+    assert real(name, "cpu").pretrained is None
 
 
 def test_what_begins_with_random_weights_has_none(cache: Path) -> None:
-    assert real("gpt2xl_wikitext2").published is None
+    assert real("gpt2xl_wikitext2").pretrained is None
