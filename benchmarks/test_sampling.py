@@ -11,7 +11,7 @@ from contextlib import nullcontext
 import pytest
 
 from zerogate.devices.cards import cuda_devices
-from zerogate.verdicts.paired_test import compare
+from zerogate.verdicts.verdict import compare
 
 STEPS = 200
 PAIRS = 10
@@ -19,7 +19,7 @@ LIMIT = 1.01
 """What is printed beside the ratio: reading should cost less than 1 % of a step."""
 
 
-def test_steps_with_and_without_readings():
+def test_step_time_ratio_with_device_readings_is_printed():
     """Steps of matrix products on one device, in turn: A B B A and so on."""
     if not cuda_devices():
         pytest.skip("needs a CUDA device")

@@ -21,7 +21,7 @@ from zerogate.launch.errors import OutOfMemoryError
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import ProbeRequest
-from zerogate.session.batch_size import find
+from zerogate.session.batch_size import find_batch_size
 from zerogate.session.runner import Runner
 from zerogate.session.session import Session
 
@@ -40,14 +40,14 @@ def session(launcher: str, folder: Path) -> Session:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3_offload"])
-def test_a_forked_launch_against_accelerate_launch(tmp_path, strategy):
+def test_forkserver_launch_cost_against_accelerate_is_printed(tmp_path, strategy):
     """The same cell through both, in turn: A B A B A B, after the fork server has started.
 
     What a launch costs is all but the training and the evaluation, which are the same.
     """
     cell = Cell(workload="gpt2xl_wikitext2", strategy=strategy, world_size=2, tier="cpu")
     forked = session("forkserver", tmp_path / "forked")
-    if reason := forked.runner.unavailable(cell):
+    if reason := forked.setup.unavailable(cell):
         pytest.skip(reason)
     forked.measure(cell)
     laps: dict[str, list[tuple[float, float]]] = {name: [] for name in LAUNCHERS}
@@ -79,18 +79,18 @@ def _timed(running: Session, cell: Cell) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
-def test_the_search_against_doubling_and_bisecting(tmp_path, strategy):
+def test_batch_size_search_matches_doubling_and_bisection(tmp_path, strategy):
     """The largest batch from nothing, against what a person does with ``accelerate launch``: double
     until it runs out, then bisect. The same three steps of each size, a launch for each.
     """
     cell = Cell(workload="deberta_mrpc", strategy=strategy, world_size=2, tier="cpu")
     forked = session("forkserver", tmp_path / "forked")
-    if reason := forked.runner.unavailable(cell):
+    if reason := forked.setup.unavailable(cell):
         pytest.skip(reason)
     try:
         forked.runner.probe(cell, ProbeRequest(kind="train", sizes=(1,)), 0)  # Starts the server.
         start = time.perf_counter()
-        found, _ = find(partial(forked.runner.probe, cell), "train", None)
+        found, _ = find_batch_size(partial(forked.runner.probe, cell), "train", None)
         ours = time.perf_counter() - start
     finally:
         forked.runner.close()
@@ -125,7 +125,7 @@ def _doubled_and_bisected(runner: Runner, cell: Cell) -> tuple[int, int]:
     return low, next(launches)
 
 
-def test_collecting():
+def test_collection_time_is_printed():
     """``pytest --collect-only`` over the whole suite, as a process."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "cpu"]
     laps = []
@@ -136,7 +136,7 @@ def test_collecting():
     print(f"\ncollect-only: median {statistics.median(laps):.2f} s of {len(laps)}")
 
 
-def test_the_whole_cpu_matrix(tmp_path):
+def test_cpu_matrix_time_is_printed(tmp_path):
     """``pytest -m cpu`` as a process, what must be compiled already built."""
     command = [
         sys.executable,

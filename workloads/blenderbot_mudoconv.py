@@ -37,7 +37,7 @@ SOURCE_PREFIX = "chatbot: "
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 PAD_ID, EOS_ID = 0, 2
 IGNORED = -100
-"""Label of the positions that are left out of the loss."""
+"""Label of the positions that the loss ignores."""
 
 SCALE = {
     "d_model": 176,
@@ -46,7 +46,7 @@ SCALE = {
     "decoder_layers": 2,
     "decoder_attention_heads": 4,
     "decoder_ffn_dim": 704,
-    # As wide for this width as 0.02 is for the full one: 0.02 x sqrt(1280 / 176).
+    # Scales the full model's 0.02 to this width: 0.02 x sqrt(1280 / 176).
     "init_std": 0.06,
     "dropout": 0.0,
 }
@@ -54,7 +54,7 @@ SCALE = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Lengths in tokens, and how replies are generated. ``samples``: training, evaluation."""
+    """Lengths in tokens, and generation. ``samples``: numbers for training and for evaluation."""
 
     samples: tuple[int, int]
     source_length: int
@@ -144,11 +144,11 @@ class BlenderbotMudoconv(Workload):
         return read_split(self.corpus.folder, split, first_columns(self.corpus.folder), limit)
 
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Dicts of ``input_ids`` and ``labels``, neither of them padded.
+        """Return dicts of ``input_ids`` and ``labels``, neither of them padded.
 
-        On the gpu tier the generated corpus is repeated to the number of samples of the article.
+        On the gpu tier the generated corpus is repeated to the article's number of samples.
         """
-        load_metric(METRIC)  # Now, so that the evaluation is not timed with it.
+        load_metric(METRIC)  # Loaded now, so that the evaluation's time leaves it out.
         train, validation = (self._samples(self._rows(split)) for split in ("train", "validation"))
         if self.tier == "gpu" and self.corpus.origin == "generated":
             train = repeated(train, self.setting.samples[0])
@@ -157,7 +157,7 @@ class BlenderbotMudoconv(Workload):
 
     def _samples(self, rows: Dataset) -> list[dict[str, list[int]]]:
         source, target = first_columns(self.corpus.folder)
-        # Where a context is too long its beginning goes: the last turn is what is answered.
+        # A context that is too long loses its beginning: the reply answers the last turn.
         prefixed = [SOURCE_PREFIX + text for text in rows[source]]
         contexts = self._ids(prefixed, self.setting.source_length, side="left")
         replies = self._ids(list(rows[target]), self.setting.target_length, side="right")
@@ -167,7 +167,7 @@ class BlenderbotMudoconv(Workload):
         ]
 
     def _ids(self, texts: list[str], length: int, side: str) -> list[list[int]]:
-        """Token ids of the texts, cut to ``length`` on the left or the right ``side``."""
+        """Return the token ids of the texts, cut to ``length`` on the left or the right ``side``."""
         self._tokenizer.truncation_side = side
         ids: list[list[int]] = self._tokenizer(texts, truncation=True, max_length=length)[
             "input_ids"
@@ -175,7 +175,11 @@ class BlenderbotMudoconv(Workload):
         return ids
 
     def collate(self, samples: list[Any]) -> Batch:
-        """``input_ids``, ``attention_mask`` (batch, source length), ``labels`` (batch, target)."""
+        """Return the tensors of one micro-batch.
+
+        ``input_ids`` and ``attention_mask`` are (batch, source length), ``labels`` (batch, target
+        length).
+        """
         contexts = [sample["input_ids"] for sample in samples]
         replies = [sample["labels"] for sample in samples]
         return {
@@ -201,7 +205,7 @@ class BlenderbotMudoconv(Workload):
         return scores
 
     def _generate(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Replies as ids (batch, 1 + target length): the same shape on every rank, to gather."""
+        """Return replies as ids (batch, 1 + target length), a shape that all ranks share, to gather."""
         setting = self.setting
         ids: torch.Tensor = model.generate(
             input_ids=batch["input_ids"],
@@ -215,9 +219,9 @@ class BlenderbotMudoconv(Workload):
 
 
 def first_columns(folder: Path) -> tuple[str, str]:
-    """Names of the context's and the reply's column: the first two, whatever they are called.
+    """Return the names of the context's and the reply's column: the first two columns.
 
-    Raises ValueError when the training files have fewer.
+    Raises ValueError if the training files have fewer.
     """
     path = split_files(folder, "train")[0]
     names: list[str] = []
@@ -237,8 +241,10 @@ def first_columns(folder: Path) -> tuple[str, str]:
 
 
 def _with_one_embedding(model: Any) -> torch.nn.Module:
-    """One module for the three uses of the tied embedding. As three modules with one parameter FSDP2
-    refuses it from torch 2.13 on: Accelerate groups input and output embedding only.
+    """Return the model with one module for the three uses of the tied embedding.
+
+    From torch 2.13 on FSDP2 refuses three modules with one parameter: Accelerate groups only the input
+    and the output embedding.
     """
     model.model.set_input_embeddings(model.model.shared)
     built: torch.nn.Module = model

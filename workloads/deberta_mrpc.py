@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 METRIC = "f1_accuracy"
 MAX_LENGTH = 128
-"""Tokens of a pair, the special ones included."""
+"""Largest number of tokens of a pair, special ones included."""
 
 SCALE = {
     "hidden_size": 64,
@@ -37,21 +37,22 @@ SCALE = {
     "attention_head_size": 16,
     "intermediate_size": 256,
     "position_buckets": 32,
-    # Most words of this vocabulary are never used: parameters to shard that cost no arithmetic.
+    # Most of these words are never used: they add parameters to shard, but no arithmetic.
     "vocab_size": 48000,
-    # As wide for this width as 0.02 is for the full one: 0.02 x sqrt(1536 / 64).
+    # Scales the full model's 0.02 to this width: 0.02 x sqrt(1536 / 64).
     "initializer_range": 0.1,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
 
 CPU_ROWS = (256, 61)
-"""Training and evaluation rows of the cpu tier: whole global batches, and not."""
+"""Training and evaluation rows of the cpu tier; only the training rows fill whole global batches."""
 
 
 class DebertaMrpc(Workload):
-    """Sentence pairs, padded to the longest of the micro-batch as the article trains them; on the gpu
-    tier to MAX_LENGTH, so that what fits there depends on no data.
+    """Sentence pairs, padded to the longest of the micro-batch, as the article trains them.
+
+    The gpu tier pads to MAX_LENGTH, so that the batch size that fits does not depend on the data.
     """
 
     version = 1
@@ -60,7 +61,7 @@ class DebertaMrpc(Workload):
     repository = "microsoft/deberta-v2-xlarge-mnli"
     layer_classes = ("DebertaV2Layer",)
     quality: ClassVar = {
-        # Without learning one class is always answered; if that is class 1, F1 is 2/3.
+        # A model that learned nothing always answers one class; if that is class 1, F1 is 2/3.
         "f1": Quality(better="higher", chance=0.67, learned=0.9),
         "accuracy": Quality(better="higher", chance=0.51, learned=0.9),
     }
@@ -84,7 +85,7 @@ class DebertaMrpc(Workload):
     def build_model(self) -> torch.nn.Module:
         if not self.pretrained:
             return self.build_skeleton()
-        # The head of three classes goes: MRPC has two.
+        # Replaces the head for three classes: MRPC has two.
         model: torch.nn.Module = published_model(
             AutoModelForSequenceClassification,
             self.pretrained,
@@ -102,8 +103,8 @@ class DebertaMrpc(Workload):
         return model
 
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Dicts of ``input_ids`` (at most 128) and ``label``, 0 or 1."""
-        load_metric(METRIC)  # Now, so that the evaluation is not timed with it.
+        """Return dicts of ``input_ids`` (at most 128) and ``label``, 0 or 1."""
+        load_metric(METRIC)  # Loaded now, so that the evaluation's time leaves it out.
         columns = ("sentence1", "sentence2", "label")
         limits = CPU_ROWS if self.tier == "cpu" else (None, None)
         train, validation = (
@@ -132,7 +133,7 @@ class DebertaMrpc(Workload):
         )
 
     def collate(self, samples: list[Any]) -> Batch:
-        """``input_ids`` and ``attention_mask`` (batch, longest or 128), ``labels`` (batch)."""
+        """Return ``input_ids``, ``attention_mask`` (batch, longest or 128) and ``labels`` (batch)."""
         rows = [sample["input_ids"] for sample in samples]
         length = MAX_LENGTH if self.tier == "gpu" else None
         return {

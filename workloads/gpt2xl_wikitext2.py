@@ -27,7 +27,7 @@ SCALE = {
     "n_layer": 2,
     "n_head": 4,
     "vocab_size": 5000,
-    # As wide for this width as 0.02 is for the full one: 0.02 x sqrt(1600 / 256).
+    # Scales the full model's 0.02 to this width: 0.02 x sqrt(1600 / 256).
     "initializer_range": 0.05,
     "resid_pdrop": 0.0,
     "embd_pdrop": 0.0,
@@ -36,10 +36,10 @@ SCALE = {
     "eos_token_id": 0,
 }
 CPU_BLOCKS = (48, 9)
-"""Training and evaluation blocks of the cpu tier: whole global batches, and not."""
+"""Training and evaluation blocks of the cpu tier; only the training ones fill whole global batches."""
 
 GPU_GENERATED_BLOCKS = (640, 61)
-"""To how many blocks the generated corpus is repeated on the gpu tier: 20 steps on two ranks."""
+"""Blocks that the gpu tier repeats the generated corpus to: 20 training steps on two ranks."""
 
 
 class Gpt2XlWikitext2(Workload):
@@ -62,7 +62,7 @@ class Gpt2XlWikitext2(Workload):
             warmup_steps=4,
             gradient_accumulation_steps=2,
         ),
-        # The article's; under DDP on its 24 GB cards the model did not fit at any batch size.
+        # The article's recipe. Under DDP its 24 GB cards could not fit the model at any batch size.
         "gpu": Recipe(
             micro_batch_size=16,
             eval_micro_batch_size=1,
@@ -75,13 +75,13 @@ class Gpt2XlWikitext2(Workload):
     def build_model(self) -> torch.nn.Module:
         config = model_config("gpt2_xl", self.tier, SCALE)
         model: Any = fresh_model(AutoModelForCausalLM, config)
-        # transformers reads the loss off the class's name and warns when it cannot, as here.
+        # transformers derives the loss from the class's name and warns if it cannot, as here.
         model.loss_type = "ForCausalLM"
         built: torch.nn.Module = model
         return built
 
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Lists of 128 token ids."""
+        """Return lists of 128 token ids."""
         train, validation = (
             list(read_split(self.corpus.folder, split, ["text"])["text"])
             for split in ("train", "validation")
@@ -91,12 +91,12 @@ class Gpt2XlWikitext2(Workload):
             size=model_config("gpt2_xl", self.tier, SCALE).vocab_size,
             special=("<eos>", "<unk>"),
             roles={"eos_token": "<eos>", "unk_token": "<unk>"},
-            # The corpus comes tokenized: words and punctuation stand apart.
+            # The corpus is tokenized already: spaces separate words and punctuation.
             split_punctuation=False,
         )
 
         def blocks(lines: list[str]) -> list[list[int]]:
-            # The tokenizer drops all white space; the end of a line is worth a token.
+            # The tokenizer drops all white space, so the end of a line gets a token of its own.
             ids = tokenizer(lines)["input_ids"]
             stream = list(chain.from_iterable([*line, tokenizer.eos_token_id] for line in ids))
             return [stream[i : i + BLOCK] for i in range(0, len(stream) - BLOCK + 1, BLOCK)]
@@ -110,14 +110,14 @@ class Gpt2XlWikitext2(Workload):
         return train_blocks, validation_blocks
 
     def collate(self, samples: list[Any]) -> Batch:
-        """``input_ids`` and ``labels``, both (batch, 128); the model shifts the labels."""
+        """Return ``input_ids`` and ``labels``, both (batch, 128); the model shifts the labels."""
         ids = torch.tensor(samples)
         return {"input_ids": ids, "labels": ids.clone()}
 
     def evaluate(
         self, model: torch.nn.Module, loader: Any, accelerator: Accelerator
     ) -> dict[str, float]:
-        """Perplexity: exp of the mean negative log-likelihood of a token, in nats."""
+        """Return the perplexity: exp of the mean negative log-likelihood of a token, in nats."""
         losses: list[torch.Tensor] = []
         for batch in loader:
             logits = model(input_ids=batch["input_ids"]).logits[:, :-1].float()

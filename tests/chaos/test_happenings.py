@@ -66,7 +66,7 @@ def usual() -> dict[str, object]:
     return {}
 
 
-def test_a_happening(
+def test_sabotaged_launch_is_classified_and_leaves_nothing_behind(
     launches: Launches, launcher: str, happening: str, seed: int, usual: dict[str, object]
 ) -> None:
     what = HAPPENINGS[happening]

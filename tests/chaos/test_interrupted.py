@@ -73,7 +73,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def test_interrupted_and_resumed(tmp_path: Path, undisturbed: Project, way: str, seed: int) -> None:
+def test_interrupted_run_resumes_to_results_of_complete_run(
+    tmp_path: Path, undisturbed: Project, way: str, seed: int
+) -> None:
     chance = random.Random(f"{way} {seed}")
     project = Project(tmp_path / "project")
     process = project.start()
@@ -102,7 +104,7 @@ def _at_length(pytestconfig: pytest.Config) -> None:
 
 
 @pytest.mark.usefixtures("_at_length")
-def test_a_closed_terminal(tmp_path: Path) -> None:
+def test_closed_terminal_ends_all_processes_and_keeps_results(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     master, slave = os.openpty()
     terminal = {"stdin": slave, "stdout": slave, "stderr": slave, "text": True}
@@ -158,7 +160,7 @@ cp zerogate-report/results.json second.json
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
 
 
-def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path) -> None:
+def test_full_disk_during_run_is_reported_and_run_resumes(tmp_path: Path) -> None:
     if (
         shutil.which("unshare") is None
         or subprocess.run([*UNSHARE, "true"], check=False).returncode
@@ -190,7 +192,9 @@ def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_at_length")
-def test_two_runs_beside_each_other(tmp_path: Path, undisturbed: Project) -> None:
+def test_concurrent_runs_wait_and_give_results_of_single_run(
+    tmp_path: Path, undisturbed: Project
+) -> None:
     """One launch at a time on this machine: both measure what each would measure alone."""
     projects = [Project(tmp_path / name) for name in ("one", "other")]
     processes = [project.start() for project in projects]

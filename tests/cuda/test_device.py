@@ -39,7 +39,7 @@ def block(mebibytes: int) -> torch.Tensor:
     return torch.empty(mebibytes * MIB, dtype=torch.uint8, device="cuda")
 
 
-def test_a_phase_has_its_peak_and_what_is_left(meter: CudaMemoryMeter) -> None:
+def test_memory_phase_has_exact_peak_and_live_bytes(meter: CudaMemoryMeter) -> None:
     phases = MemoryPhases(meter)
     with phases.phase("init"):
         kept, gone = block(64), block(32)
@@ -52,7 +52,7 @@ def test_a_phase_has_its_peak_and_what_is_left(meter: CudaMemoryMeter) -> None:
     del kept
 
 
-def test_a_budget_is_a_smaller_card(meter: CudaMemoryMeter) -> None:
+def test_device_budget_raises_and_counts_out_of_memory(meter: CudaMemoryMeter) -> None:
     torch.zeros(1, device="cuda")
     before = meter.device()
     free, total = torch.cuda.mem_get_info()
@@ -65,19 +65,19 @@ def test_a_budget_is_a_smaller_card(meter: CudaMemoryMeter) -> None:
     del fits
 
 
-def test_pinned_memory_is_seen(meter: CudaMemoryMeter) -> None:
+def test_pinned_memory_is_measured(meter: CudaMemoryMeter) -> None:
     held = torch.empty(32 * MIB, dtype=torch.uint8).pin_memory()
     assert meter.device().pinned_bytes >= held.numel()
 
 
-def test_the_device_is_the_one_that_nvml_knows(meter: CudaMemoryMeter) -> None:
+def test_device_of_meter_is_known_to_nvml(meter: CudaMemoryMeter) -> None:
     torch.zeros(1, device="cuda")
     own = meter.device()
     known = [card for card in cuda_devices() if card.uuid.endswith(own.uuid)]
     assert [card.name for card in known] == [own.name]
 
 
-def test_events_measure_what_the_device_did() -> None:
+def test_clock_lap_is_positive_and_within_host_time() -> None:
     matrix = torch.ones(4096, 4096, device="cuda")
     clock = Clock(torch.device("cuda"))
     torch.cuda.synchronize()
@@ -90,7 +90,7 @@ def test_events_measure_what_the_device_did() -> None:
     assert 0 < seconds <= time.perf_counter() - start
 
 
-def test_another_process_that_takes_256_mib_is_seen() -> None:
+def test_device_watch_sees_256_mib_of_other_process() -> None:
     """They are added to what its context takes, and to what NVML tells of the process."""
     (card, *_) = cuda_devices()
     code = (

@@ -15,8 +15,9 @@ from zerogate.metrics.measurement import Measurement, measure  # noqa: E402
 from zerogate.metrics.table import METRICS  # noqa: E402
 from zerogate.protocol.cell import parse_cell  # noqa: E402
 from zerogate.session.factory import open_session  # noqa: E402
+from zerogate.session.runner import JobChanges  # noqa: E402
 from zerogate.verdicts.baselines import MetricBaseline  # noqa: E402
-from zerogate.verdicts.verdict import judge  # noqa: E402
+from zerogate.verdicts.verdict import compare  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CELL = parse_cell("deberta_mrpc-ddp-w1-gpu")
@@ -24,17 +25,17 @@ PEAKS = ("peak_device_bytes", "peak_device_delta_bytes")
 """Of the process, or in containers that hide processes of the device."""
 
 
-def test_256_mib_more_regress_the_peak_of_the_process(tmp_path: Path) -> None:
+def test_device_peak_with_256_mib_planted_is_regressed(tmp_path: Path) -> None:
     options = Options(root=ROOT, report_folder=tmp_path, launcher="torchrun")
     session = open_session(
         options,
         launch_hook=lambda job, folder: None,
-        show=lambda step: None,
+        progress=lambda update: None,
         save=lambda session: None,
     )
 
     def launched(name: str, *preload: str) -> Measurement:
-        records = session.runner.vary(CELL, name, steps=4, preload=preload)
+        records = session.runner.launch_variant(CELL, name, JobChanges(steps=4, preload=preload))
         for record in records:
             assert record.device is not None
             assert record.device.peak_bytes >= record.device.peak_reserved_bytes > 0
@@ -50,4 +51,4 @@ def test_256_mib_more_regress_the_peak_of_the_process(tmp_path: Path) -> None:
         pytest.skip("NVML tells neither of processes here nor of an idle device; see nvidia-smi")
     before = plain.scalar(name)
     expected = MetricBaseline(value=before, spread=0.0, launches=(before,))
-    assert judge(CELL, METRICS[name], planted.scalar(name), expected).status == "regressed"
+    assert compare(CELL, METRICS[name], planted.scalar(name), expected).status == "regressed"

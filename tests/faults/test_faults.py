@@ -18,7 +18,7 @@ each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault:
 
 
 @each_fault
-def test_a_fault_is_caught_by_the_metric_that_should_see_it(fault: Fault, results: Results) -> None:
+def test_planted_fault_is_caught_by_expected_metric(fault: Fault, results: Results) -> None:
     for strategy in fault.on:
         failure = results.failure(strategy, fault.name)
         if fault.caught_by == WRONG_CONFIGURATION:
@@ -32,7 +32,9 @@ def test_a_fault_is_caught_by_the_metric_that_should_see_it(fault: Fault, result
 @pytest.mark.parametrize(
     "spared", spared_strategies(), ids=lambda one: f"{one.workload}-{one.strategy}"
 )
-def test_every_other_cell_stays_green(spared: Spared, results: Results) -> None:
+def test_spared_strategy_has_no_regression_under_planted_faults(
+    spared: Spared, results: Results
+) -> None:
     names = ", ".join(fault.name for fault in spared.faults)
     assert not results.failure(spared.strategy, ALL_SPARED), names
     assert results.verdicts(spared.strategy, ALL_SPARED), "nothing was judged"
@@ -40,7 +42,7 @@ def test_every_other_cell_stays_green(spared: Spared, results: Results) -> None:
     assert not regressed, f"{sorted(regressed)}, by one of {names}"
 
 
-def test_there_are_enough_of_each_family() -> None:
+def test_fault_families_have_at_least_five_faults_each() -> None:
     families = [fault.family for fault in FAULTS.values()]
     assert len(families) >= 25
     assert min(map(families.count, set(families))) >= 5

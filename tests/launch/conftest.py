@@ -142,5 +142,5 @@ def _is_server(process: psutil.Process) -> bool:
 
 def available(session: Session, cell: Cell) -> None:
     """Skip where this machine cannot run ``cell``; compile what it needs."""
-    if reason := session.runner.unavailable(cell):
+    if reason := session.setup.unavailable(cell):
         pytest.skip(reason)

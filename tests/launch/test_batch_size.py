@@ -10,18 +10,18 @@ import pytest
 from tests.launch.conftest import TOY, available
 from zerogate.launch.errors import ConfigurationWrongError, OutOfMemoryError
 from zerogate.protocol.record import ProbeRequest
-from zerogate.session.batch_size import find
+from zerogate.session.batch_size import find_batch_size
 from zerogate.session.judge import judge
 
 MEMORY = 2**33  # Of the full-size toy; a thousandth of it is for the scale model.
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "fsdp2"])
-def test_the_answer_fits_afresh_and_one_more_does_not(launches, strategy):
+def test_found_batch_size_fits_and_one_more_sample_does_not(launches, strategy):
     cell = dataclasses.replace(TOY, strategy=strategy)
     session = launches.session(device_memory_bytes=MEMORY)
     available(session, cell)
-    found, _ = find(partial(session.runner.probe, cell), "train", None)
+    found, _ = find_batch_size(partial(session.runner.probe, cell), "train", None)
     assert found.size > 1
     assert found.budget_bytes == 8_589_935
     assert found.headroom_bytes >= 0
@@ -36,7 +36,7 @@ def test_the_answer_fits_afresh_and_one_more_does_not(launches, strategy):
         assert error.value.record.probing == found.size + 1
 
 
-def test_a_budget_below_the_model_says_both_numbers(launches):
+def test_budget_below_model_size_gives_batch_size_zero_with_note(launches):
     session = launches.session(device_memory_bytes=2**24)
     available(session, TOY)
     found = session.batch_size(TOY, "train")
@@ -45,7 +45,7 @@ def test_a_budget_below_the_model_says_both_numbers(launches):
     assert "of a budget of 16777 bytes" in found.note
 
 
-def test_one_rank_that_runs_out_ten_times_leaves_nothing_behind(launches):
+def test_probe_after_ten_ooms_of_one_rank_succeeds(launches):
     session = launches.session(device_memory_bytes=MEMORY)
     available(session, TOY)
     launches.fault("hoard")
@@ -57,16 +57,16 @@ def test_one_rank_that_runs_out_ten_times_leaves_nothing_behind(launches):
     assert session.runner.probe(TOY, ProbeRequest(kind="train", sizes=(1,)), 10)
 
 
-def test_a_budget_above_the_card_says_both_numbers(launches):
+def test_budget_above_device_memory_is_configuration_error(launches):
     session = launches.session(device_memory_bytes=10**18)
     available(session, TOY)
     with pytest.raises(
         ConfigurationWrongError, match=r"--device-memory: 10{15} bytes .*has \d+ for"
     ):
-        find(partial(session.runner.probe, TOY), "train", None)
+        find_batch_size(partial(session.runner.probe, TOY), "train", None)
 
 
-def test_data_smaller_than_one_global_batch_says_what_a_step_takes(launches):
+def test_dataset_below_one_global_batch_is_configuration_error(launches):
     session = launches.session(micro_batch_size=13)
     available(session, TOY)
     with pytest.raises(ConfigurationWrongError) as error:

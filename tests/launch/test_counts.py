@@ -9,6 +9,7 @@ import pytest
 from tests.faults import planting  # noqa: F401 (its faults register)
 from tests.faults.fault import FAULTS
 from tests.launch.conftest import TOY, available
+from zerogate.session.runner import JobChanges
 
 
 def measured(launches, strategy, *faults):
@@ -19,7 +20,7 @@ def measured(launches, strategy, *faults):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero1", "fsdp2"])
-def test_a_step_is_counted_and_nothing_is_lost_or_kept(launches, strategy):
+def test_work_is_positive_and_leaks_and_sample_errors_are_zero(launches, strategy):
     found = measured(launches, strategy)
     assert found.scalar("all_reduce_calls") > 0
     assert found.scalar("all_reduce_payload_bytes") > 0
@@ -38,23 +39,27 @@ def test_a_step_is_counted_and_nothing_is_lost_or_kept(launches, strategy):
         ("zero1", "leak_of_one_tensor_a_step", "leak_bytes_per_step", 4),
     ],
 )
-def test_the_smallest_change_is_seen(launches, strategy, fault, metric, change):
+def test_metric_moves_by_exact_size_of_planted_fault(launches, strategy, fault, metric, change):
     before = measured(launches, strategy).scalar(metric)
     assert measured(launches, strategy, fault).scalar(metric) == before + change
 
 
-def test_a_sampler_that_is_not_synchronised_is_seen(launches):
+def test_unsynchronised_sampler_misses_and_repeats_samples(launches):
     found = measured(launches, "ddp", "unsynchronised_sampler")
     assert found.scalar("samples_missed") > 0
     assert found.scalar("samples_repeated") == found.scalar("samples_missed")
 
 
-def test_the_same_global_batch_in_other_ways_gives_the_same_numbers(launches):
+def test_training_series_of_equal_global_batch_are_equal(launches):
     session = launches.session()
     available(session, TOY)
     own = session.measure(TOY)
-    whole = session.variant(TOY, "whole", micro_batch_size=4, gradient_accumulation_steps=1)
-    alone = session.variant(dataclasses.replace(TOY, world_size=1), "alone", micro_batch_size=4)
+    whole = session.variant(
+        TOY, "whole", JobChanges(micro_batch_size=4, gradient_accumulation_steps=1)
+    )
+    alone = session.variant(
+        dataclasses.replace(TOY, world_size=1), "alone", JobChanges(micro_batch_size=4)
+    )
     for other in (whole, alone):
         steps = len(other.series("loss"))
         assert steps == 6

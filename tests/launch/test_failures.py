@@ -36,7 +36,7 @@ LEAVE = ("leave", RankCrashedError, "rank 1 left without a record (rank 1: exit 
         pytest.param("torchrun", *KILL[:2], "1 left without a record", id="torchrun-kill"),
     ],
 )
-def test_a_failing_rank(launches, launcher, fault, kind, words):
+def test_failing_rank_is_reported_and_next_launch_succeeds(launches, launcher, fault, kind, words):
     session = launches.session(launcher, deadline_seconds=60)
     available(session, TOY)
     launches.fault(fault)
@@ -49,7 +49,7 @@ def test_a_failing_rank(launches, launcher, fault, kind, words):
     assert launches.session().measure(other).value("loss_left") is not None
 
 
-def test_the_failing_ranks_traceback_is_in_the_report(launches):
+def test_crash_report_contains_traceback_of_failing_rank(launches):
     session = launches.session()
     available(session, TOY)
     launches.fault("raise")
@@ -61,7 +61,7 @@ def test_the_failing_ranks_traceback_is_in_the_report(launches):
 
 
 @pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])
-def test_no_secret_of_the_environment_is_written_down(launches, launcher, monkeypatch):
+def test_launch_files_contain_no_secret_of_environment(launches, launcher, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_planted_token")
     monkeypatch.setenv("MY_API_KEY", "planted_key")
     session = launches.session(launcher)
@@ -76,7 +76,9 @@ def test_no_secret_of_the_environment_is_written_down(launches, launcher, monkey
 
 
 @pytest.mark.parametrize(("launcher", "deadline_seconds"), [("forkserver", 10), ("torchrun", 40)])
-def test_a_hang_ends_at_the_deadline_with_all_its_processes(launches, launcher, deadline_seconds):
+def test_hanging_launch_is_ended_at_deadline_with_all_processes(
+    launches, launcher, deadline_seconds
+):
     session = launches.session(launcher, deadline_seconds=deadline_seconds)
     available(session, TOY)
     launches.fault("hang")
@@ -86,9 +88,9 @@ def test_a_hang_ends_at_the_deadline_with_all_its_processes(launches, launcher, 
         assert not psutil.pid_exists(pid), f"process {pid} outlived the launch"
 
 
-def test_another_strategy_than_asked_for_is_an_error(launches):
+def test_strategy_other_than_requested_is_configuration_error(launches):
     cell = dataclasses.replace(TOY, strategy="zero1")
-    asked = launches.session().runner.strategy(cell).requested(cell)
+    asked = launches.session().setup.strategy(cell).requested(cell)
     session = launches.session(requested={**asked, "zero_stage": 2, "offload_param": "cpu"})
     available(session, cell)
     with pytest.raises(ConfigurationWrongError) as error:
@@ -109,7 +111,7 @@ launches.session({launcher!r}).measure(TOY)
 
 
 @pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])
-def test_what_a_rank_leaves_behind_is_ended(launches, launcher):
+def test_process_left_by_rank_is_ended_and_next_launch_succeeds(launches, launcher):
     session = launches.session(launcher)
     available(session, TOY)
     launches.fault("stray")
@@ -120,7 +122,7 @@ def test_what_a_rank_leaves_behind_is_ended(launches, launcher):
 
 
 @pytest.mark.parametrize("launcher", ["forkserver", "torchrun"])
-def test_ranks_leave_when_their_controller_is_killed(launches, launcher):
+def test_ranks_end_when_controller_is_killed(launches, launcher):
     available(launches.session(), TOY)
     launches.fault("hang")
     pids = launches.data / "pids"

@@ -17,7 +17,7 @@ def portable(measurement):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "fsdp2"])
-def test_all_launchers_bring_back_the_same(launches, strategy):
+def test_launchers_give_equal_portable_metrics_and_environment(launches, strategy):
     cell = dataclasses.replace(TOY, strategy=strategy)
     found, environments = {}, {}
     for launcher in ("forkserver", "torchrun", "accelerate"):
@@ -42,7 +42,7 @@ def accelerate_environment(session, cell):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
-def test_bytes_are_the_same_in_every_run(launches, strategy):
+def test_portable_metrics_are_equal_in_repeated_sessions(launches, strategy):
     cell = dataclasses.replace(TOY, strategy=strategy)
     first = launches.session()
     available(first, cell)
@@ -50,7 +50,7 @@ def test_bytes_are_the_same_in_every_run(launches, strategy):
     assert portable(first.measure(cell)) == portable(again.measure(cell))
 
 
-def test_every_strategy_trains_as_ddp_does(launches):
+def test_every_strategy_is_in_parity_with_ddp(launches):
     session = launches.session()
     for strategy in ("zero1", "zero2", "zero2_config_file", "zero3", "fsdp2"):
         cell = dataclasses.replace(TOY, strategy=strategy)
@@ -61,7 +61,7 @@ def test_every_strategy_trains_as_ddp_does(launches):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero2_config_file"])
-def test_every_step_has_the_learning_rate_of_the_schedule(launches, strategy):
+def test_learning_rate_of_every_step_follows_schedule(launches, strategy):
     """With accumulation, and over the ends of epochs, where a step is easily taken twice."""
     from zerogate.protocol.schedule import schedule
 
@@ -80,7 +80,7 @@ def test_every_step_has_the_learning_rate_of_the_schedule(launches, strategy):
     )
 
 
-def test_without_learning_the_quality_fails(launches):
+def test_quality_without_learning_is_regressed(launches):
     cell = dataclasses.replace(TOY, workload="deberta_mrpc")
     session = launches.session(root=ROOT, learning_rate=0.0)
     available(session, cell)
@@ -88,7 +88,7 @@ def test_without_learning_the_quality_fails(launches):
     assert judge_learned(session.measure(cell), metric_named("f1")).status == "regressed"
 
 
-def test_real_data_is_said_to_be_real(launches, tmp_path):
+def test_real_data_is_marked_real_and_has_own_baselines(launches, tmp_path):
     from datasets import Dataset
 
     rows = Dataset.from_json(str(ROOT / "workloads" / "data" / "mrpc" / "train.jsonl"))

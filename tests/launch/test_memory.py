@@ -50,13 +50,13 @@ torch.empty(5_000_000)
 """
 
 
-def test_the_allocator_counts_and_has_a_budget(tmp_path):
+def test_allocator_counts_bytes_and_enforces_budget(tmp_path):
     command = [sys.executable, "-c", ALLOCATOR, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
-def test_without_a_compiler_it_says_so(tmp_path):
+def test_allocator_build_without_compiler_fails_with_hint(tmp_path):
     script = (
         "import sys; from pathlib import Path; from zerogate.worker.allocator import build\n"
         "build(Path(sys.argv[1]))"
@@ -73,7 +73,7 @@ def test_without_a_compiler_it_says_so(tmp_path):
     assert "install g++" in result.stderr
 
 
-def test_memory_is_known_in_every_phase(launches):
+def test_memory_peaks_and_live_bytes_match_parameter_count(launches):
     session = launches.session()
     available(session, TOY)
     measurement = session.measure(TOY)

@@ -17,7 +17,7 @@ from tests.launch.conftest import TOY, KeptForkserver, kept_forkserver
 from tests.launch.pretended_card import NAME, TOTAL_BYTES, UUID
 from tests.made_nvml import MadeNVML
 from zerogate.devices import cards
-from zerogate.session import runner
+from zerogate.session import rank_setup
 from zerogate.session.batch_size import LARGEST
 from zerogate.session.judge import judge
 from zerogate.session.record_baselines import record_baselines
@@ -39,7 +39,7 @@ class Driver(MadeNVML):
 
     def __init__(self) -> None:
         super().__init__()
-        self.strangers: dict[int, int] = {}
+        self.other_processes: dict[int, int] = {}
         self.more = 0
 
     def processes(self, uuid: str) -> dict[int, int]:
@@ -49,7 +49,7 @@ class Driver(MadeNVML):
             for server in psutil.Process().children()
             for child in server.children()
         }
-        return ranks | self.strangers
+        return ranks | self.other_processes
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +63,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     found = Driver()
     monkeypatch.setitem(sys.modules, "pynvml", found)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(runner, "cuda_lacks", lambda environment: "")  # torch sees no device.
-    cards._asked.cache_clear()
+    monkeypatch.setattr(rank_setup, "cuda_lacks", lambda environment: "")  # torch sees no device.
+    cards._query_driver.cache_clear()
     yield found
-    cards._asked.cache_clear()
+    cards._query_driver.cache_clear()
 
 
 @pytest.fixture
@@ -82,13 +82,13 @@ def session(launches, server, driver):
 
 def statuses(session, *names: str) -> dict[str, str]:
     """Of every metric measured, or of those named."""
-    names = names or session.known(CELL).names
+    names = names or session.ensure_measured(CELL).names
     return {name: judge(session, CELL, name).status for name in names}
 
 
-def test_two_ranks_share_a_card_and_are_what_they_were(session, driver):
+def test_shared_device_cell_passes_own_baseline_until_memory_grows(session, driver):
     first = session(repeats=3)
-    assert first.runner.unavailable(CELL) == ""
+    assert first.setup.unavailable(CELL) == ""
     found = first.measure(CELL)
     assert found.settings["topology"] == "shared_device"
     assert found.settings["dtype"] == "bfloat16"
@@ -112,10 +112,10 @@ def test_two_ranks_share_a_card_and_are_what_they_were(session, driver):
     assert statuses(planted, *names) == dict(zip(names, ("regressed", "ok", "ok"), strict=True))
 
 
-def test_the_largest_batch_on_a_card_and_who_was_there_too(session, driver):
-    driver.strangers[77] = 2**30
+def test_batch_size_on_device_is_found_and_other_process_named(session, driver):
+    driver.other_processes[77] = 2**30
     found = session(device_memory_bytes=BUDGET).batch_size(CELL, "train")
     assert 1 < found.size < LARGEST
     assert found.budget_bytes == BUDGET
-    assert found.strangers == (77,)
-    assert "rank 0: process 77 was on the device too" in found.troubles
+    assert found.other_processes == (77,)
+    assert "rank 0: process 77 was on the device too" in found.device_events

@@ -13,7 +13,7 @@ from zerogate.releases.reproduction import reproduce
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_script_trains_the_cells_model_and_prints_the_same_each_time(tmp_path: Path) -> None:
+def test_reproduction_script_trains_model_with_repeatable_losses(tmp_path: Path) -> None:
     options = Options(root=ROOT, report_folder=tmp_path)
     cell = parse_cell("gpt2xl_wikitext2-ddp-w1")
     found = reproduce((), (), cell, "perplexity", title="", options=options, show=lambda _: None)

@@ -60,11 +60,11 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_every_byte_has_an_owner(
+def test_model_state_bytes_equal_sum_over_owners(
     session: Session, rows: list[Row], workload: str, strategy: str
 ) -> None:
     cell = Cell(workload=workload, strategy=strategy, world_size=2, tier="cpu")
-    if reason := session.runner.unavailable(cell):
+    if reason := session.setup.unavailable(cell):
         pytest.skip(reason)
     measured = session.measure(cell)
     parameters = measured.settings["parameters"]
@@ -75,6 +75,6 @@ def test_every_byte_has_an_owner(
     heaviest = max(found, key=lambda one: sum(one.values()))
     assert sum(heaviest.values()) == measured.value("model_state_bytes")
     by_owner = {name: size / parameters for name, size in heaviest.items()}
-    paper = paper_bytes_per_parameter(session.runner.strategy(cell), 2, 4, "cpu")
+    paper = paper_bytes_per_parameter(session.setup.strategy(cell), 2, 4, "cpu")
     rows.append(Row(workload, strategy, paper, by_owner))
     print(f"\n{cell.id}: {paper:g}; {by_owner}")

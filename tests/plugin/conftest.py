@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
-import zerogate.session.runner
+import zerogate.session.rank_setup
+from zerogate.devices.nvml import read_devices, readings_path
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
+from zerogate.protocol.atomic_write import write_json
 from zerogate.environment.overlay import Overlay
 from zerogate.protocol.record import (
     COLLECTIVES, Collective, Device, Failure, PhaseMemory, Probed, RankRecord, Recipe, Traced
@@ -28,11 +30,15 @@ from zerogate.protocol.record import (
 HERE = Path(__file__).parent
 
 
-def probe(job, fits, device):
-    # Ranks on a device for so many samples; what the first of them writes.
+def probe(job, fits, folder, nvml):
+    # Ranks on a device for so many samples; what the first of them writes, and NVML beside it.
     tried, sizes = [], list(job.probe.sizes)
+    device = None
+    if nvml is not None:
+        device = Device(uuid="a", pid=1, peak_reserved_bytes=1)
+        write_json(readings_path(folder), {"origin": "hand-made", "devices": {"GPU-a": nvml}})
     values = dict(
-        schema_version=1, launch_id=job.launch_id, rank=0, world_size=2, workload_version=1,
+        schema_version=2, launch_id=job.launch_id, rank=0, world_size=2, workload_version=1,
         data_origin=job.data_origin, parameters=3_000_000, applied={"dtype": "float32"},
         recipe=Recipe(micro_batch_size=4, eval_micro_batch_size=4, epochs=1, learning_rate=0.1,
                       warmup_steps=1),
@@ -43,6 +49,7 @@ def probe(job, fits, device):
         size = sizes.pop(0)
         if size > fits:
             error = OutOfMemoryError(f"{job.cell.id}: out of memory")
+            error.devices = read_devices(folder)
             error.record = RankRecord(
                 **values, outcome="oom", probed=tuple(tried), probing=size,
                 failure=Failure(at=0.0, phase="probe", type="OutOfMemoryError",
@@ -55,13 +62,13 @@ def probe(job, fits, device):
     return (RankRecord(**values, outcome="ok", probed=tuple(tried)),)
 
 
-def lay_over(asked, cache, notify):
-    name, _, version = asked[0].partition("==")
+def lay_over(packages, cache, progress):
+    name, _, version = packages[0].partition("==")
     return Overlay(Path(cache), {name: version})
 
 
 # Building one takes pip and an import of the stack; tests/unit/test_overlay.py does.
-zerogate.session.runner.lay_over = lay_over
+zerogate.session.rank_setup.lay_over = lay_over
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -74,9 +81,7 @@ def pytest_zerogate_launch(job, folder):
     if job.purpose == "probe" and "crash" in change:
         raise RankCrashedError(change["crash"])
     if job.purpose == "probe":
-        about = change.get("device")
-        device = about and Device(uuid="a", pid=1, peak_reserved_bytes=1, **about)
-        return probe(job, change.get("fits", 5), device)
+        return probe(job, change.get("fits", 5), folder, change.get("nvml"))
     if "crash" in change or change.get("crash_in_launch") == int(folder.name):
         raise RankCrashedError(change.get("crash", "boom"), detail="Traceback: boom", log="rank1.log",
                                command="pytest -m cpu")
@@ -89,7 +94,7 @@ def pytest_zerogate_launch(job, folder):
     )
     return tuple(
         RankRecord(
-            schema_version=1, launch_id=job.launch_id, rank=rank, world_size=2, outcome="ok",
+            schema_version=2, launch_id=job.launch_id, rank=rank, world_size=2, outcome="ok",
             environment={"torch": "2.13.0"}, applied={"dtype": "float32"},
             workload_version=change.get("version", 1), data_origin=job.data_origin,
             parameters=3_000_000,
@@ -99,7 +104,7 @@ def pytest_zerogate_launch(job, folder):
             loss=tuple(change.get("loss", (3.0, 2.0, 1.0, 0.5))),
             gradient_norm=tuple(change.get("norm", (4.0, 3.0, 2.0, 1.0))),
             learning_rate=(0.0, 0.0, 0.05, 0.1), step_seconds=(seconds / 4,) * 4, step_samples=(4,) * 4,
-            train_seconds=(seconds,), eval_seconds=0.5, eval_samples=8,
+            train_seconds=(seconds,), eval_seconds=0.5,
             setup_seconds=1.0, canary_seconds=0.004,
             memory={name: memory for name in ("init", "first_step", "steady", "eval")},
             traced=Traced(

@@ -17,12 +17,18 @@ def searched(project):
     return project
 
 
-def test_nobody_searches_who_did_not_ask_for_it(searched):
+def readings(processes=None, reasons=0):
+    """What NVML read of the one device, with other processes on it, or reasons why it was throttled."""
+    reading = {"used_bytes": 100, "driver_bytes": 0, "processes": processes or {}}
+    return {"before": reading, "during": [reading], "reasons": reasons}
+
+
+def test_memory_tests_launch_no_batch_size_search(searched):
     searched.run("-k", "memory", "--missing-baseline", "skip")
     assert searched.launches == ["tiny_words-ddp-w2-cpu", "tiny_words-zero2-w2-cpu"]
 
 
-def test_what_is_unchanged_takes_the_two_certificates(searched):
+def test_batch_size_search_of_unchanged_cell_takes_two_launches(searched):
     assert searched.run(*ONLY).ret == pytest.ExitCode.OK
     assert searched.launches == ["tiny_words-ddp-w2-cpu"] * 2 + ["tiny_words-zero2-w2-cpu"] * 2
     [ddp, _] = searched.results()["batch_sizes"]
@@ -30,7 +36,7 @@ def test_what_is_unchanged_takes_the_two_certificates(searched):
     assert (ddp["bytes_per_sample"], ddp["base_bytes"]) == (10, 50)
 
 
-def test_a_smaller_batch_is_a_regression_and_a_larger_one_an_improvement(searched):
+def test_smaller_batch_size_is_regressed_and_larger_is_improved(searched):
     searched.change({"ddp": {"fits": 6}, "zero2": {"fits": 4}})
     result = searched.run(*ONLY)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -43,7 +49,7 @@ def test_a_smaller_batch_is_a_regression_and_a_larger_one_an_improvement(searche
     )
 
 
-def test_where_not_even_one_sample_fits_that_is_the_result(searched):
+def test_batch_size_without_fitting_sample_is_oom_and_regressed(searched):
     searched.change({"zero2": {"fits": 0}})
     searched.run(*ONLY).stdout.fnmatch_lines(
         [
@@ -54,9 +60,8 @@ def test_where_not_even_one_sample_fits_that_is_the_result(searched):
     )
 
 
-def test_what_a_stranger_held_is_no_regression(searched):
-    device = {"strangers": (77,), "troubles": ("process 77 was on the device too",)}
-    searched.change({"zero2": {"fits": 4, "device": device}})
+def test_batch_size_with_other_process_on_device_is_invalid(searched):
+    searched.change({"zero2": {"fits": 4, "nvml": readings(processes={77: 10})}})
     assert searched.run(*ONLY).ret == pytest.ExitCode.OK
     found = {
         one["metric"]: (one["status"], one["note"])
@@ -68,9 +73,8 @@ def test_what_a_stranger_held_is_no_regression(searched):
     assert found["samples_per_second_at_max"] == ("invalid", why)
 
 
-def test_a_throttled_device_leaves_the_size_to_judge_and_not_the_speed(searched):
-    device = {"troubles": ("the device was throttled (hw_thermal)",)}
-    searched.change({"zero2": {"fits": 4, "device": device}})
+def test_throttled_device_invalidates_speed_but_not_batch_size(searched):
+    searched.change({"zero2": {"fits": 4, "nvml": readings(reasons=0x40)}})
     searched.run(*ONLY)
     found = {
         one["metric"]: one["status"]
@@ -81,13 +85,13 @@ def test_a_throttled_device_leaves_the_size_to_judge_and_not_the_speed(searched)
     assert found["samples_per_second_at_max"] == "invalid"
 
 
-def test_another_budget_is_not_comparable(searched):
+def test_batch_size_of_other_budget_is_not_comparable(searched):
     result = searched.run(*ONLY, "--device-memory=12GiB")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["*recorded with a budget of 25769803 bytes, this is 12884901*"])
 
 
-def test_training_and_searching_keep_each_others_baselines(searched):
+def test_baseline_recording_of_training_keeps_batch_size_metrics(searched):
     assert searched.record().ret == pytest.ExitCode.OK
     recorded = json.loads(searched.baselines.read_text())["cells"]["zero2-w2"]["metrics"]
     names = {"max_micro_batch_size", "loss", "speedup_over_ddp", "speedup_over_ddp_at_max"}
@@ -96,13 +100,13 @@ def test_training_and_searching_keep_each_others_baselines(searched):
 
 
 @pytest.mark.parametrize("size", ["24", "lots", "0GiB", "-1GiB", "24GiBs", ""])
-def test_a_size_that_is_none(project, size):
+def test_device_memory_option_with_invalid_size_is_refused(project, size):
     result = project.run(f"--device-memory={size}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --device-memory: *is not a size; expected a number*"])
 
 
-def test_published_values_stand_beside_and_are_not_comparable(searched):
+def test_published_values_of_other_hardware_are_not_comparable(searched):
     folder = searched.path / "baselines" / "published"
     folder.mkdir()
     content = {
@@ -129,7 +133,7 @@ def test_published_values_stand_beside_and_are_not_comparable(searched):
     assert "zero3" not in result.stdout.str()
 
 
-def test_published_values_are_judged_on_their_own_hardware(searched):
+def test_published_values_of_same_hardware_are_judged(searched):
     folder = searched.path / "baselines" / "published"
     folder.mkdir()
     workloads = {
@@ -149,14 +153,14 @@ def test_published_values_are_judged_on_their_own_hardware(searched):
     assert status["ddp", "max_micro_batch_size_published"] == "improved"
 
 
-def test_where_nothing_fits_the_reason_outlives_the_training(searched):
+def test_batch_size_oom_note_is_kept_in_training_measurement(searched):
     searched.change({"zero2": {"fits": 0}})
     searched.run("--device-memory=24GiB", "--missing-baseline", "skip")
     notes = {one["cell"]: one["notes"] for one in searched.results()["measurements"]}
     assert notes["tiny_words-zero2-w2-cpu"]["batch_base_bytes"].startswith("OOM at 1: ")
 
 
-def test_a_published_file_that_is_none(searched):
+def test_published_file_with_invalid_content_is_refused(searched):
     folder = searched.path / "baselines" / "published"
     folder.mkdir()
     (folder / "junk.json").write_text('{"hardware": 3}')
@@ -165,7 +169,7 @@ def test_a_published_file_that_is_none(searched):
     result.stderr.fnmatch_lines(["ERROR: *junk.json: *expected hardware, source and workloads"])
 
 
-def test_a_budget_asks_for_batch_sizes_beside_training(searched):
+def test_device_memory_option_adds_batch_sizes_to_training(searched):
     result = searched.run("--device-memory=24GiB", "--missing-baseline", "skip")
     assert result.ret == pytest.ExitCode.OK
     assert "tiny_words-ddp-w2-cpu" in searched.launches
@@ -173,7 +177,7 @@ def test_a_budget_asks_for_batch_sizes_beside_training(searched):
     assert searched.results()["measurements"][0]["values"]["loss"]
 
 
-def test_a_search_that_crashes_is_an_error_in_the_table_and_in_the_results(searched):
+def test_batch_size_search_crash_is_reported_in_table_and_results(searched):
     searched.change({"zero2": {"crash": "boom"}})
     result = searched.run(*ONLY)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -182,7 +186,7 @@ def test_a_search_that_crashes_is_an_error_in_the_table_and_in_the_results(searc
     assert failure["cell"] == "tiny_words-zero2-w2-cpu"
 
 
-def test_recording_one_kind_keeps_the_others_entries(searched):
+def test_baseline_recording_of_train_batch_size_keeps_eval_entry(searched):
     content = json.loads(searched.baselines.read_text())
     content["cells"]["ddp-w2"]["metrics"]["eval_batch_base_bytes"] = {
         "launches": [5],

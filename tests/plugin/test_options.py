@@ -14,7 +14,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def test_the_options_are_these_and_documented(project):
+def test_help_lists_exactly_expected_options(project):
     text = project.pytester.runpytest_subprocess("--help").stdout.str()
     group = text.split("regression suite for sharded training:")[1].split("\n\n")[0]
     assert set(re.findall(r"^  (--[a-z-]+)", group, re.MULTILINE)) == OPTIONS
@@ -60,7 +60,7 @@ def test_the_options_are_these_and_documented(project):
             ["--against", "a=1"], "ERROR: --against: 'a=1' is neither a requirement*", id="against",
         ),
         pytest.param(
-            ["--against", "a", "--resume"], "ERROR: --against: not with --resume; launches*",
+            ["--against", "a", "--resume"], "ERROR: --against: not with --resume; both*",
             id="against what was",
         ),
         pytest.param(
@@ -76,7 +76,7 @@ def test_the_options_are_these_and_documented(project):
         pytest.param(["-n", "2"], "ERROR: -n: 2 workers would measure beside each other*", id="xdist"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_exit_4(project, arguments, message):
+def test_invalid_option_is_one_line_usage_error_before_launch(project, arguments, message):
     result = project.run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
@@ -109,7 +109,7 @@ def test_a_mistake_is_one_line_and_exit_4(project, arguments, message):
         ),
     ],
 )
-def test_a_broken_file_is_one_line_and_exit_4(project, name, text, message):
+def test_invalid_config_or_baseline_file_is_usage_error_before_launch(project, name, text, message):
     path = project.path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -119,14 +119,14 @@ def test_a_broken_file_is_one_line_and_exit_4(project, name, text, message):
     assert not (project.path / "launches.txt").exists()
 
 
-def test_the_plugin_keeps_quiet_elsewhere(pytester):
+def test_plugin_prints_nothing_in_unrelated_project(pytester):
     pytester.makepyfile("def test_something(): pass")
     result = pytester.runpytest_subprocess("-W", "error")
     result.assert_outcomes(passed=1)
     assert "zerogate" not in result.stdout.str().replace("plugins: ", "").split("rootdir")[0]
 
 
-def test_collecting_imports_no_torch(project):
+def test_collection_imports_no_training_library(project):
     script = (
         "import pytest, sys\n"
         "status = pytest.main(['--collect-only', '-q', '-m', 'cpu'])\n"
@@ -144,7 +144,7 @@ def test_collecting_imports_no_torch(project):
     assert "test_memory[tiny_words-zero2-w2-cpu-live_bytes]" in result.stdout
 
 
-def test_a_folder_that_pytest_takes_for_the_tests_is_explained(project, tmp_path_factory):
+def test_report_dir_option_taken_as_test_folder_is_refused(project, tmp_path_factory):
     there = tmp_path_factory.mktemp("report")
     result = project.run("--report-dir", str(there))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -152,14 +152,14 @@ def test_a_folder_that_pytest_takes_for_the_tests_is_explained(project, tmp_path
     assert project.run(f"--report-dir={there}", "--collect-only").ret == pytest.ExitCode.OK
 
 
-def test_collecting_reads_no_baselines_and_makes_no_report(project):
+def test_collection_reads_no_baseline_and_writes_no_report(project):
     project.baselines.parent.mkdir(parents=True)
     project.baselines.write_text("{")
     assert project.run("--collect-only").ret == pytest.ExitCode.OK
     assert not (project.path / "zerogate-report").exists()
 
 
-def test_two_sessions_do_not_write_to_one_report_folder(project):
+def test_report_folder_locked_by_other_session_is_refused(project):
     from filelock import FileLock
 
     report = project.path / "zerogate-report"
@@ -168,3 +168,29 @@ def test_two_sessions_do_not_write_to_one_report_folder(project):
         result = project.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --report-dir: another session is writing to *"])
+
+
+def test_project_below_configured_repository_is_found(project):
+    """A repository with a pytest configuration of its own, and the project in a folder below it."""
+    folder = project.path / "training"
+    folder.mkdir()
+    for name in ("configs", "workloads", "claims", "conftest.py", "change.json"):
+        (project.path / name).rename(folder / name)
+    (project.path / "tox.ini").unlink()
+    (project.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    command = [sys.executable, "-m", "pytest", "-m", "cpu", "-q", "-p", "no:cacheprovider"]
+    found = subprocess.run(
+        [*command, "-k", "test_memory", "--missing-baseline=skip"],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert found.returncode == pytest.ExitCode.OK, found.stdout
+    assert "2 launches; everything is in" in found.stdout
+    assert (folder / "zerogate-report" / "results.json").exists()
+
+
+def test_claim_outside_any_project_is_one_clear_error(pytester):
+    pytester.makepyfile("def test_mine(zerogate_session): ...")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["zerogate: no project in *; expected a folder with configs/ and*"])
+    assert "KeyError" not in str(result.stdout)

@@ -5,12 +5,12 @@ import json
 import pytest
 
 ON_A_CARD = """
-import zerogate.devices.cards, zerogate.devices.assignment, zerogate.session.runner
+import zerogate.devices.cards, zerogate.devices.assignment, zerogate.session.rank_setup
 from zerogate.devices.cards import Card
 
 cards = lambda: (Card("NVIDIA Tiny", "GPU-0", 4 * 2**30),)
 zerogate.devices.assignment.cuda_devices = zerogate.devices.cards.cuda_devices = cards
-zerogate.session.runner.cuda_lacks = lambda environment: ""
+zerogate.session.rank_setup.cuda_lacks = lambda environment: ""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,30 +30,30 @@ def recorded(project):
     return project
 
 
-def test_equal_values_pass(recorded):
+def test_metrics_equal_to_baseline_pass(recorded):
     result = recorded.run()
     assert result.ret == pytest.ExitCode.OK
     assert result.parseoutcomes().keys() <= {"passed", "deselected"}
 
 
-def test_a_cell_is_launched_once_for_all_its_tests(recorded):
+def test_cell_is_launched_once_for_all_its_tests(recorded):
     recorded.run()
     assert sorted(recorded.launches) == ["tiny_words-ddp-w2-cpu", CELL]
 
 
-def test_asking_for_one_strategy_brings_its_reference_along(recorded):
+def test_strategy_option_launches_reference_without_judging_it(recorded):
     result = recorded.run("--strategy", "zero2")
     assert result.ret == pytest.ExitCode.OK
     assert sorted(recorded.launches) == ["tiny_words-ddp-w2-cpu", CELL]
     assert {verdict["strategy"] for verdict in recorded.results()["verdicts"]} == {"zero2"}
 
 
-def test_without_comparisons_no_reference_is_launched(recorded):
+def test_memory_tests_launch_no_reference(recorded):
     recorded.run("--strategy", "zero2", "-k", "memory")
     assert recorded.launches == [CELL]
 
 
-def test_one_byte_more_is_a_regression(recorded):
+def test_live_bytes_one_above_baseline_are_regressed(recorded):
     recorded.change({"zero2": {"live": 501}})
     result = recorded.run("-v")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -66,14 +66,14 @@ def test_one_byte_more_is_a_regression(recorded):
     )
 
 
-def test_less_memory_passes_and_says_so(recorded):
+def test_peak_bytes_below_baseline_pass_as_improved(recorded):
     recorded.change({"zero2": {"peak": 900}})
     result = recorded.run("-v")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["*peak_allocated_bytes[]] IMPROVED (-10.0%)*"])
 
 
-def test_a_wrong_gradient_norm_names_the_step_and_both_numbers(recorded):
+def test_gradient_norm_regression_names_step_and_both_values(recorded):
     recorded.change({"zero2": {"norm": (4.0, 3.0, 1.5, 1.0)}})
     result = recorded.run()
     result.stdout.fnmatch_lines(
@@ -81,7 +81,7 @@ def test_a_wrong_gradient_norm_names_the_step_and_both_numbers(recorded):
     )
 
 
-def test_out_of_parity_fails_even_when_recording(recorded):
+def test_loss_out_of_parity_fails_while_recording(recorded):
     recorded.change({"zero2": {"loss": (3.0, 2.0, 1.1, 0.5)}})
     result = recorded.record()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -90,7 +90,7 @@ def test_out_of_parity_fails_even_when_recording(recorded):
     )
 
 
-def test_worse_quality_is_a_regression_and_not_having_learned_another(recorded):
+def test_low_accuracy_is_reported_as_regressed_and_not_learned(recorded):
     recorded.change({"zero2": {"accuracy": 0.5}})
     result = recorded.run()
     result.stdout.fnmatch_lines(
@@ -101,7 +101,7 @@ def test_worse_quality_is_a_regression_and_not_having_learned_another(recorded):
     )
 
 
-def test_a_crash_is_an_error_with_traceback_log_and_command_and_others_go_on(recorded):
+def test_crashed_cell_is_reported_once_and_other_cells_are_measured(recorded):
     recorded.change({"zero2": {"crash": f"{CELL}: rank 1 in train: ValueError: boom"}})
     result = recorded.run()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -119,7 +119,7 @@ def test_a_crash_is_an_error_with_traceback_log_and_command_and_others_go_on(rec
     assert results["failures"][0]["kind"] == "crash"
 
 
-def test_slower_on_the_same_hardware_is_a_regression(recorded):
+def test_speedup_below_baseline_on_same_hardware_is_regressed(recorded):
     recorded.change({"zero2": {"seconds": 4.0}})
     result = recorded.run()
     result.stdout.fnmatch_lines(
@@ -130,7 +130,7 @@ def test_slower_on_the_same_hardware_is_a_regression(recorded):
     )
 
 
-def test_one_slow_launch_is_no_regression(recorded):
+def test_single_slow_launch_is_repeated_and_passes(recorded):
     recorded.change({"zero2": {"seconds": [9.0, 2.0, 2.0]}})
     result = recorded.run("--strategy", "zero2")
     assert result.ret == pytest.ExitCode.OK
@@ -138,7 +138,7 @@ def test_one_slow_launch_is_no_regression(recorded):
     assert [recorded.launches.count(cell) for cell in ("tiny_words-ddp-w2-cpu", CELL)] == [3, 3]
 
 
-def test_a_crash_in_a_launch_that_was_to_confirm_is_reported_as_one(recorded):
+def test_crash_of_confirming_launch_is_reported_as_error(recorded):
     recorded.change({"zero2": {"seconds": 9.0, "crash_in_launch": 1}})
     result = recorded.run("--strategy", "zero2")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -146,7 +146,7 @@ def test_a_crash_in_a_launch_that_was_to_confirm_is_reported_as_one(recorded):
     assert "Traceback (most" not in result.stderr.str()
 
 
-def test_slower_elsewhere_is_only_reported(recorded):
+def test_slower_cell_than_on_other_hardware_passes_with_note(recorded):
     text = recorded.baselines.read_text()
     baselines = json.loads(text)
     for cell in baselines["cells"].values():
@@ -158,14 +158,14 @@ def test_slower_elsewhere_is_only_reported(recorded):
     result.stdout.fnmatch_lines(["*recorded on another-machine, this is *"])
 
 
-def test_another_workload_version_has_no_baseline(recorded):
+def test_other_workload_version_has_no_baseline(recorded):
     recorded.change({"zero2": {"version": 2, "peak": 5000}})
     result = recorded.run()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*NO BASELINE*of other settings (workload_version: 1 -> 2)*"])
 
 
-def test_a_broken_reference_is_found_before_anything_is_launched(recorded):
+def test_invalid_reference_config_is_refused_before_launch(recorded):
     (recorded.path / "configs" / "ddp.yaml").write_text("distributed_type: NONE")
     result = recorded.run("--strategy", "zero2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -173,14 +173,14 @@ def test_a_broken_reference_is_found_before_anything_is_launched(recorded):
     assert not (recorded.path / "launches.txt").exists()
 
 
-def test_a_mistake_leaves_the_last_results(recorded):
+def test_usage_error_keeps_previous_results(recorded):
     recorded.run()
     before = recorded.results()
     recorded.run("--launcher", "mpi")
     assert recorded.results() == before
 
 
-def test_recording_a_part_keeps_the_speedup(recorded):
+def test_partial_recording_keeps_speedup_baseline(recorded):
     recorded.change({"zero2": {"live": 501}})
     assert recorded.record("--strategy", "zero2", "-k", "memory").ret == pytest.ExitCode.OK
     metrics = json.loads(recorded.baselines.read_text())["cells"]["zero2-w2"]["metrics"]
@@ -188,33 +188,33 @@ def test_recording_a_part_keeps_the_speedup(recorded):
     assert metrics["speedup_over_ddp"]["value"] == 1.0
 
 
-def test_a_cell_out_of_parity_is_not_recorded_though_its_tests_did_not_run(recorded):
+def test_cell_out_of_parity_is_not_recorded_without_parity_tests(recorded):
     before = json.loads(recorded.baselines.read_text())["cells"]["zero2-w2"]
     recorded.change({"zero2": {"loss": (3.0, 2.0, 1.1, 0.5), "live": 501}})
     recorded.record("-k", "memory")
     assert json.loads(recorded.baselines.read_text())["cells"]["zero2-w2"] == before
 
 
-def test_a_missing_baseline_fails_and_says_how_to_record(project):
+def test_missing_baseline_fails_with_recording_hint(project):
     result = project.run()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*NO BASELINE*record one with --update-baselines --reason*"])
 
 
-def test_a_missing_baseline_can_be_skipped_but_never_passes(project):
+def test_missing_baseline_with_skip_option_is_skipped(project):
     result = project.run("--missing-baseline", "skip", "-k", "test_memory.py")
     outcomes = result.parseoutcomes()
     assert "passed" not in outcomes
     assert outcomes["skipped"] == 14
 
 
-def test_recording_twice_leaves_the_file_as_it_was(recorded):
+def test_second_recording_leaves_baseline_file_unchanged(recorded):
     before = recorded.baselines.read_bytes()
     assert recorded.record().ret == pytest.ExitCode.OK
     assert recorded.baselines.read_bytes() == before
 
 
-def test_recording_launches_three_times_and_keeps_the_values(project):
+def test_recording_launches_three_times_and_writes_values_and_reason(project):
     project.record()
     assert len(project.launches) == 6
     entry = json.loads(project.baselines.read_text())["cells"]["zero2-w2"]
@@ -222,7 +222,7 @@ def test_recording_launches_three_times_and_keeps_the_values(project):
     assert entry["provenance"]["reason"] == "first"
 
 
-def test_gpu_cells_skip_with_what_they_need(project):
+def test_gpu_cells_without_devices_are_skipped_with_one_reason(project):
     result = project.pytester.runpytest_subprocess("-m", "gpu", "--strategy", "zero2")
     assert result.ret == pytest.ExitCode.OK
     lines = [line for line in result.outlines if line.startswith("SKIPPED")]
@@ -231,7 +231,7 @@ def test_gpu_cells_skip_with_what_they_need(project):
     assert not (project.path / "launches.txt").exists()
 
 
-def test_a_cell_that_never_fitted_on_a_card_is_skipped_with_what_it_ran_into(project):
+def test_gpu_cell_out_of_memory_without_baseline_is_skipped(project):
     text = (project.path / "conftest.py").read_text()
     (project.path / "conftest.py").write_text(text + ON_A_CARD)
     result = project.pytester.runpytest_subprocess(
@@ -243,13 +243,13 @@ def test_a_cell_that_never_fitted_on_a_card_is_skipped_with_what_it_ran_into(pro
     )
 
 
-def test_without_a_tier_the_cells_that_can_run(recorded):
+def test_run_without_tier_launches_available_cells(recorded):
     result = recorded.pytester.runpytest_subprocess()
     assert result.ret == pytest.ExitCode.OK
     assert sorted(recorded.launches) == ["tiny_words-ddp-w2-cpu", CELL]
 
 
-def test_the_summary_fits_80_columns_and_has_the_articles_form(recorded):
+def test_summary_table_fits_80_columns_and_shows_verdicts(recorded):
     recorded.change({"zero2": {"live": 501, "seconds": 4.0}})
     lines = recorded.run().stdout.lines
     start = next(
@@ -261,7 +261,7 @@ def test_the_summary_fits_80_columns_and_has_the_articles_form(recorded):
     assert any(line.split()[:1] == ["ddp"] and line.endswith("ok") for line in table)
 
 
-def test_results_that_cannot_be_written_cost_no_table(recorded):
+def test_unwritable_results_file_fails_run_but_table_is_shown(recorded):
     (recorded.path / "zerogate-report" / "results.json").unlink()
     (recorded.path / "zerogate-report" / "results.json").mkdir()
     result = recorded.run("-k", "memory")
@@ -270,11 +270,11 @@ def test_results_that_cannot_be_written_cost_no_table(recorded):
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
-def test_a_recording_says_what_it_wrote(project):
+def test_recording_prints_baseline_path(project):
     project.record().stdout.fnmatch_lines(["recorded baselines/cpu-gloo/tiny_words.json"])
 
 
-def test_settings_that_are_missing_are_no_users_choice(recorded):
+def test_baseline_without_settings_fails_memory_tests(recorded):
     baselines = json.loads(recorded.baselines.read_text())
     for cell in baselines["cells"].values():
         cell["settings"] = {}
@@ -282,7 +282,7 @@ def test_settings_that_are_missing_are_no_users_choice(recorded):
     assert recorded.run("-k", "memory").ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_a_report_folder_without_room_is_refused(project):
+def test_report_folder_without_free_space_is_refused(project):
     project.pytester.makeconftest(
         "import shutil\nfrom types import SimpleNamespace\n"
         "shutil.disk_usage = lambda folder: SimpleNamespace(free=5000)\n"

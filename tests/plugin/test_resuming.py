@@ -11,7 +11,7 @@ def unfinished(project):
     return project
 
 
-def test_a_run_that_changed_is_not_resumed(unfinished):
+def test_resume_after_config_change_is_refused(unfinished):
     project = unfinished
     with (project.path / "configs" / "zero2.yaml").open("a") as file:
         file.write("# other\n")
@@ -23,7 +23,7 @@ def test_a_run_that_changed_is_not_resumed(unfinished):
     )
 
 
-def test_a_damaged_run_is_not_resumed(unfinished):
+def test_resume_of_damaged_run_file_is_refused(unfinished):
     project = unfinished
     (project.path / "zerogate-report" / "run.json").write_text('{"id": 7}')
     result = project.run("--resume")
@@ -31,13 +31,13 @@ def test_a_damaged_run_is_not_resumed(unfinished):
     result.stderr.fnmatch_lines(["*run.json cannot be read (id: Input should be a valid string)*"])
 
 
-def test_a_run_that_was_whole_is_not_resumed_but_made_again(project):
+def test_resume_of_complete_run_launches_all_cells_again(project):
     project.run("--missing-baseline", "skip")
     assert not (project.path / "zerogate-report" / "run.json").exists()
     assert project.run("--resume", "--missing-baseline", "skip").ret == pytest.ExitCode.OK
     assert len(project.launches) == 4
 
 
-def test_with_nothing_to_resume_it_is_a_run_like_any_other(project):
+def test_resume_without_earlier_run_launches_all_cells(project):
     assert project.run("--resume", "--missing-baseline", "skip").ret == pytest.ExitCode.OK
     assert len(project.launches) == 2

@@ -17,7 +17,7 @@ STRATEGIES = ("ddp", "zero2", "zero3")
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-def test_there_is_no_difference(run: int, tmp_path: Path) -> None:
+def test_environment_against_itself_has_no_difference(run: int, tmp_path: Path) -> None:
     """The other one is the same DeepSpeed, laid over: everything is as it is, but where it lies."""
     release = importlib.metadata.version("deepspeed")
     same = f"deepspeed=={release}"

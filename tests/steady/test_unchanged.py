@@ -28,7 +28,9 @@ def done(request: pytest.FixtureRequest) -> Iterator[list[tuple[Results, float]]
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-def test_the_matrix_is_green(run: int, done: list[tuple[Results, float]], tmp_path: Path) -> None:
+def test_unchanged_cpu_matrix_has_no_regression(
+    run: int, done: list[tuple[Results, float]], tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "pytest", "-m", "cpu", "-q", "-p", "no:cacheprovider"]
     started = time.monotonic()
     result = subprocess.run(

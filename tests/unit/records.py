@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zerogate.devices.nvml import DeviceReadings
+from zerogate.metrics.device_use import LaunchRecords
 from zerogate.metrics.measurement import Measurement, measure
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import (
@@ -83,7 +86,6 @@ def a_record(rank: int = 0, **changes: Any) -> RankRecord:
         "step_samples": (8,) * 6,
         "train_seconds": (0.5, 0.5),
         "eval_seconds": 0.2,
-        "eval_samples": 16,
         "setup_seconds": 1.5,
         "canary_seconds": 0.01,
         "memory": a_memory(),
@@ -114,13 +116,26 @@ def a_failed_record(rank: int, *, outcome: str = "error", **failure: Any) -> Ran
     )
 
 
-def a_measurement(cell: Cell | None = None, launches: int = 1, **changes: Any) -> Measurement:
+def a_measurement(
+    cell: Cell | None = None,
+    launches: int = 1,
+    *,
+    device_events: tuple[str, ...] = (),
+    **changes: Any,
+) -> Measurement:
     """Of ``launches`` equal launches, in which both ranks wrote ``a_record(**changes)``."""
-    return measured(*[[a_record(rank, **changes) for rank in (0, 1)]] * launches, cell=cell)
+    found = measured(*[[a_record(rank, **changes) for rank in (0, 1)]] * launches, cell=cell)
+    launched = tuple(replace(one, device_events=device_events) for one in found.launches)
+    return replace(found, launches=launched)
 
 
-def measured(*launches: Sequence[RankRecord], cell: Cell | None = None) -> Measurement:
-    return measure(cell or a_cell(), launches)
+def measured(
+    *launches: Sequence[RankRecord],
+    cell: Cell | None = None,
+    devices: Mapping[str, DeviceReadings] | None = None,
+) -> Measurement:
+    found = [LaunchRecords(ranks=tuple(records), devices=devices) for records in launches]
+    return measure(cell or a_cell(), found)
 
 
 def a_job(folder: Path, cell: Cell | None = None) -> Job:

@@ -1,4 +1,4 @@
-"""The rungs of device memory. Readings are made by hand, after what the reports in
+"""The rungs of device memory. LaunchReadings are made by hand, after what the reports in
 ``docs/gpu-results.md``'s sources describe; none was recorded on a card.
 """
 
@@ -6,7 +6,13 @@ from __future__ import annotations
 
 import pytest
 
-from zerogate.devices.attribution import DeviceUse, RankOnDevice, Reading, device_use, throttled
+from zerogate.devices.attribution import (
+    AttributedMemory,
+    RankOnDevice,
+    Reading,
+    attribute_memory,
+    throttled,
+)
 
 GIB = 2**30
 RANK = RankOnDevice(rank=0, pid=100, uuid="GPU-a", reserved_bytes=10 * GIB)
@@ -19,78 +25,78 @@ def reading(used: int, **processes: int | None) -> Reading:
     return Reading(used_bytes=used * GIB, driver_bytes=GIB // 2, processes=told)
 
 
-def used(*during: Reading, before: Reading = IDLE, sharing: int = 1) -> DeviceUse:
+def used(*during: Reading, before: Reading = IDLE, sharing: int = 1) -> AttributedMemory:
     ranks = [RANK] + [
         RankOnDevice(rank=index, pid=100 + index, uuid="GPU-a", reserved_bytes=10 * GIB)
         for index in range(1, sharing)
     ]
-    return device_use(RANK, ranks, before, during)
+    return attribute_memory(RANK, ranks, before, during)
 
 
-def test_a_process_that_is_told() -> None:
+def test_rank_listed_by_nvml_gets_its_process_peak() -> None:
     found = used(reading(5, p100=4), reading(13, p100=12), reading(12, p100=11))
-    assert found == DeviceUse(
-        peak_bytes=12 * GIB, source="nvml_process", driver_bytes=GIB // 2, others=()
+    assert found == AttributedMemory(
+        peak_bytes=12 * GIB, source="nvml_process", driver_bytes=GIB // 2, other_processes=()
     )
 
 
-def test_a_process_of_somebody_else_is_named() -> None:
+def test_other_process_started_during_launch_is_listed() -> None:
     found = used(reading(15, p100=12, p77=2))
-    assert (found.source, found.others) == ("nvml_process", (77,))
+    assert (found.source, found.other_processes) == ("nvml_process", (77,))
 
 
-def test_who_was_there_before_is_somebody_else() -> None:
+def test_other_process_running_before_launch_is_listed() -> None:
     found = used(reading(15, p100=12, p5=1), before=reading(2, p5=1))
-    assert (found.source, found.others) == ("nvml_process", (5,))
+    assert (found.source, found.other_processes) == ("nvml_process", (5,))
 
 
 @pytest.mark.parametrize("told", [None, 0, 9])
-def test_less_than_the_allocator_reserved_is_wrong(told: int | None) -> None:
+def test_process_peak_below_allocator_falls_back_to_device_delta(told: int | None) -> None:
     found = used(reading(13, p100=told))
     assert found.source == "nvml_device_delta"
     assert found.peak_bytes == 12 * GIB
 
 
-def test_a_hosts_pids() -> None:
+def test_single_host_pid_is_attributed_by_elimination() -> None:
     found = used(reading(13, p40001=12))
     assert (found.source, found.peak_bytes) == ("nvml_process_by_elimination", 12 * GIB)
 
 
-def test_a_hosts_pids_beside_somebody_who_stays() -> None:
+def test_new_host_pid_beside_other_process_is_attributed() -> None:
     found = used(reading(15, p40001=12, p5=2), before=reading(3, p5=2))
-    assert (found.source, found.others) == ("nvml_process_by_elimination", (5,))
+    assert (found.source, found.other_processes) == ("nvml_process_by_elimination", (5,))
 
 
-def test_two_newcomers_cannot_be_told_apart() -> None:
+def test_two_new_host_pids_fall_back_to_allocator() -> None:
     found = used(reading(25, p40001=12, p40002=12))
-    assert (found.source, found.others) == ("cuda_allocator", (40001, 40002))
+    assert (found.source, found.other_processes) == ("cuda_allocator", (40001, 40002))
 
 
-def test_a_namespace_that_shows_no_process() -> None:
+def test_reading_without_processes_falls_back_to_device_delta() -> None:
     assert used(reading(13)).source == "nvml_device_delta"
 
 
-def test_a_device_that_somebody_used_before_gives_no_difference() -> None:
+def test_device_with_earlier_process_falls_back_to_allocator() -> None:
     found = used(reading(13, p5=2), before=reading(3, p5=2))
     assert (found.source, found.peak_bytes) == ("cuda_allocator", 10 * GIB)
 
 
-def test_a_difference_below_the_allocators_is_wrong() -> None:
+def test_device_delta_below_allocator_falls_back_to_allocator() -> None:
     assert used(reading(5)).source == "cuda_allocator"
 
 
-def test_ranks_that_share_a_device_are_told_by_process_or_not_at_all() -> None:
+def test_ranks_sharing_device_use_process_peak_or_allocator() -> None:
     assert used(reading(25, p100=12, p101=12), sharing=2).source == "nvml_process"
     assert used(reading(25), sharing=2).source == "cuda_allocator"
 
 
-def test_a_launch_that_was_never_read() -> None:
-    assert used() == DeviceUse(
-        peak_bytes=10 * GIB, source="cuda_allocator", driver_bytes=GIB // 2, others=()
+def test_launch_without_readings_falls_back_to_allocator() -> None:
+    assert used() == AttributedMemory(
+        peak_bytes=10 * GIB, source="cuda_allocator", driver_bytes=GIB // 2, other_processes=()
     )
 
 
-def test_used_between_lists_counts_too() -> None:
+def test_device_delta_counts_readings_without_process_list() -> None:
     quick = Reading(used_bytes=14 * GIB, driver_bytes=GIB // 2)
     assert used(reading(5), quick, reading(12)).peak_bytes == 13 * GIB
 
@@ -106,5 +112,7 @@ def test_used_between_lists_counts_too() -> None:
         (0x84, ("hw_power_brake",)),
     ],
 )
-def test_throttling(reasons: int, names: tuple[str, ...]) -> None:
+def test_throttled_names_reasons_that_invalidate_seconds(
+    reasons: int, names: tuple[str, ...]
+) -> None:
     assert throttled(reasons) == names

@@ -55,19 +55,19 @@ def refusal(path: Path, content: Any) -> str:
 # Writing
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_baseline_file_is_read_back_as_written(tmp_path: Path) -> None:
     write_baselines(tmp_path / NAME, a_file())
     assert read_baselines(tmp_path / NAME) == a_file()
 
 
-def test_writing_what_was_read_changes_no_byte(tmp_path: Path) -> None:
+def test_baseline_file_rewritten_is_byte_identical(tmp_path: Path) -> None:
     first, second = tmp_path / "1" / NAME, tmp_path / "2" / NAME
     write_baselines(first, a_file())
     write_baselines(second, read_baselines(first))
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_the_order_of_cells_does_not_reach_the_file(tmp_path: Path) -> None:
+def test_baseline_file_bytes_do_not_depend_on_cell_order(tmp_path: Path) -> None:
     first, second = tmp_path / "1" / NAME, tmp_path / "2" / NAME
     write_baselines(first, a_file())
     cells = dict(reversed(a_file().cells.items()))
@@ -75,7 +75,7 @@ def test_the_order_of_cells_does_not_reach_the_file(tmp_path: Path) -> None:
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_a_metric_is_one_line(tmp_path: Path) -> None:
+def test_baseline_file_keeps_each_metric_on_one_line(tmp_path: Path) -> None:
     write_baselines(tmp_path / NAME, a_file())
     lines = (tmp_path / NAME).read_text().splitlines()
     entries = [line for line in lines if re.match(r'\s*"(loss|live_bytes)": \{.*\},?$', line)]
@@ -85,7 +85,7 @@ def test_a_metric_is_one_line(tmp_path: Path) -> None:
 # Reading
 
 
-def test_an_absent_file_has_no_cells(tmp_path: Path) -> None:
+def test_absent_baseline_file_is_read_as_no_cells(tmp_path: Path) -> None:
     assert read_baselines(tmp_path / NAME).cells == {}
     assert not (tmp_path / NAME).exists()
 
@@ -125,7 +125,7 @@ def test_an_absent_file_has_no_cells(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_value_is_named(
+def test_baseline_file_with_wrong_value_names_key(
     valid: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any, words: list[str]
 ) -> None:
     message = refusal(tmp_path / NAME, change(valid, keys, value))
@@ -141,7 +141,7 @@ def test_a_wrong_value_is_named(
         pytest.param((*METRIC, "launches"), id="launches"),
     ],
 )
-def test_a_missing_key_is_named(
+def test_baseline_file_with_missing_key_names_key(
     valid: dict[str, Any], tmp_path: Path, keys: tuple[str, ...]
 ) -> None:
     assert f"{'.'.join(keys)}: missing" in refusal(tmp_path / NAME, without(valid, keys))
@@ -158,7 +158,7 @@ def test_a_missing_key_is_named(
         ),
     ],
 )
-def test_numbers_that_contradict_each_other_are_refused(
+def test_baseline_file_with_inconsistent_numbers_is_refused(
     valid: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any, words: str
 ) -> None:
     """A spread that nobody measured would admit any change."""
@@ -167,7 +167,9 @@ def test_numbers_that_contradict_each_other_are_refused(
     assert ".".join(keys[:-1]) in message
 
 
-def test_a_cell_that_can_be_none_is_named(valid: dict[str, Any], tmp_path: Path) -> None:
+def test_baseline_file_with_invalid_cell_name_is_refused(
+    valid: dict[str, Any], tmp_path: Path
+) -> None:
     cells = valid["cells"]
     content = change(valid, ("cells",), {"zero2w2": cells["zero2-w2"]})
     assert "cells.zero2w2: not a cell; expected a name like zero2-w2" in refusal(
@@ -175,7 +177,9 @@ def test_a_cell_that_can_be_none_is_named(valid: dict[str, Any], tmp_path: Path)
     )
 
 
-def test_a_missing_schema_version_is_another_schema(valid: dict[str, Any], tmp_path: Path) -> None:
+def test_baseline_file_without_schema_version_is_refused(
+    valid: dict[str, Any], tmp_path: Path
+) -> None:
     assert "schema_version" in refusal(tmp_path / NAME, without(valid, ("schema_version",)))
 
 
@@ -190,12 +194,12 @@ def test_a_missing_schema_version_is_another_schema(valid: dict[str, Any], tmp_p
         pytest.param('{"schema_version": 1,', id="cut off"),
     ],
 )
-def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
+def test_baseline_file_without_json_object_is_refused(tmp_path: Path, text: str) -> None:
     assert "not a JSON object" in refusal(tmp_path / NAME, text)
 
 
 @pytest.mark.parametrize("name", ["int8_error", "float_share"])
-def test_a_metric_named_like_a_type_is_named(
+def test_baseline_file_error_names_metric_called_like_type(
     valid: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
     keys = ("cells", "zero2-w2", "metrics", name)
@@ -203,7 +207,7 @@ def test_a_metric_named_like_a_type_is_named(
 
 
 @given(data=st.data())
-def test_a_damaged_file_is_refused_or_is_still_a_file(
+def test_damaged_baseline_file_is_refused_or_read_back(
     valid: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     text = data.draw(damaged(valid))

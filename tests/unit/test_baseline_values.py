@@ -21,13 +21,13 @@ from zerogate.verdicts.baselines import of_measurement, spread, with_speedup
         pytest.param((), [(), ()], 0.0, id="of no steps"),
     ],
 )
-def test_spread_is_the_largest_deviation_of_a_launch(
+def test_spread_is_largest_deviation_of_launches(
     value: Any, launches: list[Any], expected: float
 ) -> None:
     assert spread(value, launches) == expected
 
 
-def test_a_recording_keeps_every_launch_and_their_median() -> None:
+def test_baseline_keeps_every_launch_and_median() -> None:
     found = of_measurement(
         measured(*[[a_record(memory=a_memory(peak))] for peak in (80, 100, 104)]), PROVENANCE
     ).metrics["peak_allocated_bytes"]
@@ -42,7 +42,7 @@ def test_a_recording_keeps_every_launch_and_their_median() -> None:
         pytest.param("loss", "loss", (1 / 3, 0.0), (0.3333333, 0.0), id="a series"),
     ],
 )
-def test_numbers_are_rounded_to_what_they_mean(
+def test_baseline_values_are_rounded_by_metric(
     name: str, field: str, given: Any, recorded: Any
 ) -> None:
     found = of_measurement(a_measurement(**{field: given}), PROVENANCE)
@@ -50,14 +50,14 @@ def test_numbers_are_rounded_to_what_they_mean(
     assert found.metrics[name].launches == (recorded,)
 
 
-def test_settings_and_provenance_are_recorded() -> None:
+def test_baseline_keeps_settings_and_provenance() -> None:
     measurement = a_measurement()
     found = of_measurement(measurement, PROVENANCE)
     assert found.settings == measurement.settings
     assert found.provenance == PROVENANCE
 
 
-def test_a_speedup_is_one_more_metric() -> None:
+def test_speedup_is_added_as_one_more_metric() -> None:
     without_speedup = of_measurement(a_measurement(), PROVENANCE)
     found = with_speedup(without_speedup, "speedup_over_ddp", (1.5, 1.25, 1.123456))
     entry = found.metrics["speedup_over_ddp"]

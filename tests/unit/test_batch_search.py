@@ -55,7 +55,7 @@ def affine(fits: int, base: int = 10**6, slope: int = 1000) -> Machine:
 
 
 @pytest.mark.parametrize("fits", [*range(200), 1000, 4094, 4095, 4096])
-def test_on_a_line_three_launches_find_it(fits: int) -> None:
+def test_search_on_line_finds_size_in_three_launches(fits: int) -> None:
     machine = affine(fits)
     search = solve(machine)
     assert search.answer == fits
@@ -63,7 +63,7 @@ def test_on_a_line_three_launches_find_it(fits: int) -> None:
 
 
 @pytest.mark.parametrize("fits", [1, 2, 7, 40, 4000])
-def test_from_a_right_guess_the_two_certificates_are_all(fits: int) -> None:
+def test_search_from_right_guess_needs_two_launches(fits: int) -> None:
     machine = affine(fits)
     search = solve(machine, guess=fits)
     assert (search.answer, search.launches) == (fits, 2)
@@ -78,7 +78,7 @@ def test_from_a_right_guess_the_two_certificates_are_all(fits: int) -> None:
     noise=st.lists(st.floats(0.5, 1.5), min_size=1, max_size=7),
 )
 @example(fits=952, guess=None, late=485, curve="affine", noise=[1.5, 0.625])
-def test_whatever_the_curve_it_is_exact_and_certified(
+def test_search_on_any_curve_is_exact_and_certified(
     fits: int, guess: int | None, late: int | None, curve: str, noise: list[float]
 ) -> None:
     shapes: dict[str, Callable[[int], float]] = {
@@ -103,14 +103,14 @@ def test_whatever_the_curve_it_is_exact_and_certified(
     assert {fits, fits + 1} - {0, LIMIT + 1} <= set(machine.firsts), "not certified"
 
 
-def test_every_limit_is_found() -> None:
+def test_search_finds_every_size_up_to_limit() -> None:
     for fits in range(LIMIT + 1):
         assert solve(affine(fits)).answer == fits
         assert solve(affine(fits), guess=min(LIMIT, fits * 3 // 2 + 1)).answer == fits
 
 
 @pytest.mark.parametrize("fits", [1, 5, 29, 39, 200, 3000])
-def test_where_the_optimizer_step_hides_the_line_three_launches_find_it(fits: int) -> None:
+def test_search_on_flat_start_finds_size_in_three_launches(fits: int) -> None:
     """As ZeRO-2 on DeBERTa: flat until activations outweigh buckets."""
 
     def forward(size: int) -> float:
@@ -128,7 +128,7 @@ def test_where_the_optimizer_step_hides_the_line_three_launches_find_it(fits: in
     assert search.launches <= 3
 
 
-def test_beyond_a_kink_three_launches_find_it() -> None:
+def test_search_beyond_kink_finds_size_in_three_launches() -> None:
     """As ZeRO-1 on BlenderBot: 3.7 MB a sample at first, 4.7 at the end."""
     machine = Machine(
         fits=40,
@@ -140,18 +140,18 @@ def test_beyond_a_kink_three_launches_find_it() -> None:
     assert (search.answer, search.launches) == (40, 3)
 
 
-def test_where_not_even_one_fits_the_answer_is_zero() -> None:
+def test_search_without_fitting_size_answers_zero() -> None:
     search = solve(affine(0))
     assert (search.answer, search.launches) == (0, 1)
 
 
-def test_what_is_not_certified_is_no_answer() -> None:
+def test_search_without_certificate_has_no_answer() -> None:
     search = Search(limit=LIMIT)
     search.tell(Probe((1,), stop=LIMIT + 1), [1, 2, 4], 5)
     assert search.answer is None
 
 
-def test_a_size_that_fits_only_in_a_fresh_launch_counts() -> None:
+def test_search_counts_size_that_fits_only_in_fresh_launch() -> None:
     machine = affine(40)
     machine.late = 30
     assert solve(machine).answer == 40

@@ -26,7 +26,7 @@ def names(count: int) -> list[str]:
 
 
 @given(st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))))
-def test_it_is_found_in_log2_evaluations(case: tuple[int, int]) -> None:
+def test_bisection_finds_first_bad_release_in_log2_evaluations(case: tuple[int, int]) -> None:
     count, first_bad = case
     found = run(names(count), first_bad)
     assert (found.first_bad, found.last_good) == (f"0.{first_bad}", f"0.{first_bad - 1}")
@@ -38,7 +38,7 @@ def test_it_is_found_in_log2_evaluations(case: tuple[int, int]) -> None:
         lambda n: st.tuples(st.just(n), st.integers(1, n - 1), st.frozensets(st.integers(1, n - 2)))
     )
 )
-def test_what_cannot_run_is_named_where_it_may_be_the_one(
+def test_bisection_lists_skipped_releases_between_good_and_bad(
     case: tuple[int, int, frozenset[int]],
 ) -> None:
     count, first_bad, skipped = case
@@ -52,12 +52,12 @@ def test_what_cannot_run_is_named_where_it_may_be_the_one(
 @pytest.mark.parametrize(
     ("told", "problem"),
     [
-        ({"0.0": "skipped"}, "0.0 was to be good and cannot be measured"),
-        ({"0.0": "good", "0.2": "skipped"}, "0.2 was to be bad and cannot be measured"),
-        ({"0.0": "good", "0.2": "good"}, "0.2 was to be bad and measures what 0.0 does"),
+        ({"0.0": "skipped"}, "0.0 should be good but cannot be measured"),
+        ({"0.0": "good", "0.2": "skipped"}, "0.2 should be bad but cannot be measured"),
+        ({"0.0": "good", "0.2": "good"}, "0.2 should be bad but measures the same as 0.0"),
     ],
 )
-def test_ends_that_do_not_differ(told: dict[str, str], problem: str) -> None:
+def test_bisection_with_unusable_ends_names_problem(told: dict[str, str], problem: str) -> None:
     found = BinarySearch(names(3), dict(told))  # type: ignore[arg-type]
     if len(told) == 2:
         assert found.ask() is None

@@ -23,6 +23,7 @@ SOFTWARE = {
     "python": "3.11", "torch": "2.13.0+cpu", "transformers": "5.23.0", "accelerate": "1.15.0",
     "deepspeed": "0.18.2", "deepspeed_file": "somewhere/deepspeed/__init__.py",
 }  # fmt: skip
+ROOT = Path(__file__).parents[2]
 RELEASES = ["1", "2", "3", "4"]
 
 
@@ -48,29 +49,29 @@ def search(
     package_sets = PackageSets(dict.fromkeys(bad, "1"), bad)
     one = Bisect(
         package_sets, parse_cell(CELL), "gradient_norm", attempt, attempt,
-        releases={name: RELEASES[: int(high)] for name, high in bad.items()}, say=said.append,
+        releases={name: RELEASES[: int(high)] for name, high in bad.items()}, output=said.append,
     )  # fmt: skip
     return one, said
 
 
-def test_one_of_several_packages_is_told_apart_and_then_its_release() -> None:
+def test_bisect_of_several_packages_finds_culprit_and_release() -> None:
     found, said = search({"a": "4", "b": "4", "c": "4"}, {"b": 3})
     (culprit,) = found.culprits()
     assert (culprit.package, culprit.last_good, culprit.first_bad) == ("b", "2", "3")
     assert culprit.bad.packages == ("a==1", "b==3", "c==1"), "the others stay as they were"
-    assert "it takes b" in said
+    assert "the change needs b" in said
     assert len(said) == len(set(said)), "nothing is tried twice"
 
 
-def test_two_that_it_takes_are_both_found() -> None:
+def test_bisect_finds_both_culprits_of_joint_regression() -> None:
     found, said = search({"a": "4", "b": "2", "c": "4"}, {"a": 3, "b": 2})
     one, other = found.culprits()
     assert str(one) == "a 3 is the first bad one; 2 is good; with b 2"
     assert str(other) == "b 2 is the first bad one; 1 is good; with a 4"
-    assert "it takes a and b" in said
+    assert "the change needs a and b" in said
 
 
-def test_what_cannot_be_installed_together_is_no_culprit() -> None:
+def test_culprit_names_releases_that_cannot_be_installed() -> None:
     found, _ = search({"a": "4", "b": "4"}, {"a": 4}, unable=("a==2", "a==3"))
     (culprit,) = found.culprits()
     assert str(culprit).endswith("it may be one of 2, 3, which cannot run here")
@@ -79,12 +80,12 @@ def test_what_cannot_be_installed_together_is_no_culprit() -> None:
 @pytest.mark.parametrize(
     ("guilty", "unable", "message"),
     [
-        ({"a": 9}, (), "--bad was to be bad and measures what --good does"),
-        ({"a": 2}, ("a==1",), "--good was to be good and cannot be measured"),
-        ({"a": 2}, ("b==4",), "--bad was to be bad and cannot be measured"),
+        ({"a": 9}, (), "--bad should be bad but measures the same as --good"),
+        ({"a": 2}, ("a==1",), "--good should be good but cannot be measured"),
+        ({"a": 2}, ("b==4",), "--bad should be bad but cannot be measured"),
     ],
 )
-def test_sides_that_do_not_differ(
+def test_bisect_with_unusable_good_or_bad_set_is_refused(
     guilty: dict[str, int], unable: tuple[str, ...], message: str
 ) -> None:
     found, _ = search({"a": "4", "b": "4"}, guilty, unable)
@@ -92,14 +93,14 @@ def test_sides_that_do_not_differ(
         list(found.culprits())
 
 
-def test_what_runs_only_together_is_said_and_what_is_known_is_not_lost() -> None:
+def test_bisect_of_interdependent_packages_keeps_known_culprit() -> None:
     """``a`` 4 is the cause; from 3 on it needs ``b`` at 2 or later."""
     found, said = search({"a": "4", "b": "4"}, {"a": 4}, together=lambda a, b: a < 3 or b >= 2)
     (culprit,) = found.culprits()
     assert str(culprit) == "a 4 is the first bad one; 3 is good; with b 4"
     assert said[-1] == (
-        "b: 1 cannot be measured with a 4: they run only together, and which release of b it was "
-        "cannot be told"
+        "b: 1 cannot be measured with a 4: they run only together, so the first bad release of b "
+        "cannot be found"
     )
 
 
@@ -108,7 +109,7 @@ def test_what_runs_only_together_is_said_and_what_is_known_is_not_lost() -> None
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
-    return Options(root=tmp_path, report_folder=tmp_path)
+    return Options(root=ROOT, report_folder=tmp_path)
 
 
 def report(
@@ -120,12 +121,17 @@ def report(
     said: list[str] = []
     (culprit,) = found.culprits()
     reports.report(
-        found, culprit, options, command="zerogate bisect …", show=lambda _: None, say=said.append
+        found,
+        culprit,
+        options,
+        command="zerogate bisect …",
+        progress=lambda _: None,
+        output=said.append,
     )
     return (options.report_folder / "report-deepspeed.md").read_text(), "\n".join(said)
 
 
-def test_the_report_has_numbers_versions_command_and_script(
+def test_report_has_numbers_versions_command_and_script(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     printed = Reproduction("print(1)\n", Printed('{"loss": 1}', 1), Printed('{"loss": 2}', 2), True)
@@ -143,7 +149,7 @@ def test_the_report_has_numbers_versions_command_and_script(
     assert not re.search(r"somewhere|\n\n\n", text), "no path of this machine, no holes"
 
 
-def test_a_script_that_does_not_show_it_is_not_said_to(
+def test_report_with_script_without_difference_says_so(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = Reproduction("", Printed("{}", 1), Printed("{}", 1), False)
@@ -152,7 +158,9 @@ def test_a_script_that_does_not_show_it_is_not_said_to(
     assert "does not show it" in said
 
 
-def test_a_metric_without_a_script(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_of_metric_without_script_says_so(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text, said = report(options, None, monkeypatch)
     assert "No script shows this metric without zerogate" in text
-    assert "no script shows gradient_norm" in said
+    assert "no script can show gradient_norm" in said

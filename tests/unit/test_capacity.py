@@ -38,12 +38,14 @@ BUILT = 2 * 4 * BILLION
         ),
     ],
 )  # fmt: skip
-def test_what_is_offloaded(strategy: str, host: int, disk: int, locked: int) -> None:
+def test_needed_capacity_counts_offloaded_state(
+    strategy: str, host: int, disk: int, locked: int
+) -> None:
     found = needed(BILLION, read_strategy(ROOT / "configs" / f"{strategy}.yaml"), world_size=2)
     assert found == Capacity(host_bytes=BUILT + host, disk_bytes=disk, locked_bytes=locked)
 
 
-def test_zero3_offloads_gradients_in_sub_groups() -> None:
+def test_needed_capacity_of_zero3_counts_gradients_by_sub_group() -> None:
     """3.5 billion on one rank: three sub-groups of 4e9 bytes and one of 2e9, each in a power of two."""
     strategy = read_strategy(ROOT / "configs" / "zero3_offload.yaml")
     found = needed(3_500_000_000, strategy, world_size=1)
@@ -77,7 +79,7 @@ def machine(
         ),
     ],
 )  # fmt: skip
-def test_what_is_said(
+def test_shortage_names_missing_memory_or_disk(
     monkeypatch: pytest.MonkeyPatch, strategy: str, memory: int, disk: int, said: str
 ) -> None:
     machine(monkeypatch, memory=memory, disk=disk)
@@ -85,13 +87,13 @@ def test_what_is_said(
     assert shortage(GPT2_XL, found, 2, Path("there")) == said
 
 
-def test_what_may_not_be_locked_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shortage_names_memory_that_cannot_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     """DeepSpeed would end without a word from Python."""
     machine(monkeypatch, memory=80 * GIB, disk=80 * GIB, lock=8 * 2**20)
     found = read_strategy(ROOT / "configs" / "zero3_nvme.yaml")
     assert shortage(GPT2_XL, found, 2, Path("there")) == (
-        "needs to lock 14 GiB of memory a rank for zero3_nvme of 1.6e9 parameters, 8192 KiB may be "
-        "(ulimit -l); raise that"
+        "needs to lock 14 GiB of memory a rank for zero3_nvme of 1.6e9 parameters, the limit is "
+        "8192 KiB; raise ulimit -l"
     )
     offload = read_strategy(ROOT / "configs" / "zero3_offload.yaml")
     assert shortage(GPT2_XL, offload, 2, Path("there")) == ""
@@ -100,7 +102,7 @@ def test_what_may_not_be_locked_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "workloads").glob("*.py")), ids=lambda path: path.stem
 )
-def test_the_workloads_say_how_large_they_are(path: Path) -> None:
+def test_workloads_declare_full_parameters(path: Path) -> None:
     assert (full_parameters(path) or 0) > 3e8
 
 
@@ -108,7 +110,7 @@ def test_the_workloads_say_how_large_they_are(path: Path) -> None:
     "text",
     ["", "full_parameters = count()", "class A:\n    full_parameters: int", "def (", "\0"],
 )
-def test_a_workload_that_does_not_say_is_not_guarded(
+def test_workload_without_full_parameters_has_no_shortage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     machine(monkeypatch, memory=0, disk=0)

@@ -60,7 +60,7 @@ def asked(folder: Path) -> int:
     return len((folder / "asked").read_text().splitlines())
 
 
-def test_every_part_runs_once(card: Card, tmp_path: Path) -> None:
+def test_card_script_runs_every_part_once(card: Card, tmp_path: Path) -> None:
     assert card().returncode == 0
     assert statuses(tmp_path) == dict.fromkeys(PARTS, "0")
     before = asked(tmp_path)
@@ -69,9 +69,7 @@ def test_every_part_runs_once(card: Card, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "baselines").is_dir()
 
 
-def test_a_part_that_fails_does_not_keep_the_others_from_running(
-    card: Card, tmp_path: Path
-) -> None:
+def test_failed_part_stays_failed_and_other_parts_run(card: Card, tmp_path: Path) -> None:
     failing = f'{MEASURED}case "$*" in *deberta*) exit 1 ;; esac'
     assert card(failing).returncode == 1
     assert statuses(tmp_path) == dict.fromkeys(PARTS, "0") | {"deberta": "1"}
@@ -80,7 +78,7 @@ def test_a_part_that_fails_does_not_keep_the_others_from_running(
     assert "card: failed: deberta (to repeat it: rm " in later.stdout
 
 
-def test_what_is_cut_short_goes_on_next_time(card: Card, tmp_path: Path) -> None:
+def test_part_out_of_time_runs_again_in_next_call(card: Card, tmp_path: Path) -> None:
     """A part that ends when interrupted, as pytest does; the call has little more than its minimum."""
     endless = 'trap "exit 2" INT; while :; do read -t 0.1 < <(:) || true; done'
     first = card(f'{MEASURED}case "$*" in *gpt2xl*) {endless} ;; esac', seconds=3)
@@ -92,14 +90,14 @@ def test_what_is_cut_short_goes_on_next_time(card: Card, tmp_path: Path) -> None
     assert set(statuses(tmp_path)) == set(PARTS)
 
 
-def test_without_time_nothing_is_begun(card: Card, tmp_path: Path) -> None:
+def test_card_script_without_time_begins_no_part(card: Card, tmp_path: Path) -> None:
     found = card(seconds=0)
     assert found.returncode == 3
     assert "no time left for cuda; call this again" in found.stdout
     assert asked(tmp_path) == 1
 
 
-def test_without_a_card_nothing_is_begun_or_held_to_be_over(card: Card, tmp_path: Path) -> None:
+def test_card_script_without_gpu_begins_and_finishes_no_part(card: Card, tmp_path: Path) -> None:
     found = card(tier="cannot run: NVIDIA driver")
     assert found.returncode == 1
     assert "nothing was begun" in found.stdout
@@ -107,7 +105,7 @@ def test_without_a_card_nothing_is_begun_or_held_to_be_over(card: Card, tmp_path
     assert card().returncode == 0
 
 
-def test_a_part_that_launched_nothing_is_not_over(card: Card, tmp_path: Path) -> None:
+def test_part_without_launches_runs_again_in_next_call(card: Card, tmp_path: Path) -> None:
     """All of its cells skipped: memory was short, say. The next call tries again."""
     found = card(f'case "$*" in *blenderbot*) exit 0 ;; esac{MEASURED}')
     assert found.returncode == 1
@@ -117,7 +115,7 @@ def test_a_part_that_launched_nothing_is_not_over(card: Card, tmp_path: Path) ->
     assert set(statuses(tmp_path)) == set(PARTS)
 
 
-def test_another_machine_goes_on_with_what_was_carried_away(card: Card, tmp_path: Path) -> None:
+def test_card_script_on_other_machine_resumes_from_archive(card: Card, tmp_path: Path) -> None:
     recorded = (
         "mkdir -p baselines/nvidia-h200-141g-x1; echo 1 >baselines/nvidia-h200-141g-x1/a.json\n"
     )
@@ -130,7 +128,9 @@ def test_another_machine_goes_on_with_what_was_carried_away(card: Card, tmp_path
     assert (tmp_path / "project" / "baselines" / "nvidia-h200-141g-x1" / "a.json").exists()
 
 
-def test_a_torch_of_another_driver_is_refused(card: Card, tmp_path: Path) -> None:
+def test_card_script_with_torch_wheel_of_other_driver_is_refused(
+    card: Card, tmp_path: Path
+) -> None:
     (tmp_path / "project" / ".whl").mkdir()
     (tmp_path / "project" / ".whl" / "torch-2.13.0-cp312-none-any.whl").write_bytes(b"")
     found = card()
@@ -138,7 +138,7 @@ def test_a_torch_of_another_driver_is_refused(card: Card, tmp_path: Path) -> Non
     assert ".whl holds a torch" in found.stdout
 
 
-def test_pytest_takes_every_command_line_and_finds_tests(card: Card, tmp_path: Path) -> None:
+def test_part_command_lines_are_accepted_and_collect_tests(card: Card, tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.rmtree(project / "baselines")
     shutil.copytree(ROOT / "baselines", project / "baselines")
@@ -151,7 +151,7 @@ def test_pytest_takes_every_command_line_and_finds_tests(card: Card, tmp_path: P
         assert "src/zerogate/suite/test_" in (tmp_path / "out" / f"{part}.txt").read_text()
 
 
-def test_ctrl_c_ends_it_and_the_part_is_not_over(card: Card, tmp_path: Path) -> None:
+def test_interrupted_card_script_leaves_part_unfinished(card: Card, tmp_path: Path) -> None:
     """As from a terminal: all of its process group are told."""
     card(seconds=0)  # Writes the fake.
     endless = 'trap "exit 2" INT; echo ready; while :; do read -t 0.1 < <(:) || true; done'
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_it_and_the_part_is_not_over(card: Card, tmp_path: Path) -> 
     assert (tmp_path / "out.tgz").exists()
 
 
-def test_a_damaged_archive_is_said_and_stays_as_it_is(card: Card, tmp_path: Path) -> None:
+def test_damaged_archive_is_reported_and_kept(card: Card, tmp_path: Path) -> None:
     card()
     archive = tmp_path / "out.tgz"
     archive.write_bytes(archive.read_bytes()[:100])
@@ -186,7 +186,7 @@ def test_a_damaged_archive_is_said_and_stays_as_it_is(card: Card, tmp_path: Path
     assert archive.stat().st_size == 100
 
 
-def test_two_calls_do_not_work_on_one_folder(card: Card, tmp_path: Path) -> None:
+def test_card_script_on_folder_of_other_call_is_refused(card: Card, tmp_path: Path) -> None:
     with (tmp_path / "out.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = card()
@@ -195,7 +195,9 @@ def test_two_calls_do_not_work_on_one_folder(card: Card, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("seconds", ["9m", "1.5", "-1"])
-def test_seconds_that_are_none(card: Card, tmp_path: Path, seconds: str) -> None:
+def test_seconds_that_are_no_whole_number_are_refused(
+    card: Card, tmp_path: Path, seconds: str
+) -> None:
     found = card(seconds=seconds)
     assert found.returncode == 1
     assert "is no whole number" in found.stdout

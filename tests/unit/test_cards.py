@@ -28,6 +28,9 @@ MIG, MIG_NAME = "MIG-5c89", "NVIDIA H200 MIG 1g.18gb"
 CUT, TO_BE_CUT = "a card cut into slices", "a card to be cut, without slices yet"
 LOST = "a card that fell off the bus"
 
+RESERVED_BYTES = 644_939_776
+"""What an H200's driver keeps for itself (driver 580)."""
+
 Driver = Callable[..., list[str]]
 
 
@@ -41,9 +44,9 @@ def uuids() -> tuple[str, ...]:
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    cards._asked.cache_clear()
+    cards._query_driver.cache_clear()
     yield
-    cards._asked.cache_clear()
+    cards._query_driver.cache_clear()
 
 
 class NVMLError(Exception):
@@ -99,7 +102,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
             nvmlDeviceGetCount=lambda: len(names),
             nvmlDeviceGetHandleByIndex=handle,
             nvmlDeviceGetHandleByUUID=slice_of,
-            nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=memory(handle)),
+            nvmlMemory_v2=2,
+            nvmlDeviceGetMemoryInfo=lambda handle, version=1: SimpleNamespace(
+                total=memory(handle), reserved=RESERVED_BYTES
+            ),
             nvmlDeviceGetName=lambda handle: names[handle] if handle != MIG else MIG_NAME,
             nvmlDeviceGetCudaComputeCapability=capability,
             nvmlSystemGetDriverVersion=lambda: "580.1",
@@ -115,19 +121,19 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     return driver
 
 
-def test_devices_are_told_by_name_and_the_driver_is_let_go(driver: Driver) -> None:
+def test_cuda_devices_are_named_and_driver_is_shut_down(driver: Driver) -> None:
     asked = driver(H200, H200)
     assert names() == (H200, H200)
     assert asked == ["start", "stop"]
 
 
-def test_the_driver_is_asked_once(driver: Driver) -> None:
+def test_cuda_devices_start_driver_once(driver: Driver) -> None:
     asked = driver(H200)
     assert cuda_devices() == cuda_devices()
     assert asked.count("start") == 1
 
 
-def test_without_a_driver_there_are_no_devices(driver: Driver) -> None:
+def test_cuda_devices_without_driver_are_empty(driver: Driver) -> None:
     asked = driver(H200, broken=True)
     assert names() == ()
     assert asked == ["start"]
@@ -158,7 +164,7 @@ def test_without_a_driver_there_are_no_devices(driver: Driver) -> None:
         pytest.param("0,1,2", (H200, H200), id="no more than there are"),
     ],
 )
-def test_only_visible_devices_count(
+def test_cuda_devices_follow_cuda_visible_devices(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str, expected: tuple[str, ...]
 ) -> None:
     driver(H200, H200)
@@ -166,7 +172,7 @@ def test_only_visible_devices_count(
     assert names() == expected
 
 
-def test_the_visible_device_is_the_one_named(
+def test_cuda_devices_of_two_models_name_visible_one(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver(A100, H200)
@@ -188,7 +194,7 @@ def test_the_visible_device_is_the_one_named(
         pytest.param([], 2, "no-gpu-x2", id="none"),
     ],
 )
-def test_the_key_is_a_slug_of_model_and_number(
+def test_cards_key_is_slug_of_model_and_count(
     driver: Driver, names: list[str], world_size: int, expected: str
 ) -> None:
     driver(*names)
@@ -204,7 +210,7 @@ def test_the_key_is_a_slug_of_model_and_number(
         pytest.param("", (), id="none"),
     ],
 )
-def test_what_is_locked_is_the_device_and_not_its_place(
+def test_cuda_devices_have_uuids_in_visible_order(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, setting: str | None, expected: tuple[str, ...]
 ) -> None:
     driver(H200, H200, H200)
@@ -213,26 +219,24 @@ def test_what_is_locked_is_the_device_and_not_its_place(
     assert uuids() == expected
 
 
-def test_the_driver_says_its_version_or_why_not(driver: Driver) -> None:
+def test_driver_reports_version_or_reason(driver: Driver) -> None:
     driver(H200)
     assert nvidia_driver() == ("580.1", "")
-    cards._asked.cache_clear()
+    cards._query_driver.cache_clear()
     driver(broken=True)
     assert nvidia_driver() == ("", "Driver Not Loaded")
 
 
-def test_a_lost_card_is_no_device(driver: Driver) -> None:
+def test_lost_card_is_left_out(driver: Driver) -> None:
     driver(H200, LOST, A100)
     assert names() == (H200, A100)
     assert uuids() == ("GPU-0", "GPU-2")
 
 
-def test_cards_older_than_bf16_are_told_apart(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cards_without_bf16_are_told_apart(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver(TURING, H200)
     assert [card.has_bf16 for card in cuda_devices()] == [False, True]
-    cards._asked.cache_clear()
+    cards._query_driver.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
     assert [card.has_bf16 for card in cuda_devices()] == [True], "a slice does not say"
 
@@ -252,7 +256,7 @@ def test_cards_older_than_bf16_are_told_apart(
         pytest.param((A100, H200), None, ("GPU-0", "GPU-1"), id="to be cut at the next reset"),
     ],
 )
-def test_cards_that_are_cut_into_slices(
+def test_mig_mode_selects_slices_or_whole_cards(
     driver: Driver,
     monkeypatch: pytest.MonkeyPatch,
     cards_there: tuple[str, ...],
@@ -263,3 +267,9 @@ def test_cards_that_are_cut_into_slices(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert uuids() == expected
+
+
+def test_usable_memory_of_card_excludes_driver_memory(driver: Driver) -> None:
+    driver(H200)
+    (card,) = cuda_devices()
+    assert card.usable_bytes == MEMORY_BYTES[H200] - RESERVED_BYTES

@@ -12,7 +12,7 @@ from zerogate.protocol.cell import Cell
 CELL = Cell(workload="gpt2xl_wikitext2", strategy="zero3_offload", world_size=4, tier="gpu")
 
 
-def test_id_names_everything_that_tells_cells_apart() -> None:
+def test_cell_id_names_workload_strategy_world_size_and_tier() -> None:
     assert CELL.id == "gpt2xl_wikitext2-zero3_offload-w4-gpu"
 
 
@@ -25,19 +25,19 @@ def test_id_names_everything_that_tells_cells_apart() -> None:
         pytest.param({"tier": "cpu"}, id="tier"),
     ],
 )
-def test_another_cell_has_another_id(change: dict[str, object]) -> None:
+def test_cell_with_one_field_changed_has_other_id(change: dict[str, object]) -> None:
     assert replace(CELL, **change).id != CELL.id
 
 
-def test_key_is_the_cell_within_its_workloads_file() -> None:
+def test_cell_key_is_strategy_and_world_size() -> None:
     assert CELL.key == "zero3_offload-w4"
 
 
-def test_reference_is_ddp_and_nothing_else_differs() -> None:
+def test_cell_reference_is_ddp_with_other_fields_equal() -> None:
     assert CELL.reference == replace(CELL, strategy="ddp")
     assert CELL.reference.is_reference
     assert not CELL.is_reference
 
 
-def test_ddp_is_its_own_reference() -> None:
+def test_ddp_cell_is_its_own_reference() -> None:
     assert a_cell("ddp").reference == a_cell("ddp")

@@ -17,8 +17,8 @@ from zerogate.launch import command
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.launcher import LaunchResult
-from zerogate.launch.process_tree import PR_SET_CHILD_SUBREAPER
 from zerogate.launch.watchdog import Watchdog
+from zerogate.protocol import prctl
 
 Launch = Callable[..., LaunchResult]
 
@@ -26,7 +26,7 @@ Launch = Callable[..., LaunchResult]
 @pytest.fixture(autouse=True)
 def _subreaper_only_here() -> Iterator[None]:
     yield
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    ctypes.CDLL(None).prctl(prctl._PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def is_alive(pid: int) -> bool:
         pytest.param("kill -9 $$", -9, True, id="killed"),
     ],
 )
-def test_the_commands_exit_code_is_told(
+def test_command_exit_code_is_reported(
     launch: Launch, script: str, code: int, failed: bool
 ) -> None:
     ended = launch(script)
@@ -68,15 +68,13 @@ def test_the_commands_exit_code_is_told(
     assert not ended.overdue
 
 
-def test_a_hang_is_ended_at_the_deadline_with_all_it_started(
-    launch: Launch, tmp_path: Path
-) -> None:
+def test_command_past_deadline_is_ended_with_descendants(launch: Launch, tmp_path: Path) -> None:
     ended = launch(
         "setsid sleep 100 & echo $! > pids; setsid sh -c \"trap '' TERM; echo \\$\\$ >> pids; "
         'sleep 100" & echo $$ >> pids; wait',
         deadline_seconds=1.0,
     )
-    assert ended.overdue == "the launch has 1 s"
+    assert ended.overdue == "the launch's limit is 1 s"
     assert ended.failed
     assert ended.exit_codes == {}
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
@@ -85,20 +83,20 @@ def test_a_hang_is_ended_at_the_deadline_with_all_it_started(
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_what_a_command_leaves_behind_is_ended(launch: Launch, tmp_path: Path, code: int) -> None:
+def test_processes_left_by_command_are_ended(launch: Launch, tmp_path: Path, code: int) -> None:
     ended = launch(f"setsid sleep 100 & echo $! > pids; exit {code}")
     assert ended.exit_codes == {"torchrun": code}
     assert not is_alive(int((tmp_path / "pids").read_text()))
 
 
-def test_what_was_running_before_is_left_alone(launch: Launch) -> None:
+def test_process_running_before_launch_is_left_alone(launch: Launch) -> None:
     with psutil.Popen(["sleep", "100"]) as before:
         launch("exit 0")
         assert is_alive(before.pid)
         before.kill()
 
 
-def test_what_is_started_as_the_last_act_is_ended_too(launch: Launch, tmp_path: Path) -> None:
+def test_process_started_while_command_ends_is_ended(launch: Launch, tmp_path: Path) -> None:
     launch(
         "trap 'setsid sleep 100 & echo $! > late; exit' TERM; while :; do sleep 0.1; done",
         deadline_seconds=1.0,
@@ -110,14 +108,14 @@ def test_what_is_started_as_the_last_act_is_ended_too(launch: Launch, tmp_path: 
     assert not survived
 
 
-def test_everything_printed_is_in_the_log(launch: Launch) -> None:
+def test_log_contains_all_output_of_command(launch: Launch) -> None:
     ended = launch("yes 'a line on the screen' | head -n 100000; echo 'an error' >&2")
     lines = ended.log.read_text().splitlines()
     assert lines.count("a line on the screen") == 100_000
     assert lines[-1] == "an error"
 
 
-def test_the_command_runs_in_the_project_with_the_ranks_environment_only(
+def test_command_runs_in_project_with_rank_environment(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = launch(
@@ -127,7 +125,9 @@ def test_the_command_runs_in_the_project_with_the_ranks_environment_only(
 
 
 @pytest.mark.parametrize("precision", [["no"], ["fp16"], []])
-def test_accelerates_command_is_what_a_user_types(tmp_path: Path, precision: list[str]) -> None:
+def test_accelerate_command_has_config_ranks_and_precision(
+    tmp_path: Path, precision: list[str]
+) -> None:
     job = replace(a_job(tmp_path, a_cell(world_size=4)), precision=next(iter(precision), None))
     words = command.accelerate_command(job, tmp_path)
 
@@ -141,7 +141,7 @@ def test_accelerates_command_is_what_a_user_types(tmp_path: Path, precision: lis
     assert words[-3:] == ["--module", "zerogate.worker.main", str(tmp_path)]
 
 
-def test_torchruns_command_asks_for_as_many_ranks(tmp_path: Path) -> None:
+def test_torchrun_command_has_number_of_ranks(tmp_path: Path) -> None:
     words = command.torchrun_command(a_job(tmp_path, a_cell(world_size=4)), tmp_path)
     assert words[words.index("--nproc-per-node") + 1] == "4"
     assert words[-3:] == ["--module", "zerogate.worker.main", str(tmp_path)]

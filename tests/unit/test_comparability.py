@@ -13,12 +13,12 @@ from zerogate.metrics.measurement import Measurement
 from zerogate.metrics.table import metric_named
 from zerogate.verdicts.baselines import of_measurement
 from zerogate.verdicts.comparability import (
-    comparable,
-    same_hardware,
-    same_host,
-    same_speed,
-    same_steps,
-    taught,
+    other_hardware,
+    other_host,
+    other_settings,
+    other_skipped_steps,
+    other_speed,
+    untaught_quality,
 )
 from zerogate.verdicts.invariants import judge_learned, judge_same
 
@@ -31,7 +31,7 @@ RECORDED = replace(PROVENANCE, canary_seconds=0.010)
 
 
 def test_equal_settings_are_comparable() -> None:
-    assert comparable(a_measurement(), of_measurement(a_measurement(), RECORDED)) == ""
+    assert other_settings(a_measurement(), of_measurement(a_measurement(), RECORDED)) == ""
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_equal_settings_are_comparable() -> None:
 def test_other_settings_are_not_comparable_and_are_named(
     changes: dict[str, Any], words: list[str]
 ) -> None:
-    why = comparable(a_measurement(**changes), of_measurement(a_measurement(), RECORDED))
+    why = other_settings(a_measurement(**changes), of_measurement(a_measurement(), RECORDED))
     assert all(word in why for word in words)
     assert why.count("->") == len(words)
 
 
 def test_other_software_is_comparable() -> None:
     newer = a_measurement(environment={"torch": "2.14.0"})
-    assert comparable(newer, of_measurement(a_measurement(), RECORDED)) == ""
+    assert other_settings(newer, of_measurement(a_measurement(), RECORDED)) == ""
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,21 @@ def test_other_software_is_comparable() -> None:
         pytest.param(0.0079, True, id="faster"),
     ],
 )
-def test_seconds_are_only_compared_at_the_recorded_speed(
+def test_seconds_at_other_canary_speed_are_not_comparable(
     canary_seconds: float, invalid: bool
 ) -> None:
     recorded = of_measurement(a_measurement(), RECORDED)
-    found = same_speed(a_measurement(canary_seconds=canary_seconds), recorded)
+    found = other_speed(a_measurement(canary_seconds=canary_seconds), recorded)
     assert bool(found) == invalid
     if found:
         assert f"{canary_seconds * 1e3:.2f} ms" in found
         assert "10.00 ms" in found
 
 
-def test_another_machine_is_named() -> None:
+def test_baseline_of_other_machine_names_both_machines() -> None:
     recorded = of_measurement(a_measurement(), RECORDED)
-    assert same_hardware(recorded, "amd-epyc-2c") == ""
-    assert same_hardware(recorded, "intel-xeon-8c") == (
+    assert other_hardware(recorded, "amd-epyc-2c") == ""
+    assert other_hardware(recorded, "intel-xeon-8c") == (
         "recorded on amd-epyc-2c, this is intel-xeon-8c"
     )
 
@@ -103,11 +103,11 @@ CARD = a_cell(tier="gpu")
         pytest.param(CARD, "generated", "loss", True, id="no quality"),
     ],
 )
-def test_generated_data_teach_a_full_size_model_nothing(
+def test_full_size_quality_on_generated_data_is_not_judged(
     trained: Any, origin: str, metric: str, judged: bool
 ) -> None:
     own = a_measurement(trained, data_origin=origin)
-    assert (taught(own, metric_named(metric)) == "") == judged
+    assert (untaught_quality(own, metric_named(metric)) == "") == judged
 
 
 A, B = (), (1,)
@@ -143,23 +143,23 @@ def scaled(*launches: tuple[int, ...]) -> Measurement:
         pytest.param((A, A, A), (A, B, B), False, id="measured with both"),
     ],
 )
-def test_steps_that_loss_scaling_skips_shift_all_that_follow(
+def test_launches_with_other_skipped_steps_are_not_comparable(
     recorded: tuple[tuple[int, ...], ...], ours: tuple[tuple[int, ...], ...], same: bool
 ) -> None:
-    why = same_steps(scaled(*ours), of_measurement(scaled(*recorded), RECORDED))
+    why = other_skipped_steps(scaled(*ours), of_measurement(scaled(*recorded), RECORDED))
     assert (why == "") == same
 
 
-def test_a_norm_that_vanishes_is_no_step_that_was_skipped() -> None:
+def test_zero_gradient_norm_is_not_counted_as_skipped_step() -> None:
     gone = a_measurement(CARD, gradient_norm=(0.0,) * 6, step_skipped=(False,) * 6)
-    assert same_steps(gone, of_measurement(a_measurement(CARD), RECORDED)) == ""
+    assert other_skipped_steps(gone, of_measurement(a_measurement(CARD), RECORDED)) == ""
 
 
-def test_a_cards_host_has_a_part_in_its_seconds() -> None:
+def test_gpu_baseline_of_other_host_names_both_hosts() -> None:
     software = RECORDED.software | {"host": "amd-epyc-2c"}
     recorded = of_measurement(a_measurement(CARD), replace(RECORDED, software=software))
-    assert same_host(recorded, "amd-epyc-2c") == ""
-    assert same_host(recorded, "intel-xeon-8c") == (
+    assert other_host(recorded, "amd-epyc-2c") == ""
+    assert other_host(recorded, "intel-xeon-8c") == (
         "recorded on a card of amd-epyc-2c, this is of intel-xeon-8c"
     )
 
@@ -182,14 +182,14 @@ def of_losses(strategy: str, *losses: float) -> Measurement:
         pytest.param((1.0,), "regressed", id="fewer steps"),
     ],
 )
-def test_parity_holds_a_series_to_another_strategys(losses: tuple[float, ...], status: str) -> None:
+def test_parity_compares_series_with_other_strategy(losses: tuple[float, ...], status: str) -> None:
     found = judge_same(
         metric_named("loss"), of_losses("zero2", *losses), of_losses("ddp", 1.0, 2.0)
     )
     assert (found.status, found.metric, found.cell) == (status, "loss_parity", a_cell("zero2"))
 
 
-def test_the_limit_of_parity_is_the_callers_not_the_metrics() -> None:
+def test_parity_limit_of_caller_replaces_limit_of_metric() -> None:
     own, other = of_losses("zero2", 1.01), of_losses("ddp", 1.0)
     assert judge_same(metric_named("loss"), own, other).status == "regressed"
     assert judge_same(metric_named("loss"), own, other, limit=0.02).status == "ok"
@@ -206,7 +206,7 @@ def test_the_limit_of_parity_is_the_callers_not_the_metrics() -> None:
         pytest.param("perplexity", 20.0, NAN, "regressed", id="lower is better, NaN"),
     ],
 )
-def test_a_model_that_did_not_learn_is_a_regression(
+def test_quality_worse_than_learned_level_is_regression(
     name: str, learned: float, value: float, status: str
 ) -> None:
     found = a_measurement(quality_learned={name: learned}, quality={name: value})

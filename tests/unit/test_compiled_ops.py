@@ -8,7 +8,7 @@ from zerogate.environment.compiled_ops import Missing, NativeOps
 @pytest.fixture
 def ops(tmp_path, monkeypatch):
     """NativeOps whose builds are answered from ``ops.answers``; ``ops.built`` lists them."""
-    found = NativeOps(tmp_path, "cpu", notify=lambda text: None)
+    found = NativeOps(tmp_path, "cpu", progress=lambda text: None)
     found.answers, found.built = {}, []
 
     def run(names):
@@ -19,46 +19,46 @@ def ops(tmp_path, monkeypatch):
     return found
 
 
-def test_what_is_built_is_not_built_again(ops, tmp_path):
+def test_built_ops_are_not_built_again(ops, tmp_path):
     assert ops.ensure(["cpu_adam"]) == Missing()
     assert ops.ensure(["cpu_adam"]) == Missing()
     assert ops.built == ["cpu_adam", "cpu_allocator"]
-    later = NativeOps(tmp_path, "cpu", notify=pytest.fail)
+    later = NativeOps(tmp_path, "cpu", progress=pytest.fail)
     assert later.ensure(["cpu_adam"]) == Missing()
 
 
-def test_a_machine_without_libaio_lacks_it(ops):
+def test_async_io_without_libaio_is_absent(ops):
     ops.answers["async_io"] = {"absent": "needs libaio"}
     assert ops.ensure(["async_io"]) == Missing(absent="needs libaio")
     assert ops.ensure([]) == Missing()
 
 
-def test_a_build_that_goes_wrong_is_a_failure_and_tried_again_next_time(ops, tmp_path):
+def test_failed_build_is_reported_and_not_marked_as_built(ops, tmp_path):
     ops.answers["cpu_adam"] = {"failed": "g++ says no"}
     assert ops.ensure(["cpu_adam"]) == Missing(failed="g++ says no")
     assert not (ops.folder / ".cpu_adam-built").exists()
 
 
-def test_an_allocator_that_does_not_build_fails_every_cell_of_the_cpu_tier(ops):
+def test_failed_allocator_build_fails_cpu_tier(ops):
     ops.answers["cpu_allocator"] = {"failed": "c10 has changed"}
     assert ops.ensure([]) == Missing(failed="c10 has changed")
 
 
-def test_cards_have_their_own_and_need_no_allocator(ops, tmp_path, monkeypatch):
+def test_gpu_ops_are_built_apart_and_without_allocator(ops, tmp_path, monkeypatch):
     ops.ensure(["cpu_adam"])
-    cards = NativeOps(tmp_path, "gpu", notify=lambda text: None)
+    cards = NativeOps(tmp_path, "gpu", progress=lambda text: None)
     built = []
     monkeypatch.setattr(cards, "_run", lambda names: built.extend(names) or {})
     assert cards.ensure(["cpu_adam"]) == Missing()
     assert built == ["cpu_adam"], "DeepSpeed's for CUDA is another one"
 
 
-def test_without_a_compiler_ranks_do_without_the_allocator(ops):
+def test_allocator_without_compiler_is_no_failure(ops):
     ops.answers["cpu_allocator"] = {"absent": "no compiler"}
     assert ops.ensure([]) == Missing()
 
 
-def test_a_lock_that_a_killed_build_left_is_removed(ops):
+def test_stale_lock_of_killed_build_is_removed(ops):
     import os
 
     folder = ops.folder / "cpu_adam"

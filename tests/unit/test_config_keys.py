@@ -12,15 +12,15 @@ def options(prefix: str) -> set[str]:
     return {action.dest for action in group._group_actions}
 
 
-def test_the_deepspeed_keys_are_accelerates():
+def test_deepspeed_keys_match_accelerate():
     assert options("DeepSpeed Arguments") == DEEPSPEED_KEYS
 
 
-def test_the_fsdp_keys_are_accelerates():
+def test_fsdp_keys_match_accelerate():
     assert options("FSDP Arguments") == FSDP_KEYS
 
 
-def test_the_top_level_keys_are_accelerates():
+def test_top_level_keys_match_accelerate():
     import dataclasses
 
     from accelerate.commands.config.config_args import ClusterConfig

@@ -44,7 +44,7 @@ def test_collection_imports_neither_stack_nor_slow_packages() -> None:
     assert not found & (STACK | SLOW)
 
 
-def test_session_opens_without_importing_stack() -> None:
+def test_controller_modules_import_neither_stack_nor_slow_packages() -> None:
     modules = [*below("session"), *below("report"), *below("launch"), *below("environment")]
     assert not loaded(*modules) & (STACK | SLOW)
 

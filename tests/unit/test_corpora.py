@@ -47,7 +47,7 @@ def write_json_lines(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def test_committed_corpora_are_what_the_generator_writes(tmp_path: Path) -> None:
+def test_committed_corpora_equal_generator_output(tmp_path: Path) -> None:
     from workloads.data import generate
 
     generate.write(tmp_path)
@@ -65,7 +65,7 @@ def test_corpora_are_small() -> None:
         assert sum(path.stat().st_size for path in (DATA / folder).iterdir()) < 300_000
 
 
-def test_paraphrases_are_balanced_and_as_long_as_the_real_ones() -> None:
+def test_mrpc_corpus_is_balanced_and_has_real_sentence_length() -> None:
     lines = (DATA / "mrpc" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert sum(row["label"] for row in rows) * 2 == len(rows)
@@ -73,14 +73,14 @@ def test_paraphrases_are_balanced_and_as_long_as_the_real_ones() -> None:
     assert 20 <= sum(words) / len(words) <= 28
 
 
-def test_conversations_are_as_long_as_the_real_ones() -> None:
+def test_mudoconv_corpus_has_real_conversation_length() -> None:
     lines = (DATA / "mudoconv" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert all(len(row["source"].split()) <= 110 for row in rows)
     assert all(8 <= len(row["target"].split()) <= 40 for row in rows)
 
 
-def test_mrpc_is_read_as_glue_ships_it(tmp_path: Path) -> None:
+def test_mrpc_files_of_glue_are_read(tmp_path: Path) -> None:
     from zerogate.worker.dataset_files import read_split
 
     for split in ("train", "validation", "test"):
@@ -90,7 +90,7 @@ def test_mrpc_is_read_as_glue_ships_it(tmp_path: Path) -> None:
     assert rows["sentence2"][0] == MRPC["sentence2"][0]
 
 
-def test_json_lines_are_read(tmp_path: Path) -> None:
+def test_json_lines_split_is_read_up_to_limit(tmp_path: Path) -> None:
     from zerogate.worker.dataset_files import read_split
 
     write_json_lines(tmp_path / "train.jsonl", MRPC)
@@ -98,7 +98,7 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "txt"])
-def test_wikitext_is_read_as_the_hub_ships_it(tmp_path: Path, form: str) -> None:
+def test_wikitext_files_of_hub_are_read(tmp_path: Path, form: str) -> None:
     from zerogate.worker.dataset_files import read_split
 
     if form == "parquet":
@@ -111,7 +111,7 @@ def test_wikitext_is_read_as_the_hub_ships_it(tmp_path: Path, form: str) -> None
 
 
 @pytest.mark.parametrize("write", [write_parquet, write_json_lines])
-def test_mudoconv_columns_are_the_first_two_of_any_name(tmp_path: Path, write: Any) -> None:
+def test_mudoconv_columns_are_first_two_of_any_name(tmp_path: Path, write: Any) -> None:
     from workloads.blenderbot_mudoconv import first_columns
     from zerogate.worker.dataset_files import read_split
 
@@ -124,7 +124,7 @@ def test_mudoconv_columns_are_the_first_two_of_any_name(tmp_path: Path, write: A
     assert rows["reply"][:] == DIALOGUE["reply"] * 2
 
 
-def test_one_column_is_too_few_for_conversations(tmp_path: Path) -> None:
+def test_mudoconv_with_one_column_is_refused(tmp_path: Path) -> None:
     from workloads.blenderbot_mudoconv import first_columns
 
     write_json_lines(tmp_path / "train.jsonl", {"text": ["Hello"]})

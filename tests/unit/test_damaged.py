@@ -22,7 +22,7 @@ from zerogate.launch.watchdog import read_heartbeat
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.heartbeat import heartbeat_path
 from zerogate.protocol.record import record_path
-from zerogate.session.resume import ENDED, Kept, run_path
+from zerogate.session.resume import ENDED, KeptLaunches, run_path
 
 MADE_UNDER = {"torch": "2.13.0", "host": "amd-epyc-2c"}
 
@@ -33,7 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-def test_a_record(folder: Path, data: st.DataObject) -> None:
+def test_damaged_record_is_collected_or_reported_in_one_line(
+    folder: Path, data: st.DataObject
+) -> None:
     write_json(record_path(folder, 0), a_record(0))
     valid = json.loads(record_path(folder, 0).read_text())
     text = data.draw(damaged(valid))
@@ -49,14 +51,16 @@ def test_a_record(folder: Path, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-def test_what_says_which_run_it_was(folder: Path, data: st.DataObject) -> None:
-    assert Kept(folder, lambda: MADE_UNDER).run_id
+def test_damaged_run_file_is_resumed_or_refused_in_one_line(
+    folder: Path, data: st.DataObject
+) -> None:
+    assert KeptLaunches(folder, lambda: MADE_UNDER).run_id
     path = run_path(folder)
     text = data.draw(damaged(json.loads(path.read_text())))
     path.write_text(text)
     problem = "--resume: "
     try:
-        Kept(folder, lambda: MADE_UNDER).resume()
+        KeptLaunches(folder, lambda: MADE_UNDER).resume()
     except ConfigError as error:
         problem = str(error)
     assert problem.startswith("--resume: ")
@@ -65,43 +69,45 @@ def test_what_says_which_run_it_was(folder: Path, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-def test_how_a_launch_ended(folder: Path, data: st.DataObject) -> None:
-    kept = Kept(folder, lambda: MADE_UNDER)
+def test_damaged_ended_file_is_ignored_or_read_as_valid(folder: Path, data: st.DataObject) -> None:
+    kept = KeptLaunches(folder, lambda: MADE_UNDER)
     job = a_job(folder)
     write_json(folder / "job.json", job)
     assert kept.run_id
     kept.keep(folder, LaunchResult(exit_codes={"rank 0": 0}, seconds=1.0, log=folder))
     valid = json.loads((folder / ENDED).read_text())
     (folder / ENDED).write_text(data.draw(damaged(valid)))
-    resumed = Kept(folder, lambda: MADE_UNDER)
+    resumed = KeptLaunches(folder, lambda: MADE_UNDER)
     resumed.resume()
     found = resumed.find(job, folder)
     assert found is None or isinstance(found[2].failed, bool)
 
 
 @given(data=st.data())
-def test_the_job_beside_it(folder: Path, data: st.DataObject) -> None:
-    kept = Kept(folder, lambda: MADE_UNDER)
+def test_damaged_job_file_is_ignored_or_read_as_same_cell(
+    folder: Path, data: st.DataObject
+) -> None:
+    kept = KeptLaunches(folder, lambda: MADE_UNDER)
     job = a_job(folder)
     assert kept.run_id
     kept.keep(folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder))
     (folder / "job.json").write_text(data.draw(damaged(asdict(job))))
-    resumed = Kept(folder, lambda: MADE_UNDER)
+    resumed = KeptLaunches(folder, lambda: MADE_UNDER)
     resumed.resume()
     found = resumed.find(job, folder)
     assert found is None or found[0].cell == job.cell
 
 
 @given(data=st.data())
-def test_a_heartbeat(folder: Path, data: st.DataObject) -> None:
+def test_damaged_heartbeat_is_ignored_or_read_as_valid(folder: Path, data: st.DataObject) -> None:
     path = heartbeat_path(folder, 0)
     path.write_text(data.draw(damaged({"pid": 7, "phase": "train", "step": 3, "at": 5.25})))
     beat = read_heartbeat(folder, 0)
     assert beat is None or (isinstance(beat.pid, int) and isinstance(beat.at, float))
 
 
-def test_a_key_of_many_lines_stays_on_one(folder: Path) -> None:
+def test_resume_error_with_multiline_key_stays_on_one_line(folder: Path) -> None:
     run_path(folder).write_text('{"id": "a", "fingerprint": {"torch\\n": null}}')
     with pytest.raises(ConfigError, match=r"fingerprint\.torch\\n: ") as caught:
-        Kept(folder, lambda: MADE_UNDER).resume()
+        KeptLaunches(folder, lambda: MADE_UNDER).resume()
     assert "\n" not in str(caught.value)

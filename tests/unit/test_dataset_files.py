@@ -32,33 +32,35 @@ def found(folder: Path, split: str) -> list[str]:
         pytest.param("data/train/part-0.parquet", "data/validation/part-0.parquet", id="folders"),
     ],
 )
-def test_a_split_is_named_in_the_path(tmp_path: Path, train: str, validation: str) -> None:
+def test_split_is_found_by_name_in_path(tmp_path: Path, train: str, validation: str) -> None:
     make(tmp_path, train, validation, "test.parquet", "README.md", "trainer_state.json")
     assert found(tmp_path, "train") == [train]
     assert found(tmp_path, "validation") == [validation]
 
 
 @pytest.mark.parametrize("name", ["pretrain.jsonl", "constrained.jsonl", "training.jsonl"])
-def test_a_split_is_a_whole_word(tmp_path: Path, name: str) -> None:
+def test_split_name_matches_whole_word_only(tmp_path: Path, name: str) -> None:
     make(tmp_path, "train.jsonl", name)
     assert found(tmp_path, "train") == ["train.jsonl"]
 
 
-def test_the_folder_above_the_data_set_does_not_name_a_split(tmp_path: Path) -> None:
+def test_parent_folder_of_data_set_does_not_name_split(tmp_path: Path) -> None:
     folder = tmp_path / "train"
     make(folder, "validation.jsonl")
     with pytest.raises(FileNotFoundError):
         split_files(folder, "train")
 
 
-def test_parts_come_in_order(tmp_path: Path) -> None:
+def test_split_parts_are_sorted(tmp_path: Path) -> None:
     names = [f"train-0000{part}-of-00003.parquet" for part in range(3)]
     make(tmp_path, *reversed(names))
     assert found(tmp_path, "train") == names
 
 
 @pytest.mark.parametrize("names", [[], ["test.jsonl"], ["train.csv"], ["train"]])
-def test_a_split_that_is_not_there_is_said_to_be_missing(tmp_path: Path, names: list[str]) -> None:
+def test_missing_split_is_reported_with_folder_and_formats(
+    tmp_path: Path, names: list[str]
+) -> None:
     make(tmp_path, *names)
     with pytest.raises(
         FileNotFoundError, match=r"no file of the 'train' split.*\.parquet"
@@ -67,7 +69,7 @@ def test_a_split_that_is_not_there_is_said_to_be_missing(tmp_path: Path, names: 
     assert str(error.value).startswith(f"{tmp_path}: ")
 
 
-def test_mixed_formats_are_refused_by_name(tmp_path: Path) -> None:
+def test_split_with_mixed_formats_is_refused(tmp_path: Path) -> None:
     make(tmp_path, "train.jsonl", "train-00000-of-00001.parquet", "validation.jsonl")
     with pytest.raises(ValueError, match=r"'train' split mixes \.jsonl, \.parquet"):
         split_files(tmp_path, "train")

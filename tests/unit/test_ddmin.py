@@ -25,14 +25,14 @@ def asked_for(packages: Sequence[str], guilty: set[str]) -> tuple[list[str], lis
 
 
 @given(st.sets(st.sampled_from(NAMES), min_size=1), st.data())
-def test_exactly_those_that_it_takes(packages: set[str], data: st.DataObject) -> None:
+def test_ddmin_finds_exactly_responsible_packages(packages: set[str], data: st.DataObject) -> None:
     guilty = data.draw(st.sets(st.sampled_from(sorted(packages)), min_size=1))
     found, _ = asked_for(sorted(packages), guilty)
     assert set(found) == guilty
 
 
 @given(st.integers(1, 16), st.data())
-def test_one_of_many_is_found_by_halves(count: int, data: st.DataObject) -> None:
+def test_ddmin_finds_single_package_in_logarithmic_steps(count: int, data: st.DataObject) -> None:
     packages = NAMES[:count]
     guilty = data.draw(st.sampled_from(packages))
     found, asked = asked_for(packages, {guilty})
@@ -40,7 +40,7 @@ def test_one_of_many_is_found_by_halves(count: int, data: st.DataObject) -> None
     assert len(asked) <= 2 * math.ceil(math.log2(count))
 
 
-def test_packages_that_run_only_together_stay_together() -> None:
+def test_ddmin_keeps_packages_that_run_only_together() -> None:
     """``b`` is the cause, and cannot run without ``c``."""
     found = ddmin("abcd", lambda some: "b" in some and "c" in some)
     assert found == ["b", "c"]

@@ -34,11 +34,11 @@ def a_baseline(**seconds: float) -> CellBaseline:
     return replace(found, metrics=found.metrics | metrics)
 
 
-def test_without_a_baseline_there_are_floors() -> None:
+def test_deadlines_without_baseline_are_floors() -> None:
     assert deadlines("cpu") == Deadlines(launch=LAUNCH_SECONDS["cpu"], phases=FLOOR_SECONDS["cpu"])
 
 
-def test_what_takes_long_has_ten_times_as_long() -> None:
+def test_deadlines_of_slow_baseline_are_ten_times_its_seconds() -> None:
     found = deadlines(
         "cpu",
         a_baseline(
@@ -50,14 +50,14 @@ def test_what_takes_long_has_ten_times_as_long() -> None:
     assert found.launch == 10 * (50.0 + 30.0 + 2 * 200.0), "two epochs"
 
 
-def test_what_is_quick_has_the_floor() -> None:
+def test_deadlines_of_quick_baseline_are_floors() -> None:
     found = deadlines(
         "gpu", a_baseline(setup_seconds=0.5, step_seconds=0.01, eval_seconds=0.1).scalars()
     )
     assert found.phases == FLOOR_SECONDS["gpu"]
 
 
-def test_the_users_deadline_is_above_all_phases() -> None:
+def test_deadline_from_user_applies_to_launch_and_all_phases() -> None:
     found = deadlines("cpu", launch=40.0)
     assert found == Deadlines(launch=40.0, phases=dict.fromkeys(FLOOR_SECONDS["cpu"], 40.0))
 
@@ -72,23 +72,25 @@ def beat(folder: Path, rank: int, phase: str, *, age: float, step: int = 3) -> N
     [
         pytest.param("set-up", 29.0, "", id="set-up in time"),
         pytest.param(
-            "set-up", 31.0, "rank 1 at set-up for 31 s; set-up has 30 s", id="set-up late"
+            "set-up", 31.0, "rank 1 in set-up for 31 s; the limit is 30 s", id="set-up late"
         ),
         pytest.param("train", 4.0, "", id="step in time"),
-        pytest.param("train", 6.0, "rank 1 at a step for 6 s; a step has 5 s", id="step late"),
+        pytest.param("train", 6.0, "rank 1 in a step for 6 s; the limit is 5 s", id="step late"),
         pytest.param("eval", 9.0, "", id="eval in time"),
-        pytest.param("eval", 11.0, "rank 1 at eval for 11 s; eval has 10 s", id="eval late"),
+        pytest.param("eval", 11.0, "rank 1 in eval for 11 s; the limit is 10 s", id="eval late"),
         pytest.param("trace", 90.0, "", id="a phase that has none of its own"),
     ],
 )
-def test_a_phase_is_late(tmp_path: Path, phase: str, age: float, words: str) -> None:
+def test_watchdog_reports_rank_late_in_phase(
+    tmp_path: Path, phase: str, age: float, words: str
+) -> None:
     watch = Watchdog(a_job(tmp_path), tmp_path, PHASED)
     beat(tmp_path, 0, phase, age=0.0)
     beat(tmp_path, 1, phase, age=age)
     assert watch.overdue() == words
 
 
-def test_a_rank_that_has_written_its_record_is_never_late(tmp_path: Path) -> None:
+def test_watchdog_ignores_rank_with_written_record(tmp_path: Path) -> None:
     watch = Watchdog(a_job(tmp_path), tmp_path, PHASED)
     beat(tmp_path, 0, "train", age=0.0)
     beat(tmp_path, 1, "train", age=50.0)
@@ -97,25 +99,25 @@ def test_a_rank_that_has_written_its_record_is_never_late(tmp_path: Path) -> Non
     assert watch.overdue() == ""
 
 
-def test_a_rank_that_never_came_up_is_late(tmp_path: Path) -> None:
+def test_watchdog_reports_rank_without_heartbeat_as_late(tmp_path: Path) -> None:
     watch = Watchdog(a_job(tmp_path), tmp_path, Deadlines(launch=100.0, phases={"set-up": 0.0}))
     beat(tmp_path, 0, "train", age=0.0)
-    assert watch.overdue().startswith("rank 1 at set-up for 0 s")
+    assert watch.overdue().startswith("rank 1 in set-up for 0 s")
 
 
-def test_a_probe_has_the_launchs_deadline_alone(tmp_path: Path) -> None:
+def test_watchdog_of_probe_ignores_phase_deadlines(tmp_path: Path) -> None:
     job = replace(a_job(tmp_path), purpose="probe")
     beat(tmp_path, 0, "train", age=50.0)
     beat(tmp_path, 1, "train", age=50.0)
     assert Watchdog(job, tmp_path, PHASED).overdue() == ""
 
 
-def test_the_launch_is_late(tmp_path: Path) -> None:
+def test_watchdog_reports_launch_past_deadline(tmp_path: Path) -> None:
     watch = Watchdog(a_job(tmp_path), tmp_path, Deadlines(launch=0.0))
-    assert watch.overdue() == "the launch has 0 s"
+    assert watch.overdue() == "the launch's limit is 0 s"
 
 
-def test_a_heartbeat_is_read_as_written_and_never_grows(tmp_path: Path) -> None:
+def test_heartbeat_is_read_as_written_and_keeps_its_size(tmp_path: Path) -> None:
     pulse = Pulse(tmp_path, 1)
     size = []
     for step in (0, 10**9, 7):
@@ -128,12 +130,12 @@ def test_a_heartbeat_is_read_as_written_and_never_grows(tmp_path: Path) -> None:
     assert len(set(size)) == 1
 
 
-def test_no_heartbeat(tmp_path: Path) -> None:
+def test_absent_heartbeat_is_read_as_none(tmp_path: Path) -> None:
     assert read_heartbeat(tmp_path, 0) is None
 
 
-def test_a_probe_has_an_hour_at_most(tmp_path: Path) -> None:
+def test_watchdog_of_probe_allows_one_hour_at_most(tmp_path: Path) -> None:
     job = replace(a_job(tmp_path), purpose="probe")
     watch = Watchdog(job, tmp_path, Deadlines(launch=10 * PROBE_SECONDS))
     watch.started -= PROBE_SECONDS
-    assert watch.overdue() == "the launch has 3600 s"
+    assert watch.overdue() == "the launch's limit is 3600 s"

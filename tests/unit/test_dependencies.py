@@ -34,14 +34,14 @@ def unmet(root: str = "zg-root") -> list[tuple[str, str]]:
     return [(name, str(wanted)) for name, wanted in unmet_below(root)]
 
 
-def test_what_is_all_there(package: Package) -> None:
+def test_unmet_below_with_all_installed_is_empty(package: Package) -> None:
     package("zg-root", "1", "zg-a>=1")
     package("zg-a", "1.5", "zg-b<2", "zg-root")
     package("zg-b", "1.0")
     assert unmet() == []
 
 
-def test_what_is_absent_or_of_another_release(package: Package) -> None:
+def test_unmet_below_lists_absent_and_outdated_packages(package: Package) -> None:
     package("zg-root", "1", "zg-a")
     package("zg-a", "1", "zg-b")
     package("zg-b", "1", "zg-c>=2", "zg_absent")
@@ -49,13 +49,13 @@ def test_what_is_absent_or_of_another_release(package: Package) -> None:
     assert unmet() == [("zg-b", "zg-c>=2"), ("zg-b", "zg_absent")]
 
 
-def test_the_roots_own_needs_are_not_among_them(package: Package) -> None:
+def test_unmet_below_leaves_out_requirements_of_root(package: Package) -> None:
     package("zg-root", "1", "zg-a", "zg-absent")
     package("zg-a", "1", "zg-absent>=3")
     assert unmet() == []
 
 
-def test_only_extras_that_somebody_asks_for_count(package: Package) -> None:
+def test_unmet_below_counts_only_requested_extras(package: Package) -> None:
     package("zg-root", "1", "zg-a[fast]")
     package(
         "zg-a",

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from zerogate.__main__ import main
 from zerogate.cli import doctor
 from zerogate.cli.doctor import Finding, blocks, examine, report
+from zerogate.cli.main import main
 from zerogate.devices.cards import Card
 
 
@@ -38,11 +38,11 @@ def blocked(tier: str) -> list[str]:
     return [one.subject for one in examine() if blocks(one, tier)]  # type: ignore[arg-type]
 
 
-def test_this_machine_runs_the_cpu_tier() -> None:
+def test_doctor_blocks_nothing_in_cpu_tier_on_this_machine() -> None:
     assert blocked("cpu") == []
 
 
-def test_a_missing_package_stops_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_old_package_blocks_both_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     version = importlib.metadata.version
 
     def without(name: str) -> str:
@@ -57,7 +57,7 @@ def test_a_missing_package_stops_both(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("accelerate")[0].found.startswith("0.9, not >=")
 
 
-def test_what_a_package_needs_is_said_with_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmet_dependency_names_package_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Requirement("hjson>=3")
     monkeypatch.setattr(doctor, "unmet_below", lambda name: iter([("deepspeed", wanted)]))
     [hjson] = found("hjson")
@@ -66,13 +66,13 @@ def test_what_a_package_needs_is_said_with_who_needs_it(monkeypatch: pytest.Monk
     assert hjson.remedy == 'pip install "hjson>=3"'
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_blocks_cpu_tier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *arguments, **options: None)
     assert blocked("cpu") == ["g++"]
     assert found("libaio") == []
 
 
-def test_no_driver(driver: SimpleNamespace) -> None:
+def test_missing_driver_blocks_gpu_tier_only(driver: SimpleNamespace) -> None:
     driver.version, driver.why = "", "Driver Not Loaded"
     assert blocked("gpu") == ["NVIDIA driver"]
     assert "cpu tier: can run" in report(list(examine()))
@@ -81,7 +81,9 @@ def test_no_driver(driver: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("names", "state"), [((), "lacks"), (("NVIDIA H200",), "warns"), (("A", "B"), "ok")]
 )
-def test_devices(driver: SimpleNamespace, names: tuple[str, ...], state: str) -> None:
+def test_doctor_state_depends_on_number_of_cuda_devices(
+    driver: SimpleNamespace, names: tuple[str, ...], state: str
+) -> None:
     driver.names = names
     assert [one.state for one in found("CUDA devices")] == [state]
 
@@ -93,41 +95,43 @@ def test_devices(driver: SimpleNamespace, names: tuple[str, ...], state: str) ->
         ('["13.0", false, [2, 28, 3]]', "(CUDA 13.0) sees no device"),
     ],
 )
-def test_torch_without_cuda(driver: SimpleNamespace, answer: str, words: str) -> None:
+def test_torch_without_cuda_blocks_gpu_tier(
+    driver: SimpleNamespace, answer: str, words: str
+) -> None:
     driver.torch = answer
     assert words in found("torch and CUDA")[0].found
     assert blocked("gpu") == ["torch and CUDA"]
 
 
-def test_torch_that_cannot_be_imported(driver: SimpleNamespace) -> None:
+def test_torch_that_cannot_be_imported_blocks_cpu_tier(driver: SimpleNamespace) -> None:
     driver.torch = ""
     assert found("torch and CUDA")[0].state == "lacks"
     assert "torch and CUDA" in blocked("cpu")
 
 
-def test_nccl_is_named() -> None:
+def test_doctor_names_nccl_version() -> None:
     assert found("NCCL")[0].found.startswith("2.28.3: ranks that share a device use gloo")
 
 
-def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_blocks_both_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available_memory_bytes", lambda: 2**30)
     assert blocked("cpu") == blocked("gpu") == ["memory"]
-    assert "1 GiB free, of 4 needed" in found("memory")[0].found
+    assert "1 GiB free; 4 are needed" in found("memory")[0].found
 
 
-def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_blocks_cpu_tier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     assert set(blocked("cpu")) == {"disk, cache", "disk, temporary", "disk, here"}
 
 
-def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_command_reports_that_both_tiers_can_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == ["cpu tier: can run", "gpu tier: can run"]
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_nothing_can_run(
+def test_doctor_command_with_missing_torch_exits_with_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lacking = Finding("torch", "lacks", "not installed", "pip install torch", "both")
@@ -146,12 +150,12 @@ def test_nothing_can_run(
     ]
 
 
-def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["docter"])
     assert "doctor" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folder_blocks_cpu_tier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
     assert "disk, here" in blocked("cpu")

@@ -26,7 +26,9 @@ from zerogate.launch.errors import (
         pytest.param(errno.EPIPE, LauncherFailedError, id="a server that is gone"),
     ],
 )
-def test_an_os_error(tmp_path: Path, number: int, kind: type[LaunchFailedError]) -> None:
+def test_os_error_becomes_launch_error_of_its_kind(
+    tmp_path: Path, number: int, kind: type[LaunchFailedError]
+) -> None:
     cell = a_cell()
     with (
         pytest.raises(kind) as caught,
@@ -38,7 +40,7 @@ def test_an_os_error(tmp_path: Path, number: int, kind: type[LaunchFailedError])
     assert caught.value.command == "pytest"
 
 
-def test_a_launchers_own_failure_gets_its_cell() -> None:
+def test_launcher_error_gets_cell_in_summary() -> None:
     with pytest.raises(LauncherFailedError) as caught, name_launcher_failure(a_cell(), "pytest"):
         raise LauncherFailedError("fork server: it has ended", detail="why", log="a.log")
     assert caught.value.summary == f"{a_cell().id}: fork server: it has ended"

@@ -20,7 +20,7 @@ from zerogate.releases.evaluate import evaluate_packages
 from zerogate.releases.evaluation import Evaluation
 
 
-def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
+def test_kept_evaluation_is_reused_and_measured_again_if_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged or foreign file is measured over, and cells of another command are left out."""
@@ -32,7 +32,7 @@ def test_what_is_kept_is_read_as_strictly_as_it_is_asked_for(
 
     @contextmanager
     def laid_over(*_: Any) -> Iterator[Any]:
-        yield SimpleNamespace(runner=SimpleNamespace(fingerprint=lambda: {"torch": "2.13"}))
+        yield SimpleNamespace(setup=SimpleNamespace(fingerprint=lambda: {"torch": "2.13"}))
 
     monkeypatch.setattr(evaluate, "_with", measure)
     monkeypatch.setattr(evaluate, "laid_over", laid_over)

@@ -33,7 +33,7 @@ MIB, GIB = 1024**2, 1024**3
         pytest.param(math.inf, "", "inf", id="infinite"),
     ],
 )
-def test_a_number_is_read_with_its_unit(value: Any, unit: str, expected: str) -> None:
+def test_number_is_formatted_with_unit(value: Any, unit: str, expected: str) -> None:
     assert number(value, unit) == expected
 
 
@@ -47,13 +47,13 @@ def test_a_number_is_read_with_its_unit(value: Any, unit: str, expected: str) ->
         pytest.param(math.nan, "changed", id="to NaN"),
     ],
 )
-def test_a_change_is_a_percentage(change: float, expected: str) -> None:
+def test_change_is_formatted_as_percentage(change: float, expected: str) -> None:
     assert percent(change) == expected
 
 
 @pytest.mark.parametrize("change", [0.0005, 0.0004, 1e-5, 1e-9, 1e-300])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_small_change_does_not_read_as_none(change: float, sign: int) -> None:
+def test_small_change_is_not_formatted_as_zero(change: float, sign: int) -> None:
     text = percent(sign * change)
     assert text[0] == ("+" if sign > 0 else "-")
     assert float(text.rstrip("%")) != 0
@@ -98,7 +98,7 @@ def a_verdict(measured: float | None, expected: float | None, **changes: Any) ->
         ),
     ],
 )
-def test_two_numbers_that_differ_look_different(
+def test_different_numbers_look_different_in_sentence(
     measured: float, expected: float, unit: str
 ) -> None:
     text = sentence(a_verdict(measured, expected, unit=unit))
@@ -107,11 +107,11 @@ def test_two_numbers_that_differ_look_different(
     assert found[1] != found[2]
 
 
-def test_equal_numbers_look_equal() -> None:
+def test_equal_numbers_look_equal_in_sentence() -> None:
     assert sentence(a_verdict(MIB, MIB, status="ok")).endswith("ok: 1.00 MiB, baseline 1.00 MiB")
 
 
-def test_a_sentence_has_cell_metric_both_numbers_change_and_limit() -> None:
+def test_sentence_has_cell_metric_numbers_change_and_limit() -> None:
     text = sentence(a_verdict(3 * MIB, 2 * MIB, change=0.5, tolerance=0.1))
     assert text == (
         "deberta_mrpc-zero2-w2-cpu peak allocated: REGRESSED: 3.00 MiB, baseline 2.00 MiB "
@@ -119,12 +119,12 @@ def test_a_sentence_has_cell_metric_both_numbers_change_and_limit() -> None:
     )
 
 
-def test_a_series_names_its_step() -> None:
+def test_sentence_of_series_names_step() -> None:
     text = sentence(a_verdict(0.6, 0.5, metric="loss", unit="nats", step=7))
     assert "loss by step: REGRESSED at step 7: 0.6000 nats, baseline 0.5000 nats" in text
 
 
-def test_parity_names_the_other_strategy() -> None:
+def test_sentence_of_parity_names_other_strategy() -> None:
     text = sentence(a_verdict(0.6, 0.5, metric="loss_parity", unit="nats", against="ddp"))
     assert "loss parity: REGRESSED: 0.6000 nats, ddp 0.5000 nats" in text
 
@@ -137,17 +137,17 @@ def test_parity_names_the_other_strategy() -> None:
         ("invalid", "INVALID"),
     ],
 )
-def test_without_a_comparison_the_reason_stands_in_its_place(status: str, word: str) -> None:
+def test_sentence_without_comparison_gives_reason(status: str, word: str) -> None:
     text = sentence(a_verdict(None, None, status=status, note="no memory here"))
     assert text == f"deberta_mrpc-zero2-w2-cpu peak allocated: {word}: no memory here"
 
 
-def test_a_note_follows_the_numbers() -> None:
+def test_sentence_with_note_ends_with_it() -> None:
     text = sentence(a_verdict(1, 2, note="this machine is slower"))
     assert text.endswith("; this machine is slower")
 
 
-def test_the_smallest_visible_change_is_one_where_the_limit_is_none() -> None:
+def test_smallest_visible_change_is_one_unit_or_largest_limit() -> None:
     verdicts = [
         a_verdict(5, 5, metric="live_bytes", unit="bytes", tolerance=0.0),
         a_verdict(5, 5, metric="all_reduce_calls", unit="calls", tolerance=0.0),

@@ -28,18 +28,18 @@ ROWS = [
 ]
 
 
-def test_it_is_a_picture(tmp_path: Path) -> None:
+def test_heatmap_is_written_as_png(tmp_path: Path) -> None:
     path = tmp_path / "sweep.png"
     assert draw("ds", [CELL], ROWS, path) == ""
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("rows", [ROWS[:1], ROWS[1:2]])
-def test_where_there_is_little_to_see(tmp_path: Path, rows: list[Row]) -> None:
+def test_heatmap_of_single_release_is_drawn(tmp_path: Path, rows: list[Row]) -> None:
     assert draw("ds", [CELL], rows, tmp_path / "sweep.png") == ""
 
 
-def test_without_matplotlib_it_says_what_to_install(
+def test_heatmap_without_matplotlib_names_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -47,7 +47,7 @@ def test_without_matplotlib_it_says_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_that_matplotlib_cannot_read_are_no_reason_to_fail(
+def test_heatmap_with_broken_matplotlib_settings_gives_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(ModuleType):
@@ -58,7 +58,7 @@ def test_settings_that_matplotlib_cannot_read_are_no_reason_to_fail(
     assert draw("ds", [CELL], ROWS, tmp_path / "x") == "no picture: matplotlib: Key backend: 'junk'"
 
 
-def test_more_is_darker_and_one_byte_is_seen() -> None:
+def test_heatmap_shade_grows_with_change_and_shows_one_byte() -> None:
     byte, tenth, double = (_shade(change(10**9, 10**9 + one)) for one in (1, 10**8, 10**9))
     assert 0.1 < byte < tenth < double == 1.0
     assert _shade(change(10**9, 2 * 10**9, worse=False)) == -double
@@ -78,5 +78,5 @@ def test_more_is_darker_and_one_byte_is_seen() -> None:
         (change(float("inf"), 1.0), "new"),
     ],
 )
-def test_a_change_in_a_few_letters(one: Change, words: str) -> None:
+def test_heatmap_label_abbreviates_change(one: Change, words: str) -> None:
     assert _words(one) == words

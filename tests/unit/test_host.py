@@ -42,12 +42,12 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Cpu:
         pytest.param("AMD EPYC 7763 64-Core Processor", "amd-epyc-7763-64-core-2c", id="Processor"),
     ],
 )
-def test_the_key_is_a_slug_without_clocks(cpu: Cpu, model: str, expected: str) -> None:
+def test_host_key_is_slug_without_clock(cpu: Cpu, model: str, expected: str) -> None:
     cpu(model_name=model)
     assert host.host_key() == expected
 
 
-def test_the_clock_is_not_in_the_key(cpu: Cpu) -> None:
+def test_host_key_does_not_depend_on_clock(cpu: Cpu) -> None:
     keys = set()
     for clock in ("2.20", "2.70"):
         cpu(model_name=f"Intel(R) Xeon(R) CPU @ {clock}GHz", cpu_MHz=f"{clock}00.000")
@@ -55,17 +55,17 @@ def test_the_clock_is_not_in_the_key(cpu: Cpu) -> None:
     assert len(keys) == 1
 
 
-def test_usable_cores_are_counted(cpu: Cpu) -> None:
+def test_host_key_counts_usable_cores(cpu: Cpu) -> None:
     cpu(cores=6, model_name="AMD EPYC")
     assert host.host_key() == "amd-epyc-6c"
 
 
-def test_a_machine_that_does_not_name_its_cpu_has_a_key_too(cpu: Cpu) -> None:
+def test_host_key_without_cpu_name_is_cpu_and_cores(cpu: Cpu) -> None:
     cpu(vendor_id="ARM")
     assert host.host_key() == "cpu-2c"
 
 
-def test_this_machines_key_is_a_slug() -> None:
+def test_host_key_of_this_machine_is_slug() -> None:
     assert re.fullmatch(r"[a-z0-9-]+-[1-9][0-9]*c", host.host_key())
     assert "ghz" not in host.host_key()
 
@@ -89,7 +89,7 @@ CPU = {
         pytest.param({"model_name": "Intel Xeon"}, False, id="another model"),
     ],
 )
-def test_compiled_code_is_kept_by_cpu(
+def test_native_folder_depends_on_cpu_but_not_on_clock(
     cpu: Cpu, tmp_path: Path, change: dict[str, str], same: bool
 ) -> None:
     cpu(**CPU)
@@ -98,21 +98,21 @@ def test_compiled_code_is_kept_by_cpu(
     assert (host.native_folder(tmp_path) == folder) == same
 
 
-def test_compiled_code_is_kept_by_release(
+def test_native_folder_depends_on_torch_and_deepspeed_release(
     cpu: Cpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu(**CPU)
     folders = {host.native_folder(tmp_path)}
     for changed in ("torch", "deepspeed"):
         monkeypatch.setattr(
-            host, "_version", lambda name, _, changed=changed: f"9{name == changed}"
+            host, "installed_version", lambda name, _, changed=changed: f"9{name == changed}"
         )
         folders.add(host.native_folder(tmp_path))
     assert len(folders) == 3
     assert all(folder.is_relative_to(tmp_path) for folder in folders)
 
 
-def test_compiled_code_is_kept_by_its_sources_wherever_they_lie(
+def test_native_folder_depends_on_sources_but_not_on_their_path(
     cpu: Cpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu(**CPU)
@@ -134,7 +134,7 @@ def test_compiled_code_is_kept_by_its_sources_wherever_they_lie(
     host._sources.cache_clear()
 
 
-def test_a_package_that_is_absent_is_no_error(
+def test_native_folder_without_installed_package_says_absent(
     cpu: Cpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu(**CPU)

@@ -50,19 +50,19 @@ def first(folder: Path, limit: int, used: int = 0, cached: int = 0, killed: int 
     (folder / "memory.oom_control").write_text(f"under_oom 0\noom_kill {killed}\n")
 
 
-def test_without_groups_it_is_the_machines(groups: Path) -> None:
+def test_memory_without_control_groups_is_that_of_machine(groups: Path) -> None:
     assert available_memory_bytes() == 100 * GIB
     assert oom_kills() == 9
 
 
-def test_the_own_groups_limit(groups: Path) -> None:
+def test_memory_in_control_group_follows_group_limit(groups: Path) -> None:
     belongs(groups, f"0::/{SLURM}")
     second(groups / SLURM, limit=32 * GIB, used=10 * GIB, cached=4 * GIB, killed=2)
     assert available_memory_bytes() == 26 * GIB
     assert oom_kills() == 2
 
 
-def test_the_least_of_the_groups_around_it(groups: Path) -> None:
+def test_memory_in_nested_groups_follows_least_limit(groups: Path) -> None:
     belongs(groups, f"0::/{SLURM}")
     second(groups / SLURM, limit="max")
     second((groups / SLURM).parent, limit=16 * GIB)
@@ -70,14 +70,14 @@ def test_the_least_of_the_groups_around_it(groups: Path) -> None:
     assert available_memory_bytes() == 16 * GIB
 
 
-def test_a_container_is_told_its_hosts_path_and_has_one_group(groups: Path) -> None:
+def test_memory_in_container_is_read_from_root_group(groups: Path) -> None:
     belongs(groups, "0::/../../kubepods/pod7")
     second(groups, limit=8 * GIB, used=GIB, killed=3)
     assert available_memory_bytes() == 7 * GIB
     assert oom_kills() == 3
 
 
-def test_the_first_version_has_a_tree_for_memory(groups: Path) -> None:
+def test_memory_in_cgroup_v1_is_read_from_memory_tree(groups: Path) -> None:
     belongs(groups, "5:cpu,cpuacct:/elsewhere", f"4:memory:/{SLURM}", "0::/")
     first(groups / "memory" / SLURM, limit=32 * GIB, used=8 * GIB, cached=GIB, killed=1)
     first(groups / "memory", limit=2**63 - 4096)
@@ -85,27 +85,27 @@ def test_the_first_version_has_a_tree_for_memory(groups: Path) -> None:
     assert oom_kills() == 1
 
 
-def test_a_group_that_does_not_tell_its_statistics_has_a_limit_all_the_same(groups: Path) -> None:
+def test_group_without_statistics_still_limits_memory(groups: Path) -> None:
     belongs(groups, "", "odd", "0::/a")
     second(groups / "a", limit=4 * GIB, used=GIB)
     (groups / "a" / "memory.stat").unlink()
     assert available_memory_bytes() == 3 * GIB
 
 
-def test_a_group_beyond_its_limit_has_nothing_left(groups: Path) -> None:
+def test_group_beyond_its_limit_has_no_memory_left(groups: Path) -> None:
     belongs(groups, "0::/a")
     second(groups / "a", limit=GIB, used=2 * GIB)
     assert available_memory_bytes() == 0
 
 
-def test_a_roomy_group_does_not_make_a_machine_larger(groups: Path) -> None:
+def test_group_limit_above_machine_does_not_raise_memory(groups: Path) -> None:
     belongs(groups, "0::/all")
     second(groups / "all", limit=500 * GIB)
     assert available_memory_bytes() == 100 * GIB
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "max"])
-def test_what_is_not_told_is_no_limit(groups: Path, text: str) -> None:
+def test_unreadable_group_limit_is_ignored(groups: Path, text: str) -> None:
     belongs(groups, "0::/odd")
     second(groups / "odd", limit=GIB)
     for name in ("memory.max", "memory.events"):
@@ -123,7 +123,7 @@ def test_what_is_not_told_is_no_limit(groups: Path, text: str) -> None:
         pytest.param(8192, "nonsense", 8192, id="a kernel that does not tell"),
     ],
 )
-def test_what_may_be_locked(
+def test_may_lock_bytes_follows_rlimit_and_capability(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     limit: int,

@@ -13,7 +13,7 @@ from zerogate.config.options import Options
 from zerogate.devices import assignment
 from zerogate.devices.attribution import Reading
 from zerogate.devices.cards import Card
-from zerogate.devices.nvml import Watched
+from zerogate.devices.nvml import DeviceReadings
 from zerogate.launch import idle
 from zerogate.launch.deadlines import deadlines
 from zerogate.launch.errors import LauncherFailedError, RankCrashedError
@@ -22,6 +22,7 @@ from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.record import Job
 from zerogate.session import runner
+from zerogate.session.rank_setup import RankSetup
 
 GIB = 2**30
 DEVICE = "GPU-a"
@@ -56,17 +57,17 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 def session(wait_seconds: float | None = 0) -> IdleLevels:
     """Levels of a session in which NVML has listed a process of this device."""
     levels = IdleLevels(wait_seconds)
-    levels.saw({DEVICE: Watched(before=SEEN, during=[SEEN])})
+    levels.saw({DEVICE: DeviceReadings(before=SEEN, during=[SEEN])})
     return levels
 
 
-def test_the_first_launch_finds_the_level(device: Device) -> None:
+def test_first_launch_reads_idle_level_without_waiting(device: Device) -> None:
     device.used = [40 * GIB]
     IdleLevels(wait_seconds=0).await_idle([DEVICE], pytest.fail)
     assert device.asked == 1
 
 
-def test_a_driver_that_is_late_is_waited_for(device: Device) -> None:
+def test_idle_wait_lasts_until_memory_is_freed(device: Device) -> None:
     levels = IdleLevels()
     levels.await_idle([DEVICE], pytest.fail)
     device.used = [30 * GIB, 8 * GIB, GIB + BOUND_BYTES]
@@ -74,7 +75,7 @@ def test_a_driver_that_is_late_is_waited_for(device: Device) -> None:
     assert device.asked == 4
 
 
-def test_what_nobody_holds_is_an_error(device: Device) -> None:
+def test_memory_held_by_no_process_is_error(device: Device) -> None:
     levels = session()
     levels.await_idle([DEVICE], pytest.fail)
     device.used = [GIB + 512 * 2**20]
@@ -82,7 +83,7 @@ def test_what_nobody_holds_is_an_error(device: Device) -> None:
         levels.await_idle([DEVICE], pytest.fail)
 
 
-def test_the_next_launch_is_held_to_the_same_level(device: Device) -> None:
+def test_idle_level_stays_same_after_error(device: Device) -> None:
     """Else a leak would be an error once, and then be the level."""
     levels = session()
     levels.await_idle([DEVICE], pytest.fail)
@@ -92,7 +93,7 @@ def test_the_next_launch_is_held_to_the_same_level(device: Device) -> None:
             levels.await_idle([DEVICE], pytest.fail)
 
 
-def test_somebody_elses_process_is_told_and_not_an_error(device: Device) -> None:
+def test_memory_of_other_process_is_reported_without_error(device: Device) -> None:
     levels = session()
     levels.await_idle([DEVICE], pytest.fail)
     device.used, device.processes = [3 * GIB], {77: 2 * GIB}
@@ -101,7 +102,7 @@ def test_somebody_elses_process_is_told_and_not_an_error(device: Device) -> None
     assert said == [f"{DEVICE}: 2048 MiB above its idle level: in use by process 77"]
 
 
-def test_what_draws_on_it_is_told_and_not_an_error(device: Device) -> None:
+def test_memory_of_graphics_process_is_reported_without_error(device: Device) -> None:
     levels = session()
     levels.await_idle([DEVICE], pytest.fail)
     device.used, device.graphics = [2 * GIB], [9]
@@ -110,7 +111,7 @@ def test_what_draws_on_it_is_told_and_not_an_error(device: Device) -> None:
     assert said == [f"{DEVICE}: 1024 MiB above its idle level: in use by process 9"]
 
 
-def test_where_nvml_lists_nobody_nobody_is_to_blame(device: Device) -> None:
+def test_memory_without_process_list_is_reported_without_error(device: Device) -> None:
     """As in some containers: whose it is cannot be known."""
     levels = IdleLevels(wait_seconds=0)
     levels.await_idle([DEVICE], pytest.fail)
@@ -118,11 +119,11 @@ def test_where_nvml_lists_nobody_nobody_is_to_blame(device: Device) -> None:
     said: list[str] = []
     levels.await_idle([DEVICE], said.append)
     assert said == [
-        f"{DEVICE}: 1024 MiB above its idle level: in use by somebody whom NVML does not name"
+        f"{DEVICE}: 1024 MiB above its idle level: in use by a process that NVML does not list"
     ]
 
 
-def test_the_level_falls_when_somebody_leaves(device: Device) -> None:
+def test_idle_level_falls_when_memory_is_freed(device: Device) -> None:
     device.used = [3 * GIB]
     levels = session()
     levels.await_idle([DEVICE], pytest.fail)
@@ -133,7 +134,7 @@ def test_the_level_falls_when_somebody_leaves(device: Device) -> None:
         levels.await_idle([DEVICE], pytest.fail)
 
 
-def test_without_devices_nothing_is_asked(device: Device) -> None:
+def test_idle_wait_without_devices_reports_nothing(device: Device) -> None:
     IdleLevels().await_idle([], pytest.fail)
 
 
@@ -155,7 +156,7 @@ class NoRanks:
         pass
 
 
-def test_a_launch_waits_for_it(
+def test_launch_on_device_above_idle_level_is_refused(
     device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -168,16 +169,15 @@ def test_a_launch_waits_for_it(
         launcher="torchrun",
     )  # fmt: skip
     cells = runner.Runner(
-        asked,
+        RankSetup(asked, lambda update: None),
         launchers={"torchrun": lambda: launcher},
         launch_hook=lambda job, folder: None,
         deadlines=lambda cell: deadlines("gpu"),
-        notify=lambda step: None,
     )
     cell = replace(a_cell(), tier="gpu", strategy="ddp", world_size=1)
     with pytest.raises(RankCrashedError):
         cells.launch(cell, 0, 1)
-    cells.idle.saw({DEVICE: Watched(before=SEEN, during=[SEEN])})
+    cells.idle.saw({DEVICE: DeviceReadings(before=SEEN, during=[SEEN])})
     device.used = [2 * GIB]
     with pytest.raises(LauncherFailedError, match=f"{cell.id}: {DEVICE}: 1024 MiB above"):
         cells.launch(cell, 0, 1)

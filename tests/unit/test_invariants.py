@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from records import RECIPE, a_cell, a_measurement, a_trace
 
+from zerogate.metrics.measurement import Measurement
 from zerogate.metrics.table import metric_named
 from zerogate.protocol.record import Device
 from zerogate.protocol.schedule import schedule
+from zerogate.verdicts import invariants
 from zerogate.verdicts.invariants import (
     judge_above,
-    judge_below,
     judge_equivalent,
     judge_falls,
     judge_grows,
@@ -21,6 +22,7 @@ from zerogate.verdicts.invariants import (
     judge_needed,
     judge_schedule,
 )
+from zerogate.verdicts.verdict import Verdict
 
 STATES = metric_named("model_state_bytes")
 LOSS = metric_named("loss")
@@ -28,6 +30,10 @@ LOSS = metric_named("loss")
 
 def states(strategy: str, size: int, **cell: Any) -> Any:
     return a_measurement(a_cell(strategy, **cell), traced=a_trace(model_state_bytes=size))
+
+
+def judge_below(own: Measurement, other: Measurement, *, offloads_more: bool = False) -> Verdict:
+    return invariants.judge_below(own, other, STATES, offloads_more=offloads_more)
 
 
 def course(total: int = 6) -> tuple[float, ...]:
@@ -38,8 +44,8 @@ def course(total: int = 6) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize(("size", "status"), [(99, "ok"), (100, "regressed"), (101, "regressed")])
-def test_sharding_more_needs_less(size: int, status: str) -> None:
-    found = judge_below(states("zero1", size), states("ddp", 100), STATES)
+def test_model_states_not_below_reference_are_regression(size: int, status: str) -> None:
+    found = judge_below(states("zero1", size), states("ddp", 100))
     assert (found.status, found.measured, found.expected, found.against) == (
         status,
         size,
@@ -50,40 +56,40 @@ def test_sharding_more_needs_less(size: int, status: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(99, "regressed"), (100, "regressed"), (101, "ok")])
-def test_what_is_offloaded_is_held_elsewhere(size: int, status: str) -> None:
+def test_host_memory_not_above_reference_is_regression(size: int, status: str) -> None:
     own = a_measurement(a_cell("zero2_offload"), peak_host_bytes=size)
     found = judge_above(own, a_measurement(peak_host_bytes=100), metric_named("peak_host_bytes"))
     assert (found.status, found.metric) == (status, "peak_host_bytes_above")
 
 
-def test_one_rank_has_nobody_to_shard_with_but_can_offload() -> None:
+def test_single_rank_is_judged_on_offload_but_not_on_sharding() -> None:
     alone = {"world_size": 1}
-    found = judge_below(states("zero1", 100, **alone), states("ddp", 100, **alone), STATES)
+    found = judge_below(states("zero1", 100, **alone), states("ddp", 100, **alone))
     assert (found.status, found.note) == (
         "not_comparable",
         "a single rank has nobody to shard with",
     )
     offloaded = judge_below(
-        states("zero3_nvme", 100, **alone), states("zero3", 100, **alone), STATES
+        states("zero3_nvme", 100, **alone), states("zero3", 100, **alone), offloads_more=True
     )
     assert offloaded.status == "regressed"
 
 
-def test_what_was_not_measured_is_not_judged() -> None:
+def test_metric_without_measurement_is_not_comparable() -> None:
     blind = a_measurement(traced=None)
-    assert judge_below(blind, states("ddp", 100), STATES).status == "not_comparable"
+    assert judge_below(blind, states("ddp", 100)).status == "not_comparable"
     assert judge_moves(blind, metric_named("disk_read_bytes")).status == "not_comparable"
     assert judge_needed(blind, metric_named("operators")).status == "not_comparable"
 
 
 @pytest.mark.parametrize(("count", "status"), [(0, "ok"), (1, "regressed")])
-def test_the_one_number_that_is_right(count: int, status: str) -> None:
+def test_metric_off_its_needed_value_is_regression(count: int, status: str) -> None:
     found = judge_needed(a_measurement(samples_missed=count), metric_named("samples_missed"))
     assert (found.status, found.measured, found.expected) == (status, count, 0)
 
 
 @pytest.mark.parametrize(("count", "status"), [(0, "regressed"), (1, "ok")])
-def test_what_is_offloaded_moves(count: int, status: str) -> None:
+def test_offload_without_disk_reads_is_regression(count: int, status: str) -> None:
     own = a_measurement(traced=a_trace(disk_read_bytes=count))
     assert judge_moves(own, metric_named("disk_read_bytes")).status == status
 
@@ -99,26 +105,28 @@ def test_what_is_offloaded_moves(count: int, status: str) -> None:
         pytest.param((1.0, 0.5, 0.5, math.inf), "regressed", id="inf"),
     ],
 )
-def test_loss_is_finite_and_falls(loss: tuple[float, ...], status: str) -> None:
+def test_loss_that_rises_stays_or_is_not_finite_is_regression(
+    loss: tuple[float, ...], status: str
+) -> None:
     found = judge_falls(a_measurement(loss=loss), LOSS)
     assert found.status == status
     if not all(map(math.isfinite, loss)):
         assert found.step == next(i for i, value in enumerate(loss) if not math.isfinite(value))
 
 
-def test_the_schedule_is_followed_to_its_end() -> None:
+def test_schedule_followed_to_end_is_ok() -> None:
     assert judge_schedule(a_measurement(learning_rate=course())).status == "ok"
 
 
 @pytest.mark.parametrize("step", range(6))
-def test_any_step_off_schedule_is_found(step: int) -> None:
+def test_schedule_with_any_step_off_is_regression_at_step(step: int) -> None:
     rates = list(course())
     rates[step] = rates[step] * 1.01 + 1e-8
     found = judge_schedule(a_measurement(learning_rate=tuple(rates)))
     assert (found.status, found.step) == ("regressed", step)
 
 
-def test_a_schedule_stepped_too_often_ends_early() -> None:
+def test_schedule_stepped_too_often_is_regression() -> None:
     rates = course(12)[::2]
     assert judge_schedule(a_measurement(learning_rate=rates)).status == "regressed"
 
@@ -133,32 +141,32 @@ def test_a_schedule_stepped_too_often_ends_early() -> None:
         (8192, "gpu", "regressed"),
     ],
 )
-def test_memory_does_not_grow(step_bytes: int, tier: str, status: str) -> None:
+def test_live_memory_growing_by_step_is_regression(step_bytes: int, tier: str, status: str) -> None:
     live = tuple(10**6 + step_bytes * step for step in range(6))
     found = judge_grows(a_measurement(a_cell(tier=tier), step_live_bytes=live))
     assert (found.status, found.measured) == (status, step_bytes)
 
 
-def test_another_way_to_train_is_compared_as_far_as_it_went() -> None:
+def test_equivalent_run_with_fewer_steps_is_compared_on_those() -> None:
     own = a_measurement(loss=(4.0, 3.0, 2.0, 1.0))
     assert judge_equivalent(LOSS, own, a_measurement(loss=(4.0, 3.0)), "one_rank").status == "ok"
     found = judge_equivalent(LOSS, own, a_measurement(loss=(4.0, 3.5)), "one_rank")
     assert (found.status, found.metric, found.step) == ("regressed", "loss_one_rank", 1)
 
 
-def test_a_loss_of_tokens_depends_on_grouping_and_is_not_compared() -> None:
+def test_loss_averaged_by_token_is_not_comparable() -> None:
     own = a_measurement(averages_samples=False)
     assert judge_equivalent(LOSS, own, own, "accumulation").status == "not_comparable"
 
 
-def test_too_few_steps_need_not_have_lowered_the_loss() -> None:
+def test_loss_without_learning_rate_need_not_fall() -> None:
     own = a_measurement(loss=(1.0, 1.0), learning_rate=(0.0, 0.0))
     assert judge_falls(own, LOSS).status == "not_comparable"
     broken = a_measurement(loss=(math.nan,), learning_rate=(0.0,))
     assert judge_falls(broken, LOSS).status == "regressed"
 
 
-def test_a_full_size_model_need_not_have_lowered_it_in_so_few_steps() -> None:
+def test_loss_of_full_size_model_need_not_fall() -> None:
     full = a_cell(tier="gpu")
     rising = a_measurement(full, loss=(1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
     assert judge_falls(rising, LOSS).status == "not_comparable"
@@ -176,7 +184,7 @@ def test_a_full_size_model_need_not_have_lowered_it_in_so_few_steps() -> None:
         ((), (0, 1, 2, 3, 3, 4), "regressed"),
     ],
 )
-def test_a_step_that_loss_scaling_skips_is_none_of_the_schedules(
+def test_schedule_leaves_out_steps_skipped_by_loss_scaling(
     skipped: tuple[int, ...], rates: tuple[int, ...], status: str
 ) -> None:
     """``rates``: at which steps of the schedule each step trained."""
@@ -188,7 +196,7 @@ def test_a_step_that_loss_scaling_skips_is_none_of_the_schedules(
     assert judge_schedule(own).status == status
 
 
-def test_pinned_memory_is_the_hosts_too_and_what_is_unknown_is_not_judged() -> None:
+def test_host_memory_verdict_counts_pinned_and_skips_unknown() -> None:
     metric = metric_named("peak_host_bytes")
 
     def host(size: int, pinned: int) -> Any:

@@ -20,12 +20,13 @@ from tests.made_nvml import MadeNVML
 from zerogate.config.options import Options
 from zerogate.config.validation import from_json
 from zerogate.devices import cards, nvml
+from zerogate.devices.nvml import LaunchReadings, readings_path
 from zerogate.launch.deadlines import deadlines
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.result import collect_records
 from zerogate.launch.watchdog import Watchdog
-from zerogate.metrics.device_use import Readings, readings_path, with_device_use
+from zerogate.metrics.device_use import LaunchRecords, device_use
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import (
@@ -38,6 +39,7 @@ from zerogate.protocol.record import (
     record_path,
 )
 from zerogate.session import runner
+from zerogate.session.rank_setup import RankSetup
 
 GIB = 2**30
 CELL = replace(a_cell("ddp"), tier="gpu")
@@ -86,9 +88,9 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoDevi
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    cards._asked.cache_clear()
+    cards._query_driver.cache_clear()
     yield found
-    cards._asked.cache_clear()
+    cards._query_driver.cache_clear()
     assert not [one for one in threading.enumerate() if one.name == "zerogate-nvml"]
 
 
@@ -142,50 +144,50 @@ def run(folder: Path, ranks: Ranks) -> runner.Runner:
         launcher="torchrun",
     )  # fmt: skip
     return runner.Runner(
-        asked,
+        RankSetup(asked, lambda update: None),
         launchers={"torchrun": lambda: ranks},
         launch_hook=lambda job, folder: None,
         deadlines=lambda cell: deadlines("gpu"),
-        notify=lambda step: None,
     )
 
 
-def test_what_nvml_told_is_in_the_records(devices: TwoDevices, tmp_path: Path) -> None:
+def test_launch_locks_devices_and_records_nvml_peaks(devices: TwoDevices, tmp_path: Path) -> None:
     ranks = Ranks(devices, trained)
-    records = run(tmp_path, ranks).launch(CELL, 0, 1)
+    launched = run(tmp_path, ranks).launch(CELL, 0, 1)
     assert ranks.locked == [True, True], "alone on its devices"
     assert all(map(free, UUIDS))
-    found = [record.device for record in records if record.device]
+    found = list(device_use(launched).values())
     assert [(one.source, one.peak_bytes) for one in found] == [
         ("nvml_process", 12 * GIB),
         ("nvml_process", 11 * GIB),
     ]
     assert [one.driver_bytes for one in found] == [GIB // 4] * 2
-    assert [one.troubles for one in found] == [(), ()]
-    assert measure(CELL, [records]).value("peak_device_bytes") == 12 * GIB
+    assert [one.events for one in found] == [(), ()]
+    assert measure(CELL, [launched]).value("peak_device_bytes") == 12 * GIB
 
 
-def test_the_folder_can_be_replayed(devices: TwoDevices, tmp_path: Path) -> None:
-    records = run(tmp_path, Ranks(devices, trained)).launch(CELL, 0, 1)
+def test_launch_folder_is_replayed_to_same_records(devices: TwoDevices, tmp_path: Path) -> None:
+    launched = run(tmp_path, Ranks(devices, trained)).launch(CELL, 0, 1)
     folder = next(tmp_path.rglob("nvml.json")).parent
     job = read_job(job_path(folder))
-    told = from_json(Readings, readings_path(folder).read_bytes())
+    told = from_json(LaunchReadings, readings_path(folder).read_bytes())
     assert told.origin == "recorded"
     assert set(told.devices) == set(UUIDS)
     again = collect_records(
         job, folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder), "pytest"
     )
-    assert with_device_use(again, told.devices) == records
+    assert LaunchRecords(ranks=again, devices=told.devices) == launched
 
 
-def test_a_throttled_device_leaves_no_seconds_to_judge(devices: TwoDevices, tmp_path: Path) -> None:
+def test_launch_on_throttled_devices_names_each_rank(devices: TwoDevices, tmp_path: Path) -> None:
     devices.reasons = 0x40
-    records = run(tmp_path, Ranks(devices, trained)).launch(CELL, 0, 1)
-    trouble = "the device was throttled (hw_thermal)"
-    assert measure(CELL, [records]).troubles == (f"rank 0: {trouble}", f"rank 1: {trouble}")
+    launched = run(tmp_path, Ranks(devices, trained)).launch(CELL, 0, 1)
+    event = "the device was throttled (hw_thermal)"
+    found = measure(CELL, [launched]).device_events
+    assert found == (f"rank 0: {event}", f"rank 1: {event}")
 
 
-def test_who_runs_out_of_memory_leaves_what_nvml_told(devices: TwoDevices, tmp_path: Path) -> None:
+def test_probe_out_of_memory_leaves_nvml_readings(devices: TwoDevices, tmp_path: Path) -> None:
     def out_of_memory(rank: int, job: Job) -> RankRecord:
         failed = a_failed_record(rank, outcome="oom", type="OutOfMemoryError")
         return replace(failed, launch_id=job.launch_id)
@@ -193,19 +195,18 @@ def test_who_runs_out_of_memory_leaves_what_nvml_told(devices: TwoDevices, tmp_p
     cells = run(tmp_path, Ranks(devices, out_of_memory, exit_code=1))
     with pytest.raises(OutOfMemoryError):
         cells.probe(CELL, ProbeRequest(kind="train", sizes=(1,)), 0)
-    told = from_json(Readings, next(tmp_path.rglob("nvml.json")).read_bytes())
+    told = from_json(LaunchReadings, next(tmp_path.rglob("nvml.json")).read_bytes())
     peaks = [max(one.used_bytes for one in device.during) for device in told.devices.values()]
     assert peaks == [GIB // 2 + size for size in devices.had]
 
 
-def test_ranks_on_another_device_are_not_measured_by_this_one(
-    devices: TwoDevices, tmp_path: Path
-) -> None:
+def test_launch_on_unwatched_device_has_no_device_peak(devices: TwoDevices, tmp_path: Path) -> None:
     def elsewhere(rank: int, job: Job) -> RankRecord:
         record = trained(rank, job)
         assert record.device is not None
         return replace(record, device=replace(record.device, uuid="c3"))
 
-    records = run(tmp_path, Ranks(devices, elsewhere)).launch(CELL, 0, 1)
-    assert all("was not watched" in trouble for trouble in measure(CELL, [records]).troubles)
-    assert "peak_device_bytes" not in measure(CELL, [records]).launches[0].values
+    launched = run(tmp_path, Ranks(devices, elsewhere)).launch(CELL, 0, 1)
+    found = measure(CELL, [launched])
+    assert all("was not watched" in event for event in found.device_events)
+    assert "peak_device_bytes" not in found.launches[0].values

@@ -44,13 +44,13 @@ def holder() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_other_devices_are_free(holder: subprocess.Popen[str]) -> None:
+def test_lock_of_other_devices_is_taken_without_waiting(holder: subprocess.Popen[str]) -> None:
     said: list[str] = []
     with lock_devices(["0", "3"], said.append):
         assert said == []
 
 
-def test_who_waits_says_for_whom(holder: subprocess.Popen[str]) -> None:
+def test_lock_held_by_other_process_names_its_holder(holder: subprocess.Popen[str]) -> None:
     said: list[str] = []
 
     def notify(text: str) -> None:
@@ -61,26 +61,26 @@ def test_who_waits_says_for_whom(holder: subprocess.Popen[str]) -> None:
         assert said == [f"waiting for process {holder.pid} in {Path.cwd()}, which measures on 2"]
 
 
-def test_two_who_want_the_same_two_do_not_wait_for_each_other() -> None:
+def test_locks_of_two_devices_are_taken_in_either_order() -> None:
     with lock_devices(["2", "1"], print):
         pass
     with lock_devices(["1", "2"], print):
         pass
 
 
-def test_a_device_that_is_named_twice_is_one() -> None:
+def test_device_named_twice_is_locked_once() -> None:
     said: list[str] = []
     with lock_devices(["1", "1"], said.append):
         assert said == []
 
 
-def test_a_lock_that_cannot_be_had(tmp_path: Path) -> None:
+def test_lock_that_cannot_be_taken_is_error(tmp_path: Path) -> None:
     (tmp_path / "zerogate-locks" / "1.lock").mkdir(parents=True)
     with pytest.raises(LauncherFailedError, match="cannot be locked"), lock_devices(["1"], print):
         pass
 
 
-def test_who_waits_is_next() -> None:
+def test_waiting_process_gets_lock_before_last_holder() -> None:
     """Also where the holder wants it again at once, as a session does between two launches."""
     with ExitStack() as ours:
         with lock_devices(["1"], print):

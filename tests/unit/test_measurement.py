@@ -8,7 +8,7 @@ import pytest
 from records import a_cell, a_measurement, a_memory, a_record, a_trace, measured
 
 from zerogate.metrics.aggregation import slope
-from zerogate.metrics.measurement import differing_settings, measure, median, speedup_over
+from zerogate.metrics.measurement import differing_settings, median, speedup_over
 
 PEAKS = [
     pytest.param("peak_allocated_bytes", "steady", id="steady"),
@@ -19,7 +19,7 @@ PEAKS = [
 
 
 @pytest.mark.parametrize(("name", "phase"), PEAKS)
-def test_memory_is_the_worst_ranks_in_its_own_phase(name: str, phase: str) -> None:
+def test_peak_memory_is_maximum_over_ranks_in_its_own_phase(name: str, phase: str) -> None:
     found = measured(
         [
             a_record(0, memory=a_memory(100, **{phase: 800})),
@@ -30,7 +30,7 @@ def test_memory_is_the_worst_ranks_in_its_own_phase(name: str, phase: str) -> No
     assert [found.value(param.values[0]) for param in PEAKS].count(900) == 1
 
 
-def test_live_bytes_are_those_after_a_steady_step() -> None:
+def test_live_bytes_are_taken_after_steady_step() -> None:
     assert a_measurement(memory=a_memory(100, steady=600)).value("live_bytes") == 300
 
 
@@ -49,13 +49,15 @@ def test_live_bytes_are_those_after_a_steady_step() -> None:
         pytest.param("f1", "quality", [{"f1": 0.9}, {}], 0.9, id="quality"),
     ],
 )
-def test_ranks_become_one_value(name: str, field: str, of_ranks: list[Any], expected: Any) -> None:
+def test_rank_values_are_aggregated_to_one_value(
+    name: str, field: str, of_ranks: list[Any], expected: Any
+) -> None:
     """Time from the slowest, samples summed, losses averaged, what is global from rank 0."""
     found = measured([a_record(rank, **{field: value}) for rank, value in enumerate(of_ranks)])
     assert found.value(name) == expected
 
 
-def test_step_time_is_the_slowest_ranks_without_the_warm_up() -> None:
+def test_step_time_is_of_slowest_rank_without_warm_up() -> None:
     found = measured(
         [
             a_record(0, step_seconds=(9.0, 9.0, 9.0, 1.0, 1.0, 1.0)),
@@ -65,17 +67,17 @@ def test_step_time_is_the_slowest_ranks_without_the_warm_up() -> None:
     assert found.value("step_seconds") == 2.0
 
 
-def test_a_run_that_is_all_warm_up_still_has_a_step_time() -> None:
+def test_step_time_of_warm_up_only_run_is_present() -> None:
     assert a_measurement(step_seconds=(3.0, 1.0)).value("step_seconds") == 2.0
 
 
-def test_an_epochs_time_has_its_warm_up_steps_at_the_pace_of_the_others() -> None:
+def test_epoch_time_counts_warm_up_steps_at_steady_pace() -> None:
     """Five steps, three of them warm-up: the other two took 2 of the 29 seconds."""
     found = a_measurement(step_seconds=(9.0, 9.0, 9.0, 1.0, 1.0), train_seconds=(29.0,))
     assert found.value("epoch_seconds") == 5.0
 
 
-def test_only_the_first_epoch_has_a_warm_up() -> None:
+def test_epoch_time_corrects_warm_up_of_first_epoch_only() -> None:
     first, second = (9.0, 9.0, 9.0, 1.0), (2.0, 2.0, 2.0, 2.0)
     found = a_measurement(step_seconds=first + second, train_seconds=(28.0, 8.0))
     assert found.value("epoch_seconds") == (4.0 + 8.0) / 2
@@ -89,7 +91,7 @@ def test_only_the_first_epoch_has_a_warm_up() -> None:
         pytest.param((8, 8.5), 16.5, float, id="not whole"),
     ],
 )
-def test_samples_per_epoch_are_of_all_ranks(
+def test_samples_per_epoch_are_summed_over_ranks(
     step_samples: tuple[int, ...], expected: float, kind: type
 ) -> None:
     found = a_measurement(step_samples=step_samples, train_seconds=(1.0, 1.0))
@@ -97,24 +99,24 @@ def test_samples_per_epoch_are_of_all_ranks(
     assert isinstance(found.value("samples_per_epoch"), kind)
 
 
-def test_throughput_is_all_ranks_samples_over_the_epochs_time() -> None:
+def test_throughput_is_samples_of_all_ranks_over_epoch_time() -> None:
     found = a_measurement(step_samples=(8,) * 6, train_seconds=(2.0, 2.0))
     assert found.value("samples_per_second") == 2 * 48 / 2 / 2.0
 
 
-def test_values_of_every_rank_are_kept_where_the_worst_counts() -> None:
+def test_per_rank_values_are_kept_for_worst_rank_metrics() -> None:
     found = measured([a_record(0, peak_host_bytes=10), a_record(1, peak_host_bytes=30)])
     per_rank = found.launches[0].per_rank
     assert per_rank["peak_host_bytes"] == (10, 30)
     assert per_rank["peak_allocated_bytes"] == (1000, 1000)
 
 
-def test_a_rank_whose_series_is_shorter_is_not_cut_to_fit() -> None:
+def test_rank_with_shorter_series_raises_value_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
         measured([a_record(0, loss=(1.0, 2.0)), a_record(1, loss=(1.0,))])
 
 
-def test_without_memory_there_is_none_and_the_reason_is_noted() -> None:
+def test_memory_metrics_without_source_are_absent_with_reason() -> None:
     found = a_measurement(memory={}, memory_source="no compiler")
     names = {"live_bytes", "model_state_bytes", "leak_bytes_per_step"}
     names |= {param.values[0] for param in PEAKS}
@@ -123,7 +125,7 @@ def test_without_memory_there_is_none_and_the_reason_is_noted() -> None:
     assert {found.value(name) for name in names} == {None}
 
 
-def test_with_memory_nothing_is_noted() -> None:
+def test_notes_with_measured_memory_are_empty() -> None:
     assert a_measurement().notes == {}
 
 
@@ -135,21 +137,21 @@ def test_with_memory_nothing_is_noted() -> None:
         pytest.param([9, 1, 5, 6], 5, id="an even number: one of the launches', not between"),
     ],
 )
-def test_launches_become_their_median(peaks: list[int], expected: int) -> None:
+def test_launch_values_are_aggregated_to_median(peaks: list[int], expected: int) -> None:
     found = measured(*[[a_record(memory=a_memory(peak))] for peak in peaks])
     assert found.value("peak_allocated_bytes") == expected
     assert isinstance(found.value("peak_allocated_bytes"), int)
 
 
-def test_the_median_of_series_is_taken_step_by_step() -> None:
+def test_median_of_series_is_taken_per_step() -> None:
     assert median([(1.0, 9.0), (2.0, 8.0), (3.0, 7.0)]) == (2.0, 8.0)
 
 
-def test_series_of_different_lengths_are_not_mixed() -> None:
+def test_median_of_series_of_different_lengths_is_first_series() -> None:
     assert median([(1.0, 2.0), (3.0,), (5.0, 6.0)]) == (1.0, 2.0)
 
 
-def test_the_canary_is_the_slowest_ranks_in_the_middle_launch() -> None:
+def test_canary_is_median_over_launches_of_slowest_rank() -> None:
     found = measured(
         *[
             [a_record(0, canary_seconds=fast), a_record(1, canary_seconds=slow)]
@@ -159,7 +161,7 @@ def test_the_canary_is_the_slowest_ranks_in_the_middle_launch() -> None:
     assert found.canary_seconds == 3.0
 
 
-def test_a_value_of_the_wrong_kind_is_refused() -> None:
+def test_metric_read_as_wrong_kind_raises_assertion_error() -> None:
     found = a_measurement()
     with pytest.raises(AssertionError, match="loss"):
         found.scalar("loss")
@@ -167,7 +169,7 @@ def test_a_value_of_the_wrong_kind_is_refused() -> None:
         found.series("epoch_seconds")
 
 
-def test_speedup_is_how_often_ours_fits_into_the_references_epoch() -> None:
+def test_speedup_is_reference_epoch_time_over_own() -> None:
     reference = a_measurement(a_cell("ddp"), train_seconds=(3.0, 3.0))
     assert speedup_over(reference, a_measurement(train_seconds=(2.0, 2.0))) == 1.5
 
@@ -184,7 +186,7 @@ def test_speedup_is_how_often_ours_fits_into_the_references_epoch() -> None:
         ),
     ],
 )
-def test_settings_that_differ_are_named(
+def test_differing_settings_are_named_with_both_values(
     ours: dict[str, int], theirs: dict[str, int], expected: list[str]
 ) -> None:
     assert differing_settings(ours, theirs) == expected
@@ -203,11 +205,11 @@ def test_settings_that_differ_are_named(
         pytest.param([4 * step for step in range(5000)], 4, id="many steps"),
     ],
 )
-def test_a_slope_is_that_of_a_leak_and_of_nothing_else(series: list[int], expected: int) -> None:
+def test_slope_is_nonzero_only_for_leak(series: list[int], expected: int) -> None:
     assert slope(series) == expected
 
 
-def test_what_a_step_does_is_of_the_rank_that_does_most() -> None:
+def test_trace_counts_are_maximum_over_ranks() -> None:
     found = measured(
         [a_record(0, traced=a_trace(operators=5)), a_record(1, traced=a_trace(operators=7))]
     )
@@ -217,14 +219,12 @@ def test_what_a_step_does_is_of_the_rank_that_does_most() -> None:
     assert found.value("broadcast_calls") == 0
 
 
-def test_without_a_trace_there_are_no_counts() -> None:
+def test_trace_counts_without_trace_are_absent() -> None:
     assert "operators" not in a_measurement(traced=None).names
 
 
 @pytest.mark.parametrize(("precision", "count"), [("fp16", 2), ("bf16", None), ("no", None)])
-def test_skipped_steps_are_counted_where_loss_scaling_skips(
-    precision: str, count: int | None
-) -> None:
+def test_skipped_steps_are_counted_only_in_fp16(precision: str, count: int | None) -> None:
     applied = {"dtype": "float16", "mixed_precision": precision}
     record = a_record(applied=applied, step_skipped=(True, True, False, False, False, False))
-    assert measure(a_cell(), [[record]]).value("skipped_steps") == count
+    assert measured([record]).value("skipped_steps") == count

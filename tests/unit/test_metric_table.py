@@ -7,30 +7,30 @@ import pytest
 from zerogate.metrics.table import METRICS, metric_named
 
 
-def test_a_metric_is_found_by_the_name_it_carries() -> None:
+def test_metric_named_returns_metric_of_that_name() -> None:
     assert all(metric_named(name).name == name for name in METRICS)
 
 
-def test_what_is_a_byte_on_a_device_is_portable_and_seconds_are_not() -> None:
+def test_scope_is_portable_for_bytes_and_hardware_for_seconds() -> None:
     assert metric_named("peak_allocated_bytes").scope == "portable"
     assert metric_named("epoch_seconds").scope == "hardware"
 
 
-def test_seconds_have_room_and_device_bytes_have_none() -> None:
+def test_tolerance_is_zero_for_bytes_and_positive_for_seconds() -> None:
     assert metric_named("epoch_seconds").relative > 0
     assert metric_named("peak_allocated_bytes").relative == 0
     assert metric_named("peak_allocated_bytes").absolute == 0
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
-def test_a_workloads_own_metric_takes_its_direction_from_the_workload(better: str) -> None:
+def test_workload_metric_takes_direction_from_workload(better: str) -> None:
     metric = metric_named("rouge_l", {"rouge_l": better})
     assert (metric.name, metric.better, metric.title) == ("rouge_l", better, "rouge l")
     assert metric.scope == "portable"
     assert 0 < metric.relative < 0.1
 
 
-def test_the_table_wins_over_the_workload() -> None:
+def test_table_metric_overrides_workload_metric() -> None:
     assert metric_named("f1", {"f1": "lower"}).better == "higher"
 
 
@@ -43,6 +43,6 @@ def test_the_table_wins_over_the_workload() -> None:
         pytest.param({"rouge_l": "up"}, id="no such direction"),
     ],
 )
-def test_an_unknown_name_is_a_key_error(quality_better: dict[str, str] | None) -> None:
+def test_unknown_metric_name_raises_key_error(quality_better: dict[str, str] | None) -> None:
     with pytest.raises(KeyError, match="rouge_l"):
         metric_named("rouge_l", quality_better)

@@ -22,13 +22,13 @@ def workflow() -> dict[Any, Any]:
     return dict(yaml.safe_load((ROOT / ".github" / "workflows" / "nightly-gpu.yml").read_text()))
 
 
-def test_only_the_clock_and_a_person_start_it(workflow: dict[Any, Any]) -> None:
+def test_workflow_is_read_only_and_starts_by_schedule_or_dispatch(workflow: dict[Any, Any]) -> None:
     # YAML 1.1 reads the key ``on`` as true.
     assert set(workflow[True]) == {"schedule", "workflow_dispatch"}
     assert workflow["permissions"] == {"contents": "read"}
 
 
-def test_it_runs_on_a_machine_with_cards_and_keeps_the_report(workflow: dict[Any, Any]) -> None:
+def test_workflow_runs_on_gpu_runner_and_uploads_report(workflow: dict[Any, Any]) -> None:
     job = workflow["jobs"]["gpu"]
     assert {"self-hosted", "gpu"} <= set(job["runs-on"])
     kept = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
@@ -37,20 +37,20 @@ def test_it_runs_on_a_machine_with_cards_and_keeps_the_report(workflow: dict[Any
     ]
 
 
-def test_an_interrupted_night_is_still_there_the_next(workflow: dict[Any, Any]) -> None:
+def test_workflow_checkout_keeps_files_but_no_credentials(workflow: dict[Any, Any]) -> None:
     (checkout,) = [
         step for step in workflow["jobs"]["gpu"]["steps"] if "checkout" in step.get("uses", "")
     ]
     assert checkout["with"] == {"clean": False, "persist-credentials": False}
 
 
-def test_what_a_person_types_is_data(workflow: dict[Any, Any]) -> None:
+def test_workflow_input_is_not_expanded_into_script(workflow: dict[Any, Any]) -> None:
     """An expression inside ``run`` would be pasted into the script."""
     scripts = [step["run"] for step in workflow["jobs"]["gpu"]["steps"] if "run" in step]
     assert scripts == [f"{COMMAND} {GIVEN}"]
 
 
-def test_slurm_runs_the_same_command() -> None:
+def test_slurm_batch_file_runs_nightly_command() -> None:
     lines = (ROOT / "nightly" / "gpu.sbatch").read_text().splitlines()
     assert lines[-1] == f'exec {COMMAND} "$@"'
 
@@ -87,7 +87,7 @@ def nightly(tmp_path: Path) -> Nightly:
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_the_command_keeps_pytests_exit_code_and_writes_the_summary(
+def test_nightly_command_keeps_exit_code_and_writes_summary(
     tmp_path: Path, nightly: Nightly, code: int
 ) -> None:
     process = nightly(f"echo $@; echo '=== zerogate ==='; echo the table; exit {code}")
@@ -98,7 +98,7 @@ def test_the_command_keeps_pytests_exit_code_and_writes_the_summary(
     assert summary == "```\n=== zerogate ===\nthe table\n```\n"
 
 
-def test_a_schedulers_sigterm_interrupts_pytest_and_waits_for_it(
+def test_nightly_command_on_sigterm_interrupts_pytest_and_waits(
     tmp_path: Path, nightly: Nightly
 ) -> None:
     process = nightly(

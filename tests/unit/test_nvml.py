@@ -13,7 +13,7 @@ import pytest
 
 from zerogate.devices import nvml
 from zerogate.devices.attribution import HARD, Reading
-from zerogate.devices.nvml import DeviceWatch, Watched
+from zerogate.devices.nvml import DeviceReadings, DeviceWatch
 
 
 class FakeNVML(SimpleNamespace):
@@ -79,7 +79,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNVML]:
     assert found.open == 0, "NVML is let go"
 
 
-def test_a_device_is_read_before_and_during(fake: FakeNVML) -> None:
+def test_device_watch_reads_device_before_and_during_launch(fake: FakeNVML) -> None:
     with DeviceWatch(["GPU-a"]) as watch:
         assert fake.seen.wait(30)
     device = watch.devices["GPU-a"]
@@ -91,7 +91,7 @@ def test_a_device_is_read_before_and_during(fake: FakeNVML) -> None:
     assert device.least_sm_mhz is None, "this device does not tell"
 
 
-def test_a_list_that_is_not_told_leaves_the_memory(
+def test_readings_without_process_list_keep_memory(
     fake: FakeNVML, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(handle: str) -> None:
@@ -101,7 +101,7 @@ def test_a_list_that_is_not_told_leaves_the_memory(
     assert nvml.readings(["GPU-a"]) == {"GPU-a": Reading(used_bytes=10, driver_bytes=7)}
 
 
-def test_an_older_driver_is_asked_in_its_own_words(
+def test_device_watch_of_older_driver_uses_older_functions(
     fake: FakeNVML, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def memory(handle: str, version: Any = None) -> SimpleNamespace:
@@ -125,19 +125,19 @@ def test_an_older_driver_is_asked_in_its_own_words(
     assert device.reasons == 0x40
 
 
-def test_a_device_that_is_not_known(fake: FakeNVML) -> None:
+def test_device_watch_of_unknown_device_is_empty(fake: FakeNVML) -> None:
     with DeviceWatch(["MIG-b"]) as watch:
         pass
     assert watch.devices == {}
 
 
-def test_a_device_as_it_is_now(fake: FakeNVML) -> None:
+def test_readings_are_taken_once_and_skip_unknown_device(fake: FakeNVML) -> None:
     found = nvml.readings(["GPU-a", "MIG-b"])
     assert found == {"GPU-a": Reading(used_bytes=10, driver_bytes=7, processes={100: 30})}
     assert fake.asked == 1
 
 
-def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_watch_without_driver_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise real.NVMLError(real.NVML_ERROR_LIBRARY_NOT_FOUND)
 
@@ -147,14 +147,14 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.devices == {}
 
 
-def test_only_what_stands_out_is_kept() -> None:
-    device = Watched(before=Reading(used_bytes=0, driver_bytes=0))
+def test_watched_keeps_only_readings_with_new_memory_peak() -> None:
+    device = DeviceReadings(before=Reading(used_bytes=0, driver_bytes=0))
     for used in (5, 3, 4, 9, 9, 1):
         device.add(Reading(used_bytes=used, driver_bytes=0))
     assert [one.used_bytes for one in device.during] == [5, 9]
 
 
-def test_the_bits_are_nvmls() -> None:
+def test_hardware_slowdown_bits_match_nvml_constants() -> None:
     assert {
         "hw_slowdown": real.nvmlClocksEventReasonHwSlowdown,
         "sw_thermal": real.nvmlClocksEventReasonSwThermalSlowdown,

@@ -40,7 +40,7 @@ from zerogate.worker.oom import is_device_oom
         pytest.param(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), id="cuDNN"),
     ],
 )
-def test_a_device_that_is_out_of_memory(error: BaseException) -> None:
+def test_device_oom_error_is_detected(error: BaseException) -> None:
     assert is_device_oom(error)
 
 
@@ -59,5 +59,5 @@ def test_a_device_that_is_out_of_memory(error: BaseException) -> None:
         pytest.param(ValueError("CUDA out of memory"), id="a word in something else"),
     ],
 )
-def test_what_is_something_else(error: BaseException) -> None:
+def test_other_error_is_not_device_oom(error: BaseException) -> None:
     assert not is_device_oom(error)

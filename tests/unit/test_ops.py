@@ -32,7 +32,7 @@ print(Builder("some_op").load())
 """
 
 
-def test_what_is_built_is_loaded_and_what_is_not_is_deepspeeds_business(tmp_path: Path) -> None:
+def test_op_builder_loads_built_op_and_leaves_other_to_deepspeed(tmp_path: Path) -> None:
     [library] = Path(psutil.__file__).parent.glob("_psutil_linux*.so")
     built = tmp_path / "_psutil_linux" / "_psutil_linux.so"
     built.parent.mkdir()

@@ -70,7 +70,7 @@ def kept(tmp_path: Path) -> list[str]:
     )
 
 
-def test_what_was_asked_for_is_in_it_and_not_here(
+def test_overlay_contains_package_that_environment_lacks(
     wheels: Wheels, lay: Callable[..., Overlay]
 ) -> None:
     wheels()
@@ -80,20 +80,24 @@ def test_what_was_asked_for_is_in_it_and_not_here(
     assert importlib.util.find_spec(NAME) is None
 
 
-def test_its_name_is_what_is_under_test() -> None:
+def test_overlay_name_lists_tested_package_and_counts_rest() -> None:
     packages = {"torch": "2.12.1", "nvidia-cublas": "13.1", "triton": "3.7"}
     assert str(Overlay(Path(), packages)) == "torch 2.12.1 and 2 more"
     assert str(Overlay(Path(), {"torch": "2.12.1"})) == "torch 2.12.1"
 
 
-def test_it_is_built_once(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
+def test_overlay_of_same_requirement_is_built_once(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
     wheels()
     said: list[str] = []
     assert lay(f"{NAME}==1.0", said=said) == lay(f"{NAME}==1.0", said=said)
     assert said == [f"building the overlay of {NAME}==1.0"]
 
 
-def test_a_damaged_one_is_built_again(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
+def test_overlay_with_missing_file_is_built_again(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
     """Ranks would import the environment's instead, and nobody would know."""
     wheels()
     first = lay(f"{NAME}==1.0")
@@ -103,7 +107,7 @@ def test_a_damaged_one_is_built_again(wheels: Wheels, lay: Callable[..., Overlay
 
 
 @pytest.mark.parametrize("content", ['{"folder": 5}', '{"folder": ".."}', "[]", "\xff"])
-def test_a_note_of_somebody_elses_is_no_overlay(
+def test_overlay_request_file_with_invalid_content_is_ignored(
     wheels: Wheels, lay: Callable[..., Overlay], tmp_path: Path, content: str
 ) -> None:
     wheels()
@@ -116,7 +120,7 @@ def test_a_note_of_somebody_elses_is_no_overlay(
 @pytest.mark.parametrize(
     "sign", ["Retrying after connection broken by x", "No space left on device"]
 )
-def test_what_is_no_fault_of_the_package_is_no_verdict_on_it(
+def test_pip_failure_without_package_fault_is_not_invalid_overlay(
     lay: Callable[..., Overlay], monkeypatch: pytest.MonkeyPatch, sign: str
 ) -> None:
     def failing(command: list[str], *_: object) -> subprocess.CompletedProcess[str]:
@@ -130,14 +134,16 @@ def test_what_is_no_fault_of_the_package_is_no_verdict_on_it(
     assert not isinstance(error.value, overlay.InvalidOverlayError)
 
 
-def test_what_a_range_means_is_asked_again(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
+def test_version_range_is_resolved_again_for_each_overlay(
+    wheels: Wheels, lay: Callable[..., Overlay]
+) -> None:
     wheels()
     assert lay(f"{NAME}>=1").packages == {"zerogate-tiny": "1.0"}
     wheels(version="1.1")
     assert lay(f"{NAME}>=1").packages == {"zerogate-tiny": "1.1"}
 
 
-def test_a_wheel_with_another_content_is_another(
+def test_wheels_with_different_content_have_separate_overlays(
     wheels: Wheels, lay: Callable[..., Overlay]
 ) -> None:
     first = lay(str(wheels(code="a = 1")))
@@ -146,9 +152,7 @@ def test_a_wheel_with_another_content_is_another(
     assert (second.folder / NAME / "__init__.py").read_text() == "a = 2"
 
 
-def test_extras_that_one_asks_of_another_come_along(
-    wheels: Wheels, lay: Callable[..., Overlay]
-) -> None:
+def test_overlay_includes_extras_of_dependency(wheels: Wheels, lay: Callable[..., Overlay]) -> None:
     wheels(needs=("zerogate_tools[fast]",))
     wheels(name="zerogate_tools", needs=("zerogate_third; extra == 'fast'", "no; extra == 'x'"))
     wheels(name="zerogate_third")
@@ -159,7 +163,7 @@ def test_extras_that_one_asks_of_another_come_along(
     }
 
 
-def test_what_it_needs_comes_along_unless_it_is_here(
+def test_overlay_includes_only_missing_dependencies(
     wheels: Wheels, lay: Callable[..., Overlay]
 ) -> None:
     wheels(
@@ -174,7 +178,7 @@ def test_what_it_needs_comes_along_unless_it_is_here(
     }
 
 
-def test_what_is_here_in_another_version_is_laid_over_too(
+def test_overlay_includes_dependency_installed_in_other_version(
     wheels: Wheels, lay: Callable[..., Overlay]
 ) -> None:
     wheels(needs=("pytest==0.1",))
@@ -182,7 +186,7 @@ def test_what_is_here_in_another_version_is_laid_over_too(
     assert lay(f"{NAME}==1.0").packages["pytest"] == "0.1"
 
 
-def test_what_cannot_be_installed_is_invalid_for_pips_reason(
+def test_uninstallable_requirement_is_invalid_with_pip_error(
     wheels: Wheels, lay: Callable[..., Overlay], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=rf"^invalid: {NAME}==9: pip: No matching .*pip\.log"):
@@ -190,7 +194,7 @@ def test_what_cannot_be_installed_is_invalid_for_pips_reason(
     assert kept(tmp_path) == []
 
 
-def test_what_cannot_be_imported_is_invalid_for_pythons_reason(
+def test_unimportable_package_is_invalid_with_python_error(
     wheels: Wheels, lay: Callable[..., Overlay], tmp_path: Path
 ) -> None:
     wheels(code="raise RuntimeError('not with this torch')")
@@ -202,7 +206,7 @@ def test_what_cannot_be_imported_is_invalid_for_pythons_reason(
 
 
 @pytest.mark.parametrize("text", ["", "deepspeed=0.18", "==1", "./nowhere", "a b"])
-def test_what_is_nothing_that_pip_takes(text: str) -> None:
+def test_check_requirement_refuses_invalid_text(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is neither a requirement nor a file"):
         check_requirement(text)
 
@@ -210,7 +214,7 @@ def test_what_is_nothing_that_pip_takes(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["deepspeed", "deepspeed==0.18.2", "a @ git+https://x.example/a@1", "accelerate<1.12"]
 )
-def test_what_pip_takes(text: str) -> None:
+def test_check_requirement_accepts_pip_requirement(text: str) -> None:
     check_requirement(text)
 
 
@@ -244,7 +248,7 @@ def checkout(folder: Path, version: str) -> None:
     (folder / "pyproject.toml").write_text("\n".join(("[build-system]", *system, "")))
 
 
-def test_a_folder_beside_one_is_that_folder_and_not_the_package_of_its_name(
+def test_overlay_of_folder_path_installs_folder_not_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Wheels, lay: Callable[..., Overlay]
 ) -> None:
     wheels(version="1.0")
@@ -254,7 +258,7 @@ def test_a_folder_beside_one_is_that_folder_and_not_the_package_of_its_name(
     assert lay(str(tmp_path / NAME)).packages == {"zerogate-tiny": "99"}
 
 
-def test_a_bare_word_is_a_packages_name_and_is_refused_where_it_may_be_a_folders(
+def test_bare_name_means_package_and_is_refused_if_folder_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Wheels, lay: Callable[..., Overlay]
 ) -> None:
     wheels()
@@ -262,11 +266,11 @@ def test_a_bare_word_is_a_packages_name_and_is_refused_where_it_may_be_a_folders
     check_requirement(NAME)
     (tmp_path / NAME).mkdir()
     assert lay(NAME).packages == {"zerogate-tiny": "1.0"}
-    with pytest.raises(ConfigError, match=rf"\./{NAME} for the folder, {NAME}==VERSION"):
+    with pytest.raises(ConfigError, match=rf"\./{NAME} for the folder, or {NAME}==VERSION"):
         check_requirement(NAME)
 
 
-def test_what_a_killed_session_left_is_removed(
+def test_overlay_build_removes_leftovers_of_killed_session(
     wheels: Wheels, lay: Callable[..., Overlay], tmp_path: Path
 ) -> None:
     stale = tmp_path / "cache" / "overlays" / ".building-x"
@@ -276,14 +280,18 @@ def test_what_a_killed_session_left_is_removed(
     assert not stale.exists()
 
 
-def test_ranks_find_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_environment_puts_overlay_first_on_python_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", "mine")
     environment = rank_environment("cpu", tmp_path, tmp_path / "over")
     assert environment["PYTHONPATH"] == f"{tmp_path / 'over'}:mine"
     assert "ZEROGATE_OVERLAY" not in rank_environment("cpu", tmp_path)
 
 
-def test_each_release_has_its_own_compiled_ops(wheels: Wheels, tmp_path: Path) -> None:
+def test_compiled_ops_folder_is_separate_for_overlay_release(
+    wheels: Wheels, tmp_path: Path
+) -> None:
     """Two that share a folder break each other."""
     wheels(name="deepspeed", version="0.0.1")
     overlay = lay_over(["deepspeed==0.0.1"], tmp_path, lambda text: None, imports=("deepspeed",))

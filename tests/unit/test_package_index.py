@@ -13,12 +13,12 @@ from zerogate.releases import package_index
 from zerogate.releases.package_index import releases
 
 
-def test_releases_are_in_the_order_of_versions(pip: SimpleNamespace) -> None:
+def test_releases_are_sorted_by_version_and_limited_to_range(pip: SimpleNamespace) -> None:
     assert releases("ds") == ["0.18.0", "0.18.2", "0.18.10", "0.19.0", "0.19.1"]
     assert releases("ds", first="0.18.1", last="0.19.0") == ["0.18.2", "0.18.10", "0.19.0"]
 
 
-def test_none_of_these(pip: SimpleNamespace) -> None:
+def test_releases_in_empty_range_raise_config_error(pip: SimpleNamespace) -> None:
     with pytest.raises(
         ConfigError, match=r"ds: no release from 1 to the last; the index has 0\.18\.0"
     ):
@@ -28,11 +28,11 @@ def test_none_of_these(pip: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("first", "last", "message"),
     [
-        ("", None, "--from: '' is no version"),
+        ("", None, "--from: '' is not a version"),
         ("0.19.1", "0.18.0", "--to: 0.18.0 is before --from 0.19.1"),
     ],
 )
-def test_versions_that_say_nothing(
+def test_releases_with_invalid_range_raise_config_error(
     pip: SimpleNamespace, first: str, last: str | None, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -40,18 +40,20 @@ def test_versions_that_say_nothing(
 
 
 @pytest.mark.parametrize("package", ["", "ds==0.18.0", "./ds"])
-def test_what_is_no_packages_name(pip: SimpleNamespace, package: str) -> None:
-    with pytest.raises(ConfigError, match="is no package's name"):
+def test_releases_of_invalid_package_name_raise_config_error(
+    pip: SimpleNamespace, package: str
+) -> None:
+    with pytest.raises(ConfigError, match="is not a package name"):
         releases(package)
 
 
-def test_a_package_that_the_index_does_not_know(pip: SimpleNamespace) -> None:
+def test_releases_of_package_unknown_to_index_raise_config_error(pip: SimpleNamespace) -> None:
     pip.stdout, pip.stderr = "", "WARNING: x\nERROR: No matching distribution found for ds\n"
-    with pytest.raises(ConfigError, match=r"does not tell its releases .No matching distribution"):
+    with pytest.raises(ConfigError, match=r"lists no releases .No matching distribution"):
         releases("ds")
 
 
-def test_pip_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_releases_after_pip_timeout_raise_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*_: Any, **__: Any) -> None:
         raise subprocess.TimeoutExpired("pip", 120)
 

@@ -60,7 +60,7 @@ def start_rank(controller_pid: int, code: str = RANK) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("code", [RANK, WITHOUT_PIDFD], ids=["pidfd", "without pidfd"])
 @pytest.mark.parametrize("how", ["leaves", "is killed"])
-def test_a_rank_ends_when_its_controller(
+def test_rank_ends_when_controller_ends(
     controller: subprocess.Popen[bytes], how: str, code: str
 ) -> None:
     with start_rank(controller.pid, code) as rank:
@@ -74,7 +74,7 @@ def test_a_rank_ends_when_its_controller(
         assert rank.wait(timeout=60) == CONTROLLER_GONE == 75
 
 
-def test_a_rank_whose_controller_is_gone_does_not_begin(
+def test_rank_of_ended_controller_does_not_start(
     controller: subprocess.Popen[bytes],
 ) -> None:
     controller.kill()
@@ -84,7 +84,7 @@ def test_a_rank_whose_controller_is_gone_does_not_begin(
         assert rank.returncode == CONTROLLER_GONE
 
 
-def test_a_rank_whose_controller_lives_leaves_as_it_likes(
+def test_rank_of_running_controller_exits_normally(
     controller: subprocess.Popen[bytes],
 ) -> None:
     with start_rank(controller.pid) as rank:
@@ -92,7 +92,7 @@ def test_a_rank_whose_controller_lives_leaves_as_it_likes(
         assert rank.returncode == 0
 
 
-def test_a_compiler_ends_with_the_controller(controller: subprocess.Popen[bytes]) -> None:
+def test_compiler_ends_when_controller_is_killed(controller: subprocess.Popen[bytes]) -> None:
     with start_rank(controller.pid, COMPILING) as server:
         assert server.stdout is not None
         compiler = psutil.Process(int(server.stdout.readline()))

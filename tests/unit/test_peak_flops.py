@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from records import a_cell, a_record, a_trace
+from records import a_cell, a_record, a_trace, measured
 
-from zerogate.metrics.measurement import measure
 from zerogate.metrics.peak_flops import peak_flops
 from zerogate.protocol.record import Device
 
@@ -30,14 +29,16 @@ from zerogate.protocol.record import Device
         ("NVIDIA X9000", "bf16", None),
     ],
 )
-def test_peak_flops(card: str, precision: str, peak: float | None) -> None:
+def test_peak_flops_depend_on_card_and_precision(
+    card: str, precision: str, peak: float | None
+) -> None:
     assert peak_flops(card, precision) == peak
 
 
 @pytest.mark.parametrize(
     ("card", "expected"), [("NVIDIA H200", 0.5), ("NVIDIA X9000", None)], ids=str
 )
-def test_utilization(card: str, expected: float | None) -> None:
+def test_mfu_is_share_of_peak_flops_of_known_card(card: str, expected: float | None) -> None:
     """A median step of 0.1 s, in which a rank did half of what an H200 can do meanwhile."""
     records = [
         a_record(
@@ -45,14 +46,13 @@ def test_utilization(card: str, expected: float | None) -> None:
             traced=a_trace(flops=int(989e12 * 0.1 / 2)),
             device=Device(uuid="a", pid=1, peak_reserved_bytes=0, name=card),
             # A DeepSpeed file's; Accelerate's config need not say it.
-            accelerate_environment={"ACCELERATE_MIXED_PRECISION": "no"},
             applied={"dtype": "bfloat16", "mixed_precision": "bf16"},
         )
         for rank in (0, 1)
     ]
-    found = measure(replace(a_cell(), tier="gpu"), [records]).value("mfu")
+    found = measured(records, cell=replace(a_cell(), tier="gpu")).value("mfu")
     assert found == (expected and pytest.approx(expected))
 
 
-def test_without_a_card_there_is_none() -> None:
-    assert measure(a_cell(), [[a_record(0)]]).value("mfu") is None
+def test_mfu_without_card_is_absent() -> None:
+    assert measured([a_record(0)]).value("mfu") is None

@@ -52,7 +52,7 @@ def publish(name: str, cache: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_the_cache_has_is_trained(cache: Path, name: str) -> None:
+def test_model_loads_pretrained_weights_from_cache(cache: Path, name: str) -> None:
     published = publish(name, cache)
     workload = real(name)
     assert workload.pretrained is not None
@@ -65,7 +65,7 @@ def test_what_the_cache_has_is_trained(cache: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_skeleton_has_its_shapes_and_takes_no_memory(cache: Path, name: str) -> None:
+def test_skeleton_has_model_shapes_on_meta_device(cache: Path, name: str) -> None:
     """Loading refuses to be done without memory, and to be sharded where a head does not match."""
     publish(name, cache)
     workload = real(name)
@@ -77,12 +77,12 @@ def test_its_skeleton_has_its_shapes_and_takes_no_memory(cache: Path, name: str)
     assert largest_parameter(workload) == max(shape.numel() for shape in shapes.values())
 
 
-def test_the_head_is_that_of_the_task(cache: Path) -> None:
+def test_classification_head_has_label_count_of_task(cache: Path) -> None:
     publish("deberta_mrpc", cache)
     assert real("deberta_mrpc").build_model().config.num_labels == 2
 
 
-def test_the_tokenizer_is_theirs(cache: Path) -> None:
+def test_tokenizer_is_loaded_from_cache(cache: Path) -> None:
     publish("deberta_mrpc", cache)
     train, _ = real("deberta_mrpc").datasets()
     unknown = 3
@@ -91,16 +91,18 @@ def test_the_tokenizer_is_theirs(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_them_weights_are_random(cache: Path, name: str) -> None:
+def test_pretrained_weights_without_cache_are_absent(cache: Path, name: str) -> None:
     assert real(name).pretrained is None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_generated_data_and_scale_models_have_none(cache: Path, name: str) -> None:
+def test_pretrained_weights_are_absent_for_generated_data_or_cpu_tier(
+    cache: Path, name: str
+) -> None:
     publish(name, cache)
     assert load(name, "gpu").pretrained is None
     assert real(name, "cpu").pretrained is None
 
 
-def test_what_begins_with_random_weights_has_none(cache: Path) -> None:
+def test_pretrained_weights_of_gpt2_workload_are_absent(cache: Path) -> None:
     assert real("gpt2xl_wikitext2").pretrained is None

@@ -45,17 +45,19 @@ def steps(monkeypatch: pytest.MonkeyPatch, skipped: Iterator[bool]) -> list[floa
     return probe._train(cell, [], 1, peaks)
 
 
-def test_three_steps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_without_skipped_steps_times_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps(monkeypatch, iter([False] * 3)) == [1.0, 2.0, 3.0]
 
 
-def test_steps_that_are_skipped_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_does_not_time_skipped_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the optimizer they are short: sixteen of them would be the median."""
     skipped = [True] * 16 + [False, True, False, False]
     assert steps(monkeypatch, iter(skipped)) == [17.0, 19.0, 20.0]
 
 
-def test_a_model_that_is_never_trained_has_no_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_with_too_many_skipped_steps_is_not_measurable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     skipped = [False, False] + [True] * (MOST_STEPS - 2)
     with pytest.raises(NotMeasurableError, match="loss scaling skipped 22 of 24"):
         steps(monkeypatch, iter(skipped))

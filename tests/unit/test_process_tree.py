@@ -53,7 +53,7 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     "trap", [pytest.param("", id="willing"), pytest.param("trap '' TERM;", id="ignores SIGTERM")]
 )
-def test_a_grandchild_in_another_session_ends_too(start: Start, trap: str) -> None:
+def test_grandchild_in_other_session_is_ended(start: Start, trap: str) -> None:
     child = start(f"{trap} setsid sleep 100 >/dev/null & echo $!; wait")
     grandchild = int(told(child))
     found = descendants([child.pid])
@@ -63,7 +63,7 @@ def test_a_grandchild_in_another_session_ends_too(start: Start, trap: str) -> No
     assert not is_alive(grandchild)
 
 
-def test_a_stopped_process_gets_to_tidy_up(start: Start) -> None:
+def test_stopped_process_handles_sigterm_before_end(start: Start) -> None:
     child = start("trap 'echo tidied; kill $!; exit' TERM; sleep 100 & echo ready; wait")
     assert told(child) == "ready"
     os.kill(child.pid, signal.SIGSTOP)
@@ -73,7 +73,7 @@ def test_a_stopped_process_gets_to_tidy_up(start: Start) -> None:
     assert told(child) == "tidied"
 
 
-def test_what_is_started_while_ending_is_ended_too(start: Start) -> None:
+def test_process_started_during_end_is_ended(start: Start) -> None:
     child = start(
         "trap 'setsid sleep 100 >/dev/null & echo $!' TERM; sleep 100 & echo ready; "
         "while :; do wait; done"
@@ -85,7 +85,7 @@ def test_what_is_started_while_ending_is_ended_too(start: Start) -> None:
     assert not is_alive(late)
 
 
-def test_processes_that_are_gone_are_no_trouble(start: Start) -> None:
+def test_end_ignores_processes_already_gone(start: Start) -> None:
     child = start("exit 0")
     handle = psutil.Process(child.pid)
     child.wait()
@@ -94,7 +94,7 @@ def test_processes_that_are_gone_are_no_trouble(start: Start) -> None:
     end([])
 
 
-def test_a_bystander_is_left_alone(start: Start) -> None:
+def test_end_leaves_other_process_alive(start: Start) -> None:
     bystander, child = start("sleep 100 & echo $!; wait"), start("sleep 100 & echo $!; wait")
     told(bystander), told(child)
     end(descendants([child.pid]))
@@ -105,7 +105,8 @@ def test_a_bystander_is_left_alone(start: Start) -> None:
 # In a process of its own: being a subreaper is for life.
 ADOPTS = """
 import subprocess
-from zerogate.launch.process_tree import adopt_orphans, children, end
+from zerogate.launch.process_tree import children, end
+from zerogate.protocol.prctl import adopt_orphans
 
 adopt_orphans()
 parent = subprocess.Popen(
@@ -118,7 +119,7 @@ print([process.pid for process in children()])
 """
 
 
-def test_an_orphan_comes_back_and_is_ended() -> None:
+def test_orphan_is_adopted_and_ended() -> None:
     result = subprocess.run(
         [sys.executable, "-c", ADOPTS], capture_output=True, text=True, check=True, timeout=60
     )
@@ -128,7 +129,7 @@ def test_an_orphan_comes_back_and_is_ended() -> None:
 # The first process inherits orphans and never asks for their status, like many a container's init.
 NEVER_REAPS = """
 import subprocess, sys
-from zerogate.launch.process_tree import adopt_orphans
+from zerogate.protocol.prctl import adopt_orphans
 
 adopt_orphans()
 subprocess.run([sys.executable, "-c", sys.argv[1]], check=True, timeout=20)
@@ -147,7 +148,7 @@ print(orphan.status())
 """
 
 
-def test_an_ended_process_that_nobody_reaps_is_not_waited_for() -> None:
+def test_end_does_not_wait_for_unreaped_zombie() -> None:
     result = subprocess.run(
         [sys.executable, "-c", NEVER_REAPS, ENDS_AN_ORPHAN],
         capture_output=True,
@@ -185,11 +186,11 @@ class Stuck:
         raise psutil.TimeoutExpired(timeout, pid=self.pid)
 
 
-def test_a_process_that_cannot_be_ended_is_said_and_not_waited_for_for_ever(
+def test_unkillable_process_raises_launcher_failed_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process_tree, "GIVE_UP_SECONDS", 0.01)
     stuck = Stuck()
-    with pytest.raises(LauncherFailedError, match="process 4711 does not end by SIGKILL"):
+    with pytest.raises(LauncherFailedError, match="process 4711: SIGKILL does not end it"):
         end([stuck], grace_seconds=0.0)  # type: ignore[list-item]
     assert stuck.killed

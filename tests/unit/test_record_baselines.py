@@ -16,7 +16,6 @@ from records import a_cell, a_measurement, a_memory
 from zerogate.config.options import Options
 from zerogate.metrics.measurement import Measurement
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import Device
 from zerogate.session import record_baselines as recording
 from zerogate.session.record_baselines import record_baselines, unfit
 from zerogate.session.session import Session
@@ -67,7 +66,7 @@ def parity(cell: Cell, status: Any) -> Verdict:
     return Verdict(cell=cell, metric="loss_parity", status=status, unit="nats", against="ddp")
 
 
-def test_a_first_recording_holds_every_cell_and_reads_back(tmp_path: Path) -> None:
+def test_first_recording_contains_every_cell_and_can_be_read(tmp_path: Path) -> None:
     cells = record(tmp_path, in_all(DDP), in_all(ZERO2), reason="first of all")
     assert set(cells) == {"ddp-w2", "zero2-w2"}
     assert set(read_baselines(tmp_path / FILE).cells) == set(cells)
@@ -75,7 +74,7 @@ def test_a_first_recording_holds_every_cell_and_reads_back(tmp_path: Path) -> No
     assert cells["zero2-w2"]["metrics"]["live_bytes"]["launches"] == [500, 500, 500]
 
 
-def test_a_session_that_measured_nothing_writes_nothing(tmp_path: Path) -> None:
+def test_recording_without_measurements_writes_no_file(tmp_path: Path) -> None:
     assert record(tmp_path) == {}
 
 
@@ -87,7 +86,7 @@ def test_a_session_that_measured_nothing_writes_nothing(tmp_path: Path) -> None:
         pytest.param({"environment": {"torch": "2.14.0"}}, id="other software, same numbers"),
     ],
 )
-def test_recording_what_is_expected_changes_no_byte(
+def test_recording_of_expected_values_keeps_file_identical(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     record(tmp_path, in_all(DDP), in_all(ZERO2))
@@ -96,7 +95,7 @@ def test_recording_what_is_expected_changes_no_byte(
     assert (tmp_path / FILE).read_bytes() == before
 
 
-def test_a_changed_metric_changes_its_entry_and_the_provenance_only(tmp_path: Path) -> None:
+def test_changed_metric_updates_only_its_entry_and_provenance(tmp_path: Path) -> None:
     before = record(tmp_path, in_all(DDP), in_all(ZERO2))
     changed = in_all(ZERO2, memory=a_memory(1000, eval=900), train_seconds=(0.51, 0.51))
     after = record(tmp_path, in_all(DDP), changed, reason="second")
@@ -110,34 +109,34 @@ def test_a_changed_metric_changes_its_entry_and_the_provenance_only(tmp_path: Pa
 
 
 @pytest.mark.parametrize("peak", [900, 1001])
-def test_better_and_worse_are_both_recorded(tmp_path: Path, peak: int) -> None:
+def test_better_and_worse_values_are_both_recorded(tmp_path: Path, peak: int) -> None:
     record(tmp_path, in_all(ZERO2))
     cells = record(tmp_path, in_all(ZERO2, memory=a_memory(peak)))
     assert cells["zero2-w2"]["metrics"]["peak_allocated_bytes"]["value"] == peak
 
 
-def test_other_settings_are_recorded_anew_as_a_whole(tmp_path: Path) -> None:
+def test_cell_with_other_settings_is_recorded_completely(tmp_path: Path) -> None:
     record(tmp_path, in_all(ZERO2))
     cells = record(tmp_path, in_all(ZERO2, workload_version=2, train_seconds=(0.51, 0.51)))
     assert cells["zero2-w2"]["settings"]["workload_version"] == 2
     assert cells["zero2-w2"]["metrics"]["epoch_seconds"]["value"] == 0.51
 
 
-def test_a_metric_that_is_no_longer_measured_leaves_the_file(tmp_path: Path) -> None:
+def test_metric_no_longer_measured_is_removed(tmp_path: Path) -> None:
     record(tmp_path, in_all(ZERO2, quality={"f1": 0.8, "accuracy": 0.9}))
     cells = record(tmp_path, in_all(ZERO2, quality={"f1": 0.8}))
     assert "accuracy" not in cells["zero2-w2"]["metrics"]
     assert "f1" in cells["zero2-w2"]["metrics"]
 
 
-def test_cells_that_were_not_measured_stay(tmp_path: Path) -> None:
+def test_unmeasured_cells_are_kept(tmp_path: Path) -> None:
     before = record(tmp_path, in_all(DDP), in_all(ZERO3))
     after = record(tmp_path, in_all(ZERO2))
     assert set(after) == {"ddp-w2", "zero2-w2", "zero3-w2"}
     assert {key: after[key] for key in before} == before
 
 
-def test_a_cell_out_of_parity_is_not_recorded(tmp_path: Path) -> None:
+def test_cell_out_of_parity_is_not_recorded(tmp_path: Path) -> None:
     before = record(tmp_path, in_all(DDP), in_all(ZERO2))
     after = record(
         tmp_path,
@@ -150,7 +149,7 @@ def test_a_cell_out_of_parity_is_not_recorded(tmp_path: Path) -> None:
     assert "zero3-w2" in after
 
 
-def test_speedup_is_recorded_where_ddp_was_measured_beside_it(tmp_path: Path) -> None:
+def test_speedup_is_recorded_only_with_measured_ddp(tmp_path: Path) -> None:
     cells = record(
         tmp_path,
         in_all(DDP, train_seconds=(3.0, 3.0)),
@@ -162,12 +161,12 @@ def test_speedup_is_recorded_where_ddp_was_measured_beside_it(tmp_path: Path) ->
     assert "speedup_over_ddp" not in cells["zero2-w4"]["metrics"]
 
 
-def test_a_recording_can_always_be_read_back(tmp_path: Path) -> None:
+def test_baselines_after_recording_nan_can_be_read(tmp_path: Path) -> None:
     record(tmp_path, in_all(DDP, gradient_norm=(float("nan"), 1.0)))
     read_baselines(tmp_path / FILE)
 
 
-def test_the_commit_says_whether_other_files_than_baselines_differ_from_it(tmp_path: Path) -> None:
+def test_commit_is_marked_if_files_other_than_baselines_differ(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b")
         subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
@@ -189,7 +188,7 @@ def test_the_commit_says_whether_other_files_than_baselines_differ_from_it(tmp_p
     assert re.fullmatch("[0-9a-f]{10}[+]", commit())
 
 
-def test_what_is_not_recorded_is_named_with_the_reason(tmp_path: Path) -> None:
+def test_unfit_names_cells_with_reason(tmp_path: Path) -> None:
     diverged = in_all(DDP, gradient_norm=(float("nan"), 1.0))
     session = measured_by(tmp_path, diverged, in_all(ZERO2), verdicts=[parity(ZERO2, "regressed")])
     assert unfit(session) == {
@@ -198,7 +197,7 @@ def test_what_is_not_recorded_is_named_with_the_reason(tmp_path: Path) -> None:
     }
 
 
-def test_at_full_size_parity_is_no_condition(tmp_path: Path) -> None:
+def test_gpu_cell_out_of_parity_is_recorded(tmp_path: Path) -> None:
     """Dropout and half precision make of each strategy another run: nothing would ever be recorded."""
     ddp, zero2 = (a_cell(name, tier="gpu") for name in ("ddp", "zero2"))
     other = {"loss": (0.7, 0.61, 0.52, 0.43, 0.34, 0.25)}
@@ -206,30 +205,32 @@ def test_at_full_size_parity_is_no_condition(tmp_path: Path) -> None:
     assert set(cells) == {"ddp-w2", "zero2-w2"}
 
 
-def disturbed(**about: Any) -> Any:
-    device = Device(uuid="a", pid=1, peak_reserved_bytes=1, **about)
-    return in_all(ZERO2, device=device, train_seconds=(9.0, 9.0), memory=a_memory(900))
+THROTTLED = ("rank 0: it was throttled", "rank 1: it was throttled")
 
 
-def test_seconds_of_a_throttled_device_are_not_recorded(tmp_path: Path) -> None:
+def throttled() -> Measurement:
+    return in_all(ZERO2, device_events=THROTTLED, train_seconds=(9.0, 9.0), memory=a_memory(900))
+
+
+def test_seconds_of_throttled_device_are_not_recorded(tmp_path: Path) -> None:
     before = record(tmp_path, in_all(DDP), in_all(ZERO2))["zero2-w2"]["metrics"]
-    slow = disturbed(troubles=("it was throttled",))
+    slow = throttled()
     after = record(tmp_path, in_all(DDP), slow)["zero2-w2"]["metrics"]
     for name in ("epoch_seconds", "samples_per_second", "speedup_over_ddp"):
         assert after[name] == before[name], name
     assert after["peak_allocated_bytes"]["value"] == 900
 
 
-def test_sizes_found_beside_a_stranger_are_not_recorded(tmp_path: Path) -> None:
+def test_batch_sizes_found_beside_other_process_are_not_recorded(tmp_path: Path) -> None:
     found = {"max_micro_batch_size": 4, "batch_budget_bytes": 1000}
     first = replace(in_all(ZERO2), searched=found | {"max_micro_batch_size": 8})
     before = record(tmp_path, first)["zero2-w2"]["metrics"]
-    beside = replace(in_all(ZERO2), searched=found, probe_strangers=(77,))
+    beside = replace(in_all(ZERO2), searched=found, probe_other_processes=(77,))
     assert record(tmp_path, beside)["zero2-w2"]["metrics"] == before
 
 
-def test_what_is_not_recorded_is_said(tmp_path: Path) -> None:
-    session = measured_by(tmp_path, disturbed(troubles=("it was throttled",)))
+def test_record_baselines_returns_reason_for_unrecorded_seconds(tmp_path: Path) -> None:
+    session = measured_by(tmp_path, throttled())
     _, left = record_baselines(session, "why")
     assert left == {ZERO2: "no seconds: rank 0: it was throttled; rank 1: it was throttled"}
 
@@ -246,7 +247,7 @@ def on_host(
     return cell
 
 
-def test_seconds_of_another_host_are_recorded_though_they_are_no_change(
+def test_seconds_of_other_host_are_recorded_within_tolerance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_host(tmp_path, monkeypatch, "host-a", in_all(CARD, train_seconds=(0.5, 0.5)))
@@ -255,32 +256,31 @@ def test_seconds_of_another_host_are_recorded_though_they_are_no_change(
     assert found["metrics"]["epoch_seconds"]["value"] == 0.51
 
 
-def test_seconds_keep_their_host_where_new_ones_are_not_recorded(
+def test_seconds_keep_host_if_new_device_is_throttled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_host(tmp_path, monkeypatch, "host-a", in_all(CARD, train_seconds=(0.5, 0.5)))
-    device = Device(uuid="a", pid=1, peak_reserved_bytes=1, troubles=("it was throttled",))
-    hot = in_all(CARD, device=device, train_seconds=(9.0, 9.0), memory=a_memory(10**8))
+    hot = in_all(CARD, device_events=THROTTLED, train_seconds=(9.0, 9.0), memory=a_memory(10**8))
     found = on_host(tmp_path, monkeypatch, "host-b", hot)
     assert found["provenance"]["software"]["host"] == "host-a"
     assert found["metrics"]["epoch_seconds"]["value"] == 0.5
     assert found["metrics"]["peak_allocated_bytes"]["value"] == 10**8
 
 
-def test_a_speedup_over_a_ddp_that_was_disturbed_is_not_recorded(tmp_path: Path) -> None:
+def test_speedup_over_not_comparable_ddp_is_not_recorded(tmp_path: Path) -> None:
     searched = {"max_micro_batch_size": 4, "samples_per_second_at_max": 10.0}
-    ddp = replace(in_all(DDP), searched=searched, probe_strangers=(77,))
+    ddp = replace(in_all(DDP), searched=searched, probe_other_processes=(77,))
     own = replace(in_all(ZERO2), searched=searched | {"samples_per_second_at_max": 150.0})
     assert "speedup_over_ddp_at_max" not in record(tmp_path, ddp, own)["zero2-w2"]["metrics"]
 
 
-def test_what_the_search_found_is_finite_too(tmp_path: Path) -> None:
+def test_cell_with_infinite_search_result_is_not_recorded(tmp_path: Path) -> None:
     wild = replace(in_all(ZERO2), searched={"samples_per_second_at_max": float("inf")})
     _, left = record_baselines(measured_by(tmp_path, wild), "why")
     assert left == {ZERO2: "samples_per_second_at_max is not finite"}
 
 
-def test_launches_of_different_lengths_are_nothing_to_hold_others_to(tmp_path: Path) -> None:
+def test_cell_with_launches_of_different_length_is_not_recorded(tmp_path: Path) -> None:
     short = a_measurement(ZERO2, loss=(1.0,) * 5).launches
     odd = replace(in_all(ZERO2), launches=(*in_all(ZERO2).launches, *short))
     _, left = record_baselines(measured_by(tmp_path, odd), "why")

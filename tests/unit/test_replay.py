@@ -15,24 +15,26 @@ import pytest
 from records import a_cell, a_job
 
 from zerogate.config.validation import from_json
+from zerogate.devices.nvml import LaunchReadings, readings_path
 from zerogate.launch.errors import LaunchFailedError, OutOfMemoryError, RankCrashedError
 from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.result import collect_records
-from zerogate.metrics.device_use import Readings, readings_path, with_device_use
+from zerogate.metrics.device_use import LaunchRecords, device_use
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
-from zerogate.protocol.record import RankRecord, job_path, read_job
+from zerogate.protocol.record import job_path, read_job
+from zerogate.verdicts.comparability import conditions
 
 DATA = Path(__file__).parents[1] / "data" / "nvml"
 GIB = 2**30
 
 
-def readings(case: str) -> Readings:
-    return from_json(Readings, readings_path(DATA / case).read_bytes())
+def readings(case: str) -> LaunchReadings:
+    return from_json(LaunchReadings, readings_path(DATA / case).read_bytes())
 
 
-def replay(case: str) -> tuple[RankRecord, ...]:
-    """The records of the launch, with what the controller adds. Raises the LaunchFailedError."""
+def replay(case: str) -> LaunchRecords:
+    """Return the launch as the controller aggregates it. Raises the LaunchFailedError."""
     folder = DATA / case
     job = a_job(folder, replace(a_cell(), tier="gpu"))
     if job_path(folder).exists():  # A card's own folder, from wherever it was.
@@ -40,7 +42,7 @@ def replay(case: str) -> tuple[RankRecord, ...]:
     records = collect_records(
         job, folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder), "pytest"
     )
-    return with_device_use(records, readings(case).devices)
+    return LaunchRecords(ranks=records, devices=readings(case).devices)
 
 
 @pytest.mark.parametrize(
@@ -56,10 +58,12 @@ def replay(case: str) -> tuple[RankRecord, ...]:
         ("somebody_else", "nvml_process", (12.0, 11.5)),
     ],
 )
-def test_where_memory_comes_from(case: str, source: str, peaks: tuple[float, ...]) -> None:
-    devices = [record.device for record in replay(case) if record.device]
-    assert [device.source for device in devices] == [source, source]
-    assert tuple(device.peak_bytes / GIB for device in devices) == pytest.approx(peaks, abs=0.01)
+def test_replayed_device_memory_has_source_and_peaks(
+    case: str, source: str, peaks: tuple[float, ...]
+) -> None:
+    uses = device_use(replay(case)).values()
+    assert [use.source for use in uses] == [source, source]
+    assert tuple(use.peak_bytes / GIB for use in uses) == pytest.approx(peaks, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -69,31 +73,35 @@ def test_where_memory_comes_from(case: str, source: str, peaks: tuple[float, ...
         ("missing_rank", RankCrashedError, "rank 1"),
     ],
 )
-def test_what_a_launch_failed_with(case: str, kind: type[LaunchFailedError], named: str) -> None:
+def test_replayed_failure_has_error_kind_and_rank(
+    case: str, kind: type[LaunchFailedError], named: str
+) -> None:
     with pytest.raises(kind, match=named):
         replay(case)
 
 
 @pytest.mark.parametrize(
-    ("case", "trouble"),
+    ("case", "condition"),
     [
         ("shared_device", "ranks share a device (topology: shared_device)"),
         ("somebody_else", "rank 0: process 77 was on the device too"),
     ],
 )
-def test_what_makes_seconds_worthless(case: str, trouble: str) -> None:
+def test_seconds_on_device_in_shared_use_are_not_comparable(case: str, condition: str) -> None:
     found = measure(replace(a_cell(), tier="gpu"), [replay(case)])
-    assert found.troubles == (trouble,)
+    assert conditions(found) == (condition,)
 
 
-def test_shared_devices_are_a_setting() -> None:
+def test_shared_device_topology_is_setting() -> None:
     """So that they are never held to a baseline of ranks with a device each."""
     cell = replace(a_cell(), tier="gpu")
     assert measure(cell, [replay("shared_device")]).settings["topology"] == "shared_device"
     assert "topology" not in measure(cell, [replay("two_devices")]).settings
 
 
-def test_a_cards_own_folder_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_folder_with_own_job_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A launch's folder as the controller leaves it: with its job, under a launch's own name."""
     shutil.copytree(DATA / "two_devices", tmp_path / "found")
     job = replace(a_job(Path("/where/it/was"), replace(a_cell(), tier="gpu")), launch_id="its own")
@@ -101,17 +109,17 @@ def test_a_cards_own_folder_is_replayed(tmp_path: Path, monkeypatch: pytest.Monk
     for path in (tmp_path / "found").glob("rank*.json"):
         path.write_text(path.read_text().replace("this launch", "its own"))
     monkeypatch.setattr(sys.modules[__name__], "DATA", tmp_path)
-    assert [one.device.source for one in replay("found") if one.device] == ["nvml_process"] * 2
+    assert [use.source for use in device_use(replay("found")).values()] == ["nvml_process"] * 2
 
 
 @pytest.mark.parametrize("folder", sorted(DATA.iterdir()), ids=lambda folder: folder.name)
-def test_every_launch_is_replayed(folder: Path) -> None:
+def test_every_recorded_launch_can_be_replayed(folder: Path) -> None:
     """To its end, whichever that is: what is put here is looked at without being named."""
     with suppress(LaunchFailedError):
-        assert all(record.device and record.device.source for record in replay(folder.name))
+        assert all(use.source for use in device_use(replay(folder.name)).values())
 
 
 @pytest.mark.parametrize("folder", sorted(DATA.iterdir()), ids=lambda folder: folder.name)
-def test_every_answer_says_whose_it_is(folder: Path) -> None:
+def test_every_recorded_launch_names_origin_and_devices(folder: Path) -> None:
     assert readings(folder.name).origin in ("recorded", "hand-made")
     assert readings(folder.name).devices

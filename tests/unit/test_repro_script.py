@@ -58,7 +58,9 @@ def written(strategy: str, metric: str, tier: Any = "cpu", title: str = "what ch
 @pytest.mark.parametrize("tier", ["cpu", "gpu"])
 @pytest.mark.parametrize("strategy", ENGINES)
 @pytest.mark.parametrize("metric", {shown(name): name for name in METRICS if shown(name)}.values())
-def test_it_is_python_and_does_without_zerogate(metric: str, strategy: str, tier: str) -> None:
+def test_repro_script_is_valid_python_without_zerogate(
+    metric: str, strategy: str, tier: str
+) -> None:
     tree = ast.parse(written(strategy, metric, tier))
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     modules = set()
@@ -72,15 +74,15 @@ def test_it_is_python_and_does_without_zerogate(metric: str, strategy: str, tier
 
 
 @pytest.mark.parametrize("metric", ["learning_rate", "disk_read_bytes", "samples_missed"])
-def test_what_it_has_nothing_to_show_by(metric: str) -> None:
+def test_shown_is_empty_for_metric_outside_script(metric: str) -> None:
     assert shown(metric) == ""
 
 
-def test_quality_is_shown_by_the_loss() -> None:
+def test_shown_is_loss_for_quality_metrics() -> None:
     assert {shown(name) for name in ("f1", "bleu", "perplexity")} == {"loss"}
 
 
-def test_on_a_card_it_trains_as_the_strategy_says() -> None:
+def test_repro_script_on_gpu_uses_precision_of_strategy() -> None:
     card, cpu = written("ddp", "loss", "gpu"), written("ddp", "loss")
     assert 'mixed_precision="bf16"' in card
     assert "DS_ACCELERATOR" not in card
@@ -88,7 +90,7 @@ def test_on_a_card_it_trains_as_the_strategy_says() -> None:
     assert 'backend="gloo"' in cpu
 
 
-def test_a_mask_is_full_and_ids_are_drawn() -> None:
+def test_repro_script_uses_full_mask_and_random_ids() -> None:
     text = written("ddp", "loss")
     assert '"attention_mask": torch.full([1, 128], 1)' in text
     assert '"input_ids": torch.randint(0, 5000, [1, 128])' in text

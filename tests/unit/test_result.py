@@ -20,7 +20,7 @@ from zerogate.launch.result import collect_records, read_record
 from zerogate.protocol.record import record_path
 
 
-def test_records_come_back_by_rank(tmp_path: Path) -> None:
+def test_collect_returns_records_sorted_by_rank(tmp_path: Path) -> None:
     records = (a_record(0), a_record(1, loss=(float("nan"),)))
     wrote(tmp_path, *reversed(records))
     found = collect_records(a_job(tmp_path), tmp_path, ended(tmp_path, rank_0=0, rank_1=0), COMMAND)
@@ -29,7 +29,7 @@ def test_records_come_back_by_rank(tmp_path: Path) -> None:
     assert found[1].loss[0] != found[1].loss[0]
 
 
-def test_out_of_memory_is_told_apart(tmp_path: Path) -> None:
+def test_oom_record_raises_out_of_memory_error(tmp_path: Path) -> None:
     wrote(tmp_path, a_record(0), a_failed_record(1, outcome="oom", type="OutOfMemoryError"))
     error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=77))
     assert isinstance(error, OutOfMemoryError)
@@ -37,7 +37,7 @@ def test_out_of_memory_is_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_the_rank_that_failed_first_has_the_cause(tmp_path: Path, first: int) -> None:
+def test_rank_that_failed_first_is_reported_as_cause(tmp_path: Path, first: int) -> None:
     wrote(
         tmp_path,
         a_failed_record(first, at=100.0, type="ValueError", traceback="the cause"),
@@ -50,7 +50,7 @@ def test_the_rank_that_failed_first_has_the_cause(tmp_path: Path, first: int) ->
     assert error.log == str(tmp_path / f"rank{first}.log")
 
 
-def test_a_lost_connection_after_an_oom_is_an_oom(tmp_path: Path) -> None:
+def test_connection_error_after_oom_is_reported_as_oom(tmp_path: Path) -> None:
     wrote(
         tmp_path,
         a_failed_record(0, at=101.0, type="ConnectionError"),
@@ -59,7 +59,7 @@ def test_a_lost_connection_after_an_oom_is_an_oom(tmp_path: Path) -> None:
     assert isinstance(failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=77)), OutOfMemoryError)
 
 
-def test_a_setting_that_was_not_applied_is_a_wrong_configuration(tmp_path: Path) -> None:
+def test_setting_not_applied_raises_configuration_wrong_error(tmp_path: Path) -> None:
     message = "zero_stage: the engine runs 0, expected 2"
     wrote(tmp_path, a_record(0), a_failed_record(1, type="NotAppliedError", message=message))
     error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=1))
@@ -76,7 +76,9 @@ def test_a_setting_that_was_not_applied_is_a_wrong_configuration(tmp_path: Path)
         pytest.param(0, "exit code 0", id="left as if all were well"),
     ],
 )
-def test_a_rank_without_a_record_left_somehow(tmp_path: Path, code: int, words: str) -> None:
+def test_rank_without_record_is_reported_with_exit_status(
+    tmp_path: Path, code: int, words: str
+) -> None:
     wrote(tmp_path, a_record(0))
     (tmp_path / "rank1.log").write_text("its last words\n")
     error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=code))
@@ -87,11 +89,11 @@ def test_a_rank_without_a_record_left_somehow(tmp_path: Path, code: int, words: 
     assert error.log == str(tmp_path / "rank1.log")
 
 
-def test_a_real_time_signal_has_no_name(tmp_path: Path) -> None:
+def test_real_time_signal_is_reported_by_number(tmp_path: Path) -> None:
     assert "35" in failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=-35)).summary
 
 
-def test_a_killed_rank_is_named_although_only_its_peer_wrote_a_record(tmp_path: Path) -> None:
+def test_killed_rank_is_reported_if_only_peer_wrote_record(tmp_path: Path) -> None:
     wrote(tmp_path, a_failed_record(0, message="connection closed by peer"))
     assert "SIGKILL" in failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=-9)).report()
 
@@ -108,20 +110,20 @@ def test_a_killed_rank_is_named_although_only_its_peer_wrote_a_record(tmp_path: 
         ),
     ],
 )
-def test_a_passed_deadline_says_who_is_still_at_it(
+def test_exceeded_deadline_reports_ranks_without_record(
     tmp_path: Path, written: list[int], words: str
 ) -> None:
     wrote(tmp_path, *map(a_record, written))
-    error = failure(tmp_path, ended(tmp_path, overdue="the launch has 10 s"))
+    error = failure(tmp_path, ended(tmp_path, overdue="the launch's limit is 10 s"))
     assert isinstance(error, DeadlineExceededError)
     assert "still running after 12 s" in error.summary
-    assert "(the launch has 10 s)" in error.summary
+    assert "(the launch's limit is 10 s)" in error.summary
     assert words in error.summary
 
 
-def test_a_rank_that_failed_is_the_cause_of_its_peers_hang(tmp_path: Path) -> None:
+def test_failed_rank_is_reported_instead_of_deadline(tmp_path: Path) -> None:
     wrote(tmp_path, a_failed_record(0))
-    error = failure(tmp_path, ended(tmp_path, overdue="the launch has 10 s", rank_0=1))
+    error = failure(tmp_path, ended(tmp_path, overdue="the launch's limit is 10 s", rank_0=1))
     assert isinstance(error, RankCrashedError)
 
 
@@ -148,7 +150,9 @@ def test_a_rank_that_failed_is_the_cause_of_its_peers_hang(tmp_path: Path) -> No
         ),
     ],
 )
-def test_a_record_that_cannot_be_used(tmp_path: Path, damage: Any, words: str) -> None:
+def test_unusable_record_is_reported_as_crash_with_reason(
+    tmp_path: Path, damage: Any, words: str
+) -> None:
     wrote(tmp_path, a_record(0), a_record(1))
     path = record_path(tmp_path, 1)
     path.write_text(damage(path.read_text()))
@@ -158,13 +162,13 @@ def test_a_record_that_cannot_be_used(tmp_path: Path, damage: Any, words: str) -
     assert words in error.summary
 
 
-def test_records_survive_the_wire(tmp_path: Path) -> None:
+def test_records_are_unchanged_by_write_and_read(tmp_path: Path) -> None:
     wrote(tmp_path, a_record(0), a_failed_record(1))
     assert read_record(record_path(tmp_path, 0)) == a_record(0)
     assert read_record(record_path(tmp_path, 1)) == a_failed_record(1)
 
 
-def test_ranks_that_finished_must_also_leave_cleanly(tmp_path: Path) -> None:
+def test_finished_ranks_with_unclean_exit_are_reported_as_crash(tmp_path: Path) -> None:
     wrote(tmp_path, a_record(0), a_record(1))
     (tmp_path / "launch.log").write_text("free(): invalid pointer\n")
     error = failure(tmp_path, ended(tmp_path / "launch.log", torchrun=-6))
@@ -173,7 +177,7 @@ def test_ranks_that_finished_must_also_leave_cleanly(tmp_path: Path) -> None:
     assert error.detail == "free(): invalid pointer"
 
 
-def test_a_report_says_what_where_and_how_to_see_it_again(tmp_path: Path) -> None:
+def test_failure_report_contains_summary_traceback_log_and_command(tmp_path: Path) -> None:
     wrote(tmp_path, a_record(0), a_failed_record(1, traceback="line one\nline two\n"))
     error = failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=1))
     lines = error.report().splitlines()
@@ -184,7 +188,7 @@ def test_a_report_says_what_where_and_how_to_see_it_again(tmp_path: Path) -> Non
     assert f"reproduce: {COMMAND}" in lines
 
 
-def test_a_log_that_is_long_or_no_text_is_cut_to_its_end(tmp_path: Path) -> None:
+def test_long_binary_log_is_cut_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "rank0.log").write_bytes(b"\xff\xfe" * 20_000 + b"\nthe end\n")
     error = failure(tmp_path, ended(tmp_path, rank_0=1, rank_1=0))
     assert error.detail.endswith("the end")

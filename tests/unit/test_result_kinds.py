@@ -23,14 +23,14 @@ from zerogate.protocol.heartbeat import Pulse
 
 
 @pytest.mark.parametrize("name", ["torchrun", "accelerate"])
-def test_a_launcher_that_was_killed_took_its_ranks_with_it(tmp_path: Path, name: str) -> None:
+def test_killed_launcher_is_reported_as_launcher_failure(tmp_path: Path, name: str) -> None:
     wrote(tmp_path, a_failed_record(0))
     error = failure(tmp_path, ended(tmp_path, **{name: -9}))
     assert isinstance(error, LauncherFailedError)
     assert f"{name}: killed by SIGKILL" in error.summary
 
 
-def test_a_launcher_that_started_no_rank(tmp_path: Path) -> None:
+def test_launcher_without_started_rank_is_reported_as_failure(tmp_path: Path) -> None:
     (tmp_path / "launch.log").write_text("no such option\n")
     error = failure(tmp_path, ended(tmp_path / "launch.log", torchrun=2))
     assert isinstance(error, LauncherFailedError)
@@ -38,7 +38,7 @@ def test_a_launcher_that_started_no_rank(tmp_path: Path) -> None:
     assert error.detail == "no such option"
 
 
-def test_a_rank_that_came_up_is_no_launcher_failure(tmp_path: Path) -> None:
+def test_launcher_exit_after_heartbeat_is_reported_as_rank_crash(tmp_path: Path) -> None:
     Pulse(tmp_path, 0).beat("train", 1)
     assert isinstance(failure(tmp_path, ended(tmp_path, torchrun=1)), RankCrashedError)
 
@@ -75,28 +75,28 @@ def test_a_rank_that_came_up_is_no_launcher_failure(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_ran_out_is_told_apart(
+def test_failed_record_is_classified_by_its_error(
     tmp_path: Path, kind: type[LaunchFailedError], values: dict[str, str]
 ) -> None:
     wrote(tmp_path, a_record(0), a_failed_record(1, **values))
     assert type(failure(tmp_path, ended(tmp_path, rank_0=0, rank_1=1))) is kind
 
 
-def test_a_rank_that_the_kernel_killed_for_want_of_memory(tmp_path: Path) -> None:
+def test_kernel_oom_kill_of_rank_is_reported_as_host_oom(tmp_path: Path) -> None:
     wrote(tmp_path, a_record(0))
     error = failure(tmp_path, ended(tmp_path, oom_kills=1, rank_0=0, rank_1=-9))
     assert isinstance(error, HostOutOfMemoryError)
     assert "rank 1 killed by the kernel" in error.summary
 
 
-def test_a_crash_beside_somebody_elses_oom_kill_stays_a_crash(tmp_path: Path) -> None:
+def test_segfault_beside_other_oom_kill_is_reported_as_crash(tmp_path: Path) -> None:
     wrote(tmp_path, a_record(0))
     error = failure(tmp_path, ended(tmp_path, oom_kills=1, rank_0=0, rank_1=-11))
     assert isinstance(error, RankCrashedError)
     assert "killed by SIGSEGV" in error.summary
 
 
-def test_who_lost_the_store_of_rank_0_is_not_the_cause(tmp_path: Path) -> None:
+def test_lost_store_connection_is_not_reported_as_cause(tmp_path: Path) -> None:
     lost = (
         "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown?"
     )
@@ -105,7 +105,7 @@ def test_who_lost_the_store_of_rank_0_is_not_the_cause(tmp_path: Path) -> None:
     assert "rank 0 left without a record (rank 0: killed by SIGKILL" in error.summary
 
 
-def test_a_full_disk_is_why_there_is_no_record(
+def test_missing_records_on_full_disk_are_reported_as_disk_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
@@ -114,6 +114,6 @@ def test_a_full_disk_is_why_there_is_no_record(
     assert f"{tmp_path}: no space left" in error.summary
 
 
-def test_a_hang_shows_where_every_rank_stood(tmp_path: Path) -> None:
-    how = replace(ended(tmp_path, overdue="rank 1 at a step for 61 s"), stacks="rank 1: in loss")
+def test_hang_failure_contains_stacks_of_ranks(tmp_path: Path) -> None:
+    how = replace(ended(tmp_path, overdue="rank 1 in a step for 61 s"), stacks="rank 1: in loss")
     assert failure(tmp_path, how).detail == "rank 1: in loss"

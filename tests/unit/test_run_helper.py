@@ -21,20 +21,20 @@ child.wait()
 """
 
 
-def test_what_it_says_and_how_it_ended(tmp_path: Path) -> None:
+def test_run_helper_returns_output_and_exit_code(tmp_path: Path) -> None:
     code = "import os, sys; print(os.getcwd()); sys.exit(3)"
     done = run_helper([sys.executable, "-c", code], os.environ, 60, folder=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (3, str(tmp_path))
 
 
-def test_a_late_one_ends_with_what_it_started(tmp_path: Path) -> None:
+def test_run_helper_timeout_ends_child_processes(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with pytest.raises(subprocess.TimeoutExpired):
         run_helper([sys.executable, "-c", WITH_CHILD, str(pids)], os.environ, 3)
     assert not psutil.pid_exists(int(pids.read_text()))
 
 
-def test_it_ends_when_its_caller_is_killed() -> None:
+def test_run_helper_process_ends_when_caller_is_killed() -> None:
     code = (
         "import os; from zerogate.launch.process_tree import run_helper; print('going', flush=True); "
         "run_helper(['sleep', '1000'], os.environ, 1000)"

@@ -31,31 +31,31 @@ def miscounts(samples: CountedSamples, padding: int = 0) -> tuple[int, int]:
     return samples.miscounts(padding, torch.device("cpu"))
 
 
-def test_once_each_is_right(samples: CountedSamples) -> None:
+def test_samples_drawn_once_have_no_miscounts(samples: CountedSamples) -> None:
     assert samples.__getitems__([2, 0]) == [30, 10]
     assert [samples[1], samples[3]] == [20, 40]
     assert miscounts(samples) == (0, 0)
 
 
-def test_missed_and_drawn_again(samples: CountedSamples) -> None:
+def test_missed_and_repeated_samples_are_counted(samples: CountedSamples) -> None:
     samples.__getitems__([0, 0, 1])
     assert miscounts(samples) == (2, 1)
 
 
-def test_padding_may_be_drawn_again(samples: CountedSamples) -> None:
+def test_repeated_samples_within_padding_are_not_counted(samples: CountedSamples) -> None:
     samples.__getitems__([0, 1, 2, 3, 0, 1])
     assert miscounts(samples, padding=2) == (0, 0)
     assert miscounts(samples, padding=1) == (0, 1)
 
 
-def test_the_worst_epoch_counts(samples: CountedSamples) -> None:
+def test_miscounts_are_taken_from_worst_epoch(samples: CountedSamples) -> None:
     samples.__getitems__([0, 1, 2, 3])
     samples.begin_epoch()
     samples.__getitems__([0, 1, 2])
     assert miscounts(samples) == (1, 0)
 
 
-def test_what_knows_how_to_fetch_many_does_it(samples: CountedSamples) -> None:
+def test_counted_samples_use_batch_fetch_of_dataset(samples: CountedSamples) -> None:
     class Many(list[int]):
         def __getitems__(self, indices: list[int]) -> list[int]:
             return [-1 for _ in indices]
@@ -64,7 +64,7 @@ def test_what_knows_how_to_fetch_many_does_it(samples: CountedSamples) -> None:
     assert samples.__getitems__([0, 1]) == [-1, -1]
 
 
-def test_batches_are_held_as_long_as_somebody_holds_them(samples: CountedSamples) -> None:
+def test_held_bytes_are_zero_after_batch_is_deleted(samples: CountedSamples) -> None:
     import torch
 
     device = torch.device("cpu")
@@ -85,7 +85,9 @@ def test_batches_are_held_as_long_as_somebody_holds_them(samples: CountedSamples
         lambda rows: [int(row) for row in rows],
     ],
 )
-def test_rows_are_counted_whatever_is_gathered(samples: CountedSamples, gather: Any) -> None:
+def test_rows_of_counts_rows_in_any_gathered_structure(
+    samples: CountedSamples, gather: Any
+) -> None:
     import torch
 
     from zerogate.worker.sample_audit import rows_of
@@ -93,7 +95,7 @@ def test_rows_are_counted_whatever_is_gathered(samples: CountedSamples, gather: 
     assert rows_of(gather(torch.arange(3))) == 3
 
 
-def test_tensors_that_share_memory_are_held_once(samples: CountedSamples) -> None:
+def test_held_bytes_count_shared_memory_once(samples: CountedSamples) -> None:
     import torch
 
     ids = torch.tensor([1, 2, 3])

@@ -35,13 +35,13 @@ def scaled(
         pytest.param("auto", 0.01, "auto", id="auto is Accelerate's to fill in"),
     ],
 )
-def test_sizes_in_elements_shrink(given: Any, ratio: float, expected: Any) -> None:
+def test_bucket_size_is_scaled_with_model(given: Any, ratio: float, expected: Any) -> None:
     found = scaled({"stage": 2, "reduce_bucket_size": given}, ratio=ratio)
     size = found["zero_optimization"]["reduce_bucket_size"]
     assert (size, type(size)) == (expected, type(expected))
 
 
-def test_a_size_that_is_not_given_shrinks_from_deepspeeds_default() -> None:
+def test_missing_size_is_scaled_from_deepspeed_default() -> None:
     zero = scaled({"stage": 3})["zero_optimization"]
     assert zero["reduce_bucket_size"] == zero["allgather_bucket_size"] == 5_000_000
     assert zero["stage3_prefetch_bucket_size"] == 500_000
@@ -50,17 +50,17 @@ def test_a_size_that_is_not_given_shrinks_from_deepspeeds_default() -> None:
 
 
 @pytest.mark.parametrize(("stage", "expected"), [(1, False), (2, False), (3, True)])
-def test_sizes_of_stage_3_are_only_set_there(stage: int, expected: bool) -> None:
+def test_stage_3_sizes_are_set_only_in_stage_3(stage: int, expected: bool) -> None:
     zero = scaled({"stage": stage})["zero_optimization"]
     assert any(name.startswith("stage3_") for name in zero) == expected
 
 
 @pytest.mark.parametrize("name", ["fp16", "bf16", "amp"])
-def test_half_precision_goes(name: str) -> None:
+def test_half_precision_section_is_removed(name: str) -> None:
     assert name not in scaled({"stage": 2}, **{name: {"enabled": True}})
 
 
-def test_everything_else_stays() -> None:
+def test_unscaled_settings_are_kept() -> None:
     others = {"train_batch_size": "auto", "optimizer": {"type": "AdamW"}, "aio": {"queue_depth": 8}}
     found = scaled({"stage": 2, "overlap_comm": True, "round_robin_gradients": True}, **others)
     assert {name: found[name] for name in others} == others
@@ -80,7 +80,7 @@ def test_everything_else_stays() -> None:
         pytest.param({"device": "none"}, {"device": "none"}, id="none"),
     ],
 )
-def test_offload_is_pinned_nowhere(
+def test_offload_memory_is_not_pinned(
     name: str, section: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert scaled({"stage": 3, name: section})["zero_optimization"][name] == expected
@@ -94,7 +94,9 @@ def test_offload_is_pinned_nowhere(
         pytest.param({"buffer_size": 50_000}, 1000, id="but no less than the largest parameter"),
     ],
 )
-def test_buffers_of_parameters_on_disk(section: dict[str, Any], elements: int) -> None:
+def test_nvme_parameter_offload_is_scaled_and_moved_to_scratch(
+    section: dict[str, Any], elements: int
+) -> None:
     on_disk = {"device": "nvme", "nvme_path": "/mnt/of/somebody", "buffer_count": 5}
     found = scaled({"stage": 3, "offload_param": on_disk | section})
     assert found["zero_optimization"]["offload_param"] == {
@@ -106,13 +108,13 @@ def test_buffers_of_parameters_on_disk(section: dict[str, Any], elements: int) -
     }
 
 
-def test_optimizer_states_on_disk_have_no_such_buffers() -> None:
+def test_nvme_optimizer_offload_has_no_buffer_size() -> None:
     on_disk = {"device": "nvme", "nvme_path": "auto", "buffer_count": 4}
     found = scaled({"stage": 3, "offload_optimizer": on_disk})["zero_optimization"]
     assert found["offload_optimizer"] == on_disk | {"nvme_path": "/scratch", "pin_memory": False}
 
 
-def test_on_a_card_only_what_does_not_fit_changes() -> None:
+def test_place_on_disk_changes_only_path_and_buffer_size() -> None:
     config = json.loads((FILES[0].parent / "zero3_nvme.json").read_text())
     found = place_on_disk(config, largest=90_000_000, folder="/scratch")
     param = config["zero_optimization"]["offload_param"]
@@ -125,18 +127,18 @@ def test_on_a_card_only_what_does_not_fit_changes() -> None:
     }
 
 
-def test_offload_that_was_not_asked_for_stays_away() -> None:
+def test_absent_offload_is_not_added() -> None:
     assert not {"offload_optimizer", "offload_param"} & set(scaled({"stage": 3}))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_config_is_left_as_it_was(path: Path) -> None:
+def test_scale_deepspeed_leaves_input_config_unchanged(path: Path) -> None:
     config = json.loads(path.read_text())
     before = copy.deepcopy(config)
     scale_deepspeed(config, ratio=0.01, largest_parameter=1000, scratch_folder="/scratch")
     assert config == before
 
 
-def test_a_budget_in_bytes_shrinks_to_whole_bytes() -> None:
+def test_scale_bytes_returns_whole_bytes() -> None:
     assert scale_bytes(1000, ratio=0.0125) == 12
     assert isinstance(scale_bytes(1000, ratio=0.0125), int)

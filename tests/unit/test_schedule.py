@@ -50,14 +50,14 @@ def ours(warmup_steps: int, total_steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("warmup_steps", "total_steps"), COURSES)
-def test_every_step_trains_with_deepspeeds_rate(warmup_steps: int, total_steps: int) -> None:
+def test_schedule_matches_deepspeed_at_every_step(warmup_steps: int, total_steps: int) -> None:
     assert ours(warmup_steps, total_steps) == pytest.approx(
         of_deepspeed(warmup_steps, total_steps), abs=1e-12
     )
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 1, 2, 10])
-def test_it_rises_to_the_whole_rate_and_falls_to_nearly_none(warmup_steps: int) -> None:
+def test_schedule_rises_to_full_rate_and_falls_near_zero(warmup_steps: int) -> None:
     rates = ours(warmup_steps, 100)
     assert rates[:2] == [0.0, 0.0]
     assert max(rates) == 1.0
@@ -67,7 +67,7 @@ def test_it_rises_to_the_whole_rate_and_falls_to_nearly_none(warmup_steps: int) 
     assert 0 < rates[-1] < 0.05
 
 
-def test_it_stays_at_none_once_all_steps_are_done() -> None:
+def test_schedule_after_last_step_is_zero() -> None:
     from zerogate.protocol.schedule import schedule
 
     assert [schedule(step, warmup_steps=2, total_steps=10) for step in (11, 12, 50)] == [0, 0, 0]

@@ -15,7 +15,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_ranks_left_is_removed(folder: Path) -> None:
+def test_remove_shared_memory_removes_only_files_of_ranks(folder: Path) -> None:
     ours = [folder / "__KMP_REGISTERED_LIB_31_0", folder / "torch_31_1804_0"]
     others = [folder / name for name in ("torch_3_1", "torch_310_1", "nccl-abc", "a_database_31")]
     for path in ours + others:
@@ -24,6 +24,8 @@ def test_what_ranks_left_is_removed(folder: Path) -> None:
     assert sorted(folder.iterdir()) == sorted(others)
 
 
-def test_a_machine_without_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_remove_shared_memory_without_folder_removes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(process_tree, "SHARED_MEMORY", tmp_path / "absent")
     assert process_tree.remove_shared_memory({31}) == []

@@ -15,9 +15,11 @@ from zerogate.config.options import Options
 from zerogate.devices import assignment, cards
 from zerogate.devices.cards import Card
 from zerogate.launch.deadlines import deadlines
-from zerogate.protocol.record import Device, Job
-from zerogate.session import runner
+from zerogate.metrics.device_use import LaunchRecords
+from zerogate.protocol.record import Job
+from zerogate.session import rank_setup, runner
 from zerogate.session.judge import judge
+from zerogate.session.rank_setup import RankSetup
 from zerogate.session.session import Session
 from zerogate.verdicts.baselines import of_measurement, with_speedup
 from zerogate.worker.main import share_device
@@ -37,7 +39,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
         found = tuple(Card("NVIDIA H200", f"GPU-{index}", 141 * 2**30) for index in range(number))
         monkeypatch.setattr(assignment, "cuda_devices", lambda: found)
         monkeypatch.setattr(cards, "cuda_devices", lambda: found)
-        monkeypatch.setattr(runner, "cuda_lacks", lambda environment: torch_lacks)
+        monkeypatch.setattr(rank_setup, "cuda_lacks", lambda environment: torch_lacks)
         asked = Options(
             root=ROOT, report_folder=tmp_path, cache_folder=tmp_path, launcher="torchrun",
             device_memory_bytes=memory, share_device=share,
@@ -56,11 +58,10 @@ def job_of(session: Session) -> Job:
         raise InterruptedError
 
     cells = runner.Runner(
-        session.options,
+        RankSetup(session.options, lambda update: None),
         launchers={},
         launch_hook=keep,
         deadlines=lambda cell: deadlines("gpu"),
-        notify=lambda step: None,
     )
     with pytest.raises(InterruptedError):
         cells.launch(CELL, 0, 1)
@@ -79,29 +80,33 @@ def job_of(session: Session) -> Job:
         pytest.param(2, True, "", id="enough"),
     ],
 )
-def test_what_a_machine_can_run(session: Sessions, number: int, share: bool, why: str) -> None:
-    assert session(number, share=share).runner.unavailable(CELL) == why
+def test_cell_with_too_few_devices_is_unavailable(
+    session: Sessions, number: int, share: bool, why: str
+) -> None:
+    assert session(number, share=share).setup.unavailable(CELL) == why
 
 
-def test_a_torch_that_sees_no_device_is_said_before_anything_is_launched(
+def test_cell_with_torch_that_sees_no_device_is_unavailable(
     session: Sessions,
 ) -> None:
     lacks = "torch (CUDA 13.0) sees no device; install another"
-    assert session(2, share=False, torch_lacks=lacks).runner.unavailable(CELL) == lacks
+    assert session(2, share=False, torch_lacks=lacks).setup.unavailable(CELL) == lacks
 
 
 @pytest.mark.parametrize(
     ("metric", "changes"),
     [("peak_allocated_bytes", {"memory": a_memory(10**9)}), ("loss", {"loss": (9.0,) * 6})],
 )
-def test_what_one_launch_on_a_card_says_is_measured_again(
+def test_gpu_regression_of_one_launch_is_measured_again(
     session: Sessions, monkeypatch: pytest.MonkeyPatch, metric: str, changes: dict[str, Any]
 ) -> None:
     found = session(2, share=False)
     recorded = of_measurement(a_measurement(CELL, launches=3), PROVENANCE)
     monkeypatch.setattr(found, "baseline", lambda cell: recorded)
     launches = [a_record(rank) for rank in (0, 1)]
-    monkeypatch.setattr(found.runner, "launch", lambda cell, index, of: tuple(launches))
+    monkeypatch.setattr(
+        found.runner, "launch", lambda cell, index, of: LaunchRecords(ranks=tuple(launches))
+    )
     found.measurements[CELL] = a_measurement(CELL, **changes)
     assert judge(found, CELL, metric).status == "ok"
     assert len(found.measurements[CELL].launches) == 3
@@ -110,7 +115,7 @@ def test_what_one_launch_on_a_card_says_is_measured_again(
     assert judge(found, CELL, metric).status == "regressed"
 
 
-def test_a_speedup_over_a_throttled_ddp_is_not_judged(
+def test_speedup_over_throttled_ddp_is_invalid(
     session: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = session(2, share=False)
@@ -118,10 +123,10 @@ def test_a_speedup_over_a_throttled_ddp_is_not_judged(
     recorded = with_speedup(recorded, "speedup_over_ddp", (1.0,) * 3)
     provenance = replace(recorded.provenance, hardware=found.hardware(CELL))
     monkeypatch.setattr(found, "baseline", lambda cell: replace(recorded, provenance=provenance))
-    hot = Device(uuid="a", pid=1, peak_reserved_bytes=1, troubles=("it was throttled",))
+    hot = ("rank 0: it was throttled", "rank 1: it was throttled")
     slow = {"train_seconds": (5.0, 5.0)}
     found.measurements[CELL] = a_measurement(CELL, **slow)
-    found.measurements[CELL.reference] = a_measurement(CELL.reference, device=hot, **slow)
+    found.measurements[CELL.reference] = a_measurement(CELL.reference, device_events=hot, **slow)
     verdict = judge(found, CELL, "speedup_over_ddp")
     assert (verdict.status, verdict.note) == (
         "invalid",
@@ -129,12 +134,12 @@ def test_a_speedup_over_a_throttled_ddp_is_not_judged(
     )
 
 
-def test_ranks_that_share_are_told_so_and_keep_to_their_budget(session: Sessions) -> None:
+def test_job_on_shared_device_has_memory_budget(session: Sessions) -> None:
     job = job_of(session(1, share=True, memory=24 * 2**30))
     assert (job.shared_devices, job.device_memory_bytes) == (1, 24 * 2**30)
 
 
-def test_ranks_with_a_device_each_are_not(session: Sessions) -> None:
+def test_job_with_device_per_rank_has_no_memory_budget(session: Sessions) -> None:
     job = job_of(session(2, share=True, memory=24 * 2**30))
     assert (job.shared_devices, job.device_memory_bytes) == (0, None)
 
@@ -142,7 +147,7 @@ def test_ranks_with_a_device_each_are_not(session: Sessions) -> None:
 @pytest.mark.parametrize(
     ("number", "key"), [(1, "nvidia-h200-141g-x1-shared"), (2, "nvidia-h200-141g-x2")]
 )
-def test_baselines_of_shared_devices_are_their_own(
+def test_baselines_of_shared_device_have_own_hardware_key(
     session: Sessions, number: int, key: str
 ) -> None:
     found = session(number, share=True)
@@ -153,7 +158,7 @@ def test_baselines_of_shared_devices_are_their_own(
 @pytest.mark.parametrize(
     ("devices", "local", "expected"), [(0, 1, "1"), (1, 1, "0"), (2, 3, "1"), (2, 0, "0")]
 )
-def test_a_ranks_device(
+def test_share_device_sets_local_rank_and_nccl_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int, local: int, expected: str
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", str(local))
@@ -177,7 +182,9 @@ def test_a_ranks_device(
         pytest.param(24, 2, [4], 0.24, id="less used than reserved: asked at different moments"),
     ],
 )
-def test_the_share_of_a_budget(size: int, used: int, reserved: list[int], share: float) -> None:
+def test_budget_share_excludes_memory_outside_allocators(
+    size: int, used: int, reserved: list[int], share: float
+) -> None:
     # Only ranks import torch; importing it is slow.
     from zerogate.worker.cuda_memory import budget_share
 

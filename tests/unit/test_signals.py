@@ -20,7 +20,7 @@ def _as_they_were() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_interrupts(number: signal.Signals) -> None:
+def test_signal_raises_keyboard_interrupt_until_undone(number: signal.Signals) -> None:
     undo = interrupt_on_signals()
     with pytest.raises(KeyboardInterrupt, match=f"ended by {number.name}"):
         os.kill(os.getpid(), number)
@@ -28,7 +28,7 @@ def test_a_signal_interrupts(number: signal.Signals) -> None:
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_nohup_stays() -> None:
+def test_ignored_sighup_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     undo = interrupt_on_signals()
     os.kill(os.getpid(), signal.SIGHUP)
@@ -36,7 +36,7 @@ def test_nohup_stays() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_anothers_handler_stays() -> None:
+def test_existing_signal_handler_is_kept() -> None:
     seen: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     interrupt_on_signals()

@@ -53,7 +53,7 @@ def report(folder: Path, *ours: int) -> str:
 
 @pytest.mark.usefixtures("_without_py_spy")
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_rank_says_itself_where_it_stands(
+def test_rank_without_py_spy_dumps_its_own_stack(
     rank: subprocess.Popen[str], tmp_path: Path, stopped: bool
 ) -> None:
     if stopped:
@@ -66,7 +66,7 @@ def test_a_rank_says_itself_where_it_stands(
     assert "rank 0: no heartbeat" in text
 
 
-def test_py_spy_is_asked_first(
+def test_installed_py_spy_is_used_first(
     rank: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "py-spy"
@@ -77,7 +77,7 @@ def test_py_spy_is_asked_first(
 
 
 @pytest.mark.parametrize("end", ["exit 1", "echo nothing >&2"], ids=["refused", "silent"])
-def test_where_py_spy_may_not_attach_the_rank_is_asked(
+def test_rank_dumps_its_own_stack_if_py_spy_fails(
     rank: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     tool = tmp_path / "py-spy"
@@ -88,7 +88,7 @@ def test_where_py_spy_may_not_attach_the_rank_is_asked(
 
 
 @pytest.mark.usefixtures("_without_py_spy")
-def test_a_process_that_is_not_ours_is_left_alone(
+def test_other_process_is_not_signalled_for_stacks(
     rank: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     assert "(its process has ended)" in report(tmp_path)
@@ -96,8 +96,10 @@ def test_a_process_that_is_not_ours_is_left_alone(
 
 
 @pytest.mark.usefixtures("_without_py_spy")
-def test_a_rank_that_cannot_answer(tmp_path: Path, rank: subprocess.Popen[str]) -> None:
+def test_killed_rank_is_reported_without_stacks(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
     rank.kill()
     rank.wait()
     assert not psutil.pid_exists(rank.pid)
-    assert "(no stacks: it did not answer)" in report(tmp_path, rank.pid)
+    assert "(no stacks: the rank did not answer)" in report(tmp_path, rank.pid)

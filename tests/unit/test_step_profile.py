@@ -40,7 +40,7 @@ def counted(*events: Event) -> dict[str, tuple[int, int]]:
     return {kind: (one.calls, one.payload_bytes) for kind, one in found.items() if one.calls}
 
 
-def test_calls_and_bytes_add_up_by_kind() -> None:
+def test_collectives_are_summed_by_kind() -> None:
     assert counted(
         Event("gloo:all_reduce", (((10, 3), "float"),)),
         Event("gloo:all_reduce", (((5,), "c10::BFloat16"),)),
@@ -61,20 +61,20 @@ def test_calls_and_bytes_add_up_by_kind() -> None:
         ("nccl:all_to_all", "other_collective"),
     ],
 )
-def test_a_backends_own_names_have_their_kind(name: str, kind: str) -> None:
+def test_backend_names_map_to_collective_kind(name: str, kind: str) -> None:
     assert counted(Event(name, (((2,), "float"),))) == {kind: (1, 8)}
 
 
-def test_a_list_of_tensors_is_all_of_them() -> None:
+def test_collective_of_tensor_list_counts_all_tensors() -> None:
     event = Event("gloo:all_reduce", (((3,), "float"), ((4,), "float")))
     assert counted(event) == {"all_reduce": (1, 28)}
 
 
-def test_what_has_no_column_of_its_own_is_counted_as_other() -> None:
+def test_collective_without_own_kind_is_counted_as_other() -> None:
     events = (Event("gloo:barrier"), Event("gloo:reduce", (((2,), "float"),)))
     assert counted(*events) == {"other_collective": (2, 8)}
 
 
 @pytest.mark.parametrize("name", ["aten::add", "c10d::allreduce_", "gloo", "Optimizer.step"])
-def test_what_is_no_collective_of_a_process_group_is_not_counted(name: str) -> None:
+def test_events_other_than_collectives_are_not_counted(name: str) -> None:
     assert counted(Event(name, (((2,), "float"),))) == {}

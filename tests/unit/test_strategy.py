@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,95 +9,103 @@ import pytest
 from records import a_cell
 from strategy_files import NAMES_A_FILE, Write
 
-from zerogate.config.strategy import read_strategy, strategy_names
+from zerogate.config.strategy import read_strategy
 from zerogate.protocol.cell import TIERS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 
-ADAMW, CPU_ADAM = "AdamW", "DeepSpeedCPUAdam"
+DDP = "distributed_type: MULTI_GPU\nmixed_precision: fp16\n"
+FSDP2 = "distributed_type: FSDP\nmixed_precision: bf16\nfsdp_config:\n  fsdp_version: 2\n"
 GLOO = "deepspeed_shm_comm"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What a file of configs/ asks for: on both tiers, then on the CPU and the GPU tier."""
-
-    engine: str = "DeepSpeedEngine"
-    distributed_type: tuple[str, str] = ("DEEPSPEED", "DEEPSPEED")
-    stage: int = 0
-    offload: tuple[str, str] = ("none", "none")  # optimizer, parameters
-    optimizer: str = ADAMW
-    dtype: tuple[str, str] = ("float32", "float16")
-    ops: tuple[tuple[str, ...], tuple[str, ...]] = ((GLOO,), ())
-    autocast: str = ""  # Where the engine's dtype does not say it: the file's.
-
-
-BF16 = ("float32", "bfloat16")
-EXPECTED = {
-    "ddp": Asked(
-        engine="DistributedDataParallel",
-        distributed_type=("MULTI_CPU", "MULTI_GPU"),
-        dtype=("float32", "float32"),
-        ops=((), ()),
-        autocast="fp16",
-    ),
-    "fsdp2": Asked(
-        engine="FSDPModule",
-        distributed_type=("FSDP", "FSDP"),
-        dtype=("float32", "float32"),
-        ops=((), ()),
-        autocast="bf16",
-    ),
-    "zero1": Asked(stage=1, dtype=BF16),
-    "zero2": Asked(stage=2),
-    "zero2_config_file": Asked(stage=2),
-    "zero2_offload": Asked(
-        stage=2,
-        dtype=BF16,
-        offload=("cpu", "none"),
-        optimizer=CPU_ADAM,
-        ops=((GLOO, "cpu_adam"), ("cpu_adam",)),
-    ),
-    "zero3": Asked(stage=3, dtype=BF16),
-    "zero3_offload": Asked(
-        stage=3,
-        offload=("cpu", "cpu"),
-        optimizer=CPU_ADAM,
-        ops=((GLOO, "cpu_adam"), ("cpu_adam",)),
-    ),
-    "zero3_nvme": Asked(
-        stage=3,
-        offload=("nvme", "nvme"),
-        optimizer=CPU_ADAM,
-        ops=((GLOO, "cpu_adam", "async_io"), ("cpu_adam", "async_io")),
-    ),
-}
-
-
-def test_every_file_is_expected_here() -> None:
-    assert strategy_names(CONFIGS) == sorted(EXPECTED)
-
-
-@pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("tier", TIERS)
-def test_what_a_strategy_asks_of_the_engine(name: str, tier: Any) -> None:
-    expected, column = EXPECTED[name], TIERS.index(tier)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_strategy_is_complete_on_both_tiers(path: Path, tier: Any) -> None:
+    found = read_strategy(path)
+    requested = found.requested(a_cell(path.stem, tier=tier, world_size=4))
+    assert (requested["world_size"], requested["num_processes"]) == (4, 4)
+    assert requested["zero_stage"] == found.zero_stage
+    assert found.name == path.stem
+    assert found.uses_disk == ("async_io" in found.ops(tier))
+
+
+@pytest.mark.parametrize(
+    ("text", "engine", "on_cpu", "on_gpu", "precision"),
+    [
+        pytest.param(DDP, "DistributedDataParallel", "MULTI_CPU", "MULTI_GPU", "fp16", id="ddp"),
+        pytest.param(FSDP2, "FSDPModule", "FSDP", "FSDP", "bf16", id="fsdp2"),
+    ],
+)
+def test_strategy_without_deepspeed_keeps_fp32_parameters(
+    write: Write, text: str, engine: str, on_cpu: str, on_gpu: str, precision: str
+) -> None:
+    found = read_strategy(write(text))
+    for tier, distributed_type in (("cpu", on_cpu), ("gpu", on_gpu)):
+        requested = found.requested(a_cell(tier=tier))
+        assert requested["engine"] == engine
+        assert requested["distributed_type"] == distributed_type
+        assert requested["dtype"] == "float32"
+        assert requested["mixed_precision"] == precision
+        assert requested["optimizer"] == "AdamW"
+        assert found.ops(tier) == ()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "optimizer", "ops"),
+    [
+        pytest.param(1, ("none", "none"), "AdamW", (), id="zero1"),
+        pytest.param(2, ("cpu", "none"), "DeepSpeedCPUAdam", ("cpu_adam",), id="zero2 offload"),
+        pytest.param(3, ("cpu", "cpu"), "DeepSpeedCPUAdam", ("cpu_adam",), id="zero3 offload"),
+        pytest.param(
+            3, ("nvme", "nvme"), "DeepSpeedCPUAdam", ("cpu_adam", "async_io"), id="zero3 to disk"
+        ),
+    ],
+)
+def test_deepspeed_strategy_requests_stage_offload_and_optimizer(
+    write: Write, stage: int, offload: tuple[str, str], optimizer: str, ops: tuple[str, ...]
+) -> None:
+    lines = ["distributed_type: DEEPSPEED", "deepspeed_config:", f"  zero_stage: {stage}"]
+    lines += [f"  offload_optimizer_device: {offload[0]}", f"  offload_param_device: {offload[1]}"]
+    found = read_strategy(write("\n".join(lines) + "\n"))
+    requested = found.requested(a_cell())
+    assert requested["engine"] == "DeepSpeedEngine"
+    assert requested["zero_stage"] == stage
+    assert (requested["offload_optimizer"], requested["offload_param"]) == offload
+    assert requested["optimizer"] == optimizer
+    assert (found.ops("cpu"), found.ops("gpu")) == ((GLOO, *ops), ops)
+
+
+@pytest.mark.parametrize(
+    ("name", "shards", "offloads"),
+    [
+        pytest.param("ddp", False, False, id="ddp"),
+        pytest.param("zero1", True, False, id="zero1"),
+        pytest.param("fsdp2", True, False, id="fsdp2"),
+        pytest.param("zero3_nvme", True, True, id="to disk"),
+    ],
+)
+def test_strategy_knows_whether_it_shards_and_offloads(
+    name: str, shards: bool, offloads: bool
+) -> None:
     found = read_strategy(CONFIGS / f"{name}.yaml")
-    assert found.name == name
-    assert found.ops(tier) == expected.ops[column]
-    assert found.uses_disk == ("nvme" in expected.offload)
-    autocast = {"mixed_precision": expected.autocast} if expected.autocast else {}
-    assert found.requested(a_cell(name, tier=tier, world_size=4)) == autocast | {
-        "world_size": 4,
-        "num_processes": 4,
-        "distributed_type": expected.distributed_type[column],
-        "engine": expected.engine,
-        "dtype": expected.dtype[column],
-        "zero_stage": expected.stage,
-        "offload_optimizer": expected.offload[0],
-        "offload_param": expected.offload[1],
-        "optimizer": expected.optimizer,
-    }
+    assert (found.shards, found.offloads) == (shards, offloads)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "more"),
+    [
+        ("zero2_offload", "zero2", True),
+        ("zero3_nvme", "zero3_offload", True),
+        ("zero2", "zero2_offload", False),
+        ("zero3", "zero2", False),
+        ("zero3_offload", "zero3_offload", False),
+    ],
+)
+def test_offloads_more_than_compares_places_of_offload(own: str, other: str, more: bool) -> None:
+    ours, theirs = (read_strategy(CONFIGS / f"{name}.yaml") for name in (own, other))
+    assert ours.offloads_more_than(theirs) == more
 
 
 @pytest.mark.parametrize(
@@ -111,13 +118,15 @@ def test_what_a_strategy_asks_of_the_engine(name: str, tier: Any) -> None:
         pytest.param("fsdp2", "gpu", 1, "FSDPModule", id="nor does FSDP2"),
     ],
 )
-def test_the_engine_of_a_single_rank(name: str, tier: Any, world_size: int, engine: str) -> None:
+def test_engine_depends_on_strategy_tier_and_world_size(
+    name: str, tier: Any, world_size: int, engine: str
+) -> None:
     found = read_strategy(CONFIGS / f"{name}.yaml")
     cell = a_cell(name, tier=tier, world_size=world_size)
     assert found.requested(cell)["engine"] == engine
 
 
-def test_a_precision_that_the_machine_forces_is_what_ranks_must_find() -> None:
+def test_forced_precision_is_requested_of_ddp_but_not_zero2() -> None:
     ddp, zero2 = (read_strategy(CONFIGS / f"{name}.yaml") for name in ("ddp", "zero2"))
     assert ddp.requested(a_cell("ddp"), "no")["mixed_precision"] == "no"
     assert "mixed_precision" not in zero2.requested(a_cell("zero2"), "no")
@@ -137,9 +146,7 @@ deepspeed_config:
     ("precision", "dtype"),
     [("fp16", "float16"), ("bf16", "bfloat16"), ("no", "float32"), ("'no'", "float32")],
 )
-def test_the_engines_dtype_follows_mixed_precision(
-    write: Write, precision: str, dtype: str
-) -> None:
+def test_engine_dtype_follows_mixed_precision(write: Write, precision: str, dtype: str) -> None:
     strategy = read_strategy(write(PLUGIN.format(precision=precision)))
     assert strategy.requested(a_cell(tier="gpu"))["dtype"] == dtype
     assert strategy.requested(a_cell(tier="cpu"))["dtype"] == "float32"
@@ -160,7 +167,7 @@ def test_the_engines_dtype_follows_mixed_precision(
         ),
     ],
 )
-def test_a_deepspeed_file_has_its_say(
+def test_deepspeed_file_determines_stage_dtype_and_ops(
     write: Write, deepspeed: dict[str, Any], dtype: str, ops: tuple[str, ...]
 ) -> None:
     file = {"zero_optimization": {"stage": 1}} | deepspeed
@@ -180,7 +187,7 @@ def test_a_deepspeed_file_has_its_say(
         pytest.param("bf16", "cpu", True, "no", "float32", id="fp32 on a CPU"),
     ],
 )
-def test_what_the_machine_makes_of_a_precision(
+def test_forced_precision_depends_on_tier_and_bf16_support(
     write: Write, precision: str, tier: Any, has_bf16: bool, forced: str | None, dtype: str
 ) -> None:
     strategy = read_strategy(write(PLUGIN.format(precision=precision)))
@@ -188,16 +195,15 @@ def test_what_the_machine_makes_of_a_precision(
     assert strategy.requested(a_cell(tier=tier), forced)["dtype"] == dtype
 
 
-def test_what_a_deepspeed_file_says_stands(write: Write) -> None:
+def test_precision_in_deepspeed_file_is_not_forced(write: Write) -> None:
     file = {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}
     strategy = read_strategy(write(NAMES_A_FILE, file))
     assert strategy.forced_precision("gpu", has_bf16=False) is None
 
 
-def test_the_articles_strategies_train_in_fp16_and_the_others_in_bf16() -> None:
-    """Not zero3_nvme: its DeepSpeed file could not be changed on a card without bf16."""
-    precisions = {
-        name: read_strategy(CONFIGS / f"{name}.yaml").mixed_precision for name in EXPECTED
-    }
-    article = {"ddp", "zero2", "zero2_config_file", "zero3_offload", "zero3_nvme"}
-    assert precisions == {name: "fp16" if name in article else "bf16" for name in EXPECTED}
+ARTICLE = ("ddp", "zero2", "zero2_config_file", "zero3_offload")
+
+
+@pytest.mark.parametrize("name", ARTICLE)
+def test_article_strategy_uses_fp16(name: str) -> None:
+    assert read_strategy(CONFIGS / f"{name}.yaml").mixed_precision == "fp16"

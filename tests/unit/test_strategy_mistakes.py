@@ -125,7 +125,9 @@ def refusal(path: Path) -> str:
         ),
     ],
 )
-def test_a_strategy_file_that_cannot_be_used(write: Write, strategy: str, words: list[str]) -> None:
+def test_invalid_strategy_file_is_refused_with_reason(
+    write: Write, strategy: str, words: list[str]
+) -> None:
     path = write(strategy)
     message = refusal(path)
     assert message.startswith(f"{path}: ")
@@ -150,7 +152,7 @@ def test_a_strategy_file_that_cannot_be_used(write: Write, strategy: str, words:
         ),
     ],
 )
-def test_a_deepspeed_file_that_cannot_be_used(
+def test_invalid_deepspeed_file_is_refused_with_reason(
     write: Write, deepspeed: Any, words: list[str]
 ) -> None:
     path = write(NAMES_A_FILE, deepspeed)
@@ -192,14 +194,14 @@ def test_a_deepspeed_file_that_cannot_be_used(
         ),
     ],
 )
-def test_a_deepspeed_file_of_the_wrong_types(
+def test_invalid_deepspeed_setting_is_refused_with_reason(
     write: Write, deepspeed: dict[str, Any], words: list[str]
 ) -> None:
     message = refusal(write(NAMES_A_FILE, {"zero_optimization": {"stage": 2}} | deepspeed))
     assert all(word in message for word in words), message
 
 
-def test_a_typo_within_a_section_is_found(write: Write) -> None:
+def test_typo_in_section_is_refused_with_suggestion(write: Write) -> None:
     message = refusal(
         write(
             "distributed_type: DEEPSPEED\n"
@@ -209,13 +211,13 @@ def test_a_typo_within_a_section_is_found(write: Write) -> None:
     assert "did you mean 'offload_optimizer_device'?" in message
 
 
-def test_sections_left_empty_ask_for_nothing(write: Write) -> None:
+def test_empty_deepspeed_sections_are_ignored(write: Write) -> None:
     empty = dict.fromkeys(("optimizer", "fp16", "bf16", "scheduler"))
     strategy = read_strategy(write(NAMES_A_FILE, {"zero_optimization": {"stage": 2}} | empty))
     assert strategy.optimizer == "AdamW"
 
 
-def test_what_accelerate_writes_by_itself_asks_for_nothing(write: Write) -> None:
+def test_accelerate_default_settings_are_accepted(write: Write) -> None:
     path = write(
         "distributed_type: MULTI_GPU\nnum_machines: 1\ntpu_env: []\ntpu_use_cluster: false\n"
         "downcast_bf16: 'no'\n"

@@ -15,20 +15,20 @@ def rows(**by_release: Evaluation) -> list[Row]:
     return list(sweep(by_release, by_release.__getitem__))
 
 
-def test_what_did_not_change_is_green() -> None:
+def test_unchanged_release_is_green() -> None:
     found = rows(r1=evaluation("ds==r1"), r2=evaluation("ds==r2"))
     assert [row.outcome for row in found] == ["green", "green"]
     assert (found[0].against, found[1].against) == ("", "r1")
 
 
-def test_a_change_is_told_once_by_the_release_that_made_it() -> None:
+def test_change_is_reported_only_for_release_that_made_it() -> None:
     found = rows(r1=evaluation(""), r2=evaluation("", norm=1.0), r3=evaluation("", norm=1.0))
     assert [row.outcome for row in found] == ["green", "changed", "green"]
     (change,) = found[1].changes
     assert (change.metric, change.step, change.was, change.now) == ("gradient_norm", 1, 1.5, 1.0)
 
 
-def test_what_cannot_be_installed_or_crashes_is_passed_over() -> None:
+def test_failed_release_is_not_used_as_reference() -> None:
     found = rows(
         r1=evaluation(""),
         r2=evaluation("", values={}, invalid="pip: no wheel"),
@@ -39,7 +39,7 @@ def test_what_cannot_be_installed_or_crashes_is_passed_over() -> None:
     assert found[3].against == "r1"
 
 
-def test_the_table_says_what_and_against_which() -> None:
+def test_markdown_table_names_change_and_reference() -> None:
     found = rows(
         r1=evaluation(""),
         r2=evaluation("", norm=1.0),
@@ -54,7 +54,7 @@ def test_the_table_says_what_and_against_which() -> None:
     assert json.loads(json.dumps(as_json("ds", [CELL], found)))["rows"][1]["outcome"] == "changed"
 
 
-def test_what_is_no_longer_measured_is_a_change() -> None:
+def test_metric_no_longer_measured_is_reported_as_change() -> None:
     found = rows(r1=evaluation(""), r2=evaluation("", values={CELL: {"gradient_norm": (2.0, 1.5)}}))
     (change,) = found[1].changes
     assert (change.metric, change.now, change.worse) == ("live_bytes", None, True)

@@ -14,16 +14,16 @@ from zerogate.protocol.redact import is_secret, masked
     "name",
     ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "GITHUB_TOKEN", "apikey"],
 )
-def test_a_secret(name: str) -> None:
+def test_secret_name_is_detected(name: str) -> None:
     assert is_secret(name)
 
 
 @pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "HOME", "MONKEY", "KEYBOARD"])
-def test_no_secret(name: str) -> None:
+def test_ordinary_name_is_not_secret(name: str) -> None:
     assert not is_secret(name)
 
 
-def test_values_are_masked_by_their_names() -> None:
+def test_secret_values_are_masked_by_variable_names() -> None:
     environment = {"HF_TOKEN": "hf_abcdef", "HOME": "where-I-live", "X_TOKEN": "1"}
     assert masked("Bearer hf_a_token", {"HF_TOKEN": "hf_a_token\n"}) == "Bearer <HF_TOKEN>"
     text = masked("401 for hf_abcdef in where-I-live, 1 time", environment)
@@ -40,7 +40,7 @@ def test_values_are_masked_by_their_names() -> None:
     ],
     ids=["none", "new name", "old name", "both"],
 )
-def test_one_variable_says_what_cudas_allocator_does(
+def test_rank_environment_has_one_allocator_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], value: str
 ) -> None:
     for name in ALLOCATOR_SETTINGS:
@@ -53,7 +53,7 @@ def test_one_variable_says_what_cudas_allocator_does(
     }
 
 
-def test_ranks_get_secrets_only_for_downloads(
+def test_rank_environment_has_secrets_only_for_downloads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_abcdef")

@@ -14,7 +14,7 @@ from zerogate.metrics.table import METRICS, Metric
 from zerogate.verdicts.baselines import MetricBaseline
 from zerogate.verdicts.verdict import (
     Verdict,
-    judge,
+    compare,
     worst_step,
 )
 
@@ -34,7 +34,7 @@ def a_metric(**changes: Any) -> Metric:
 
 def judged(metric: Metric, measured: Value | None, expected: Value, spread: float = 0.0) -> Verdict:
     baseline = MetricBaseline(value=expected, spread=spread, launches=(expected,))
-    return judge(a_cell(), metric, measured, baseline)
+    return compare(a_cell(), metric, measured, baseline)
 
 
 # One number
@@ -62,17 +62,19 @@ STATUSES = [
 
 
 @pytest.mark.parametrize(("better", "measured", "status"), STATUSES)
-def test_a_quarter_of_tolerance(better: str, measured: float, status: str) -> None:
+def test_relative_tolerance_decides_status(better: str, measured: float, status: str) -> None:
     assert judged(a_metric(better=better, relative=0.25), measured, 100).status == status
 
 
 @pytest.mark.parametrize(("better", "measured", "status"), STATUSES)
-def test_the_same_as_an_absolute_tolerance(better: str, measured: float, status: str) -> None:
+def test_absolute_tolerance_decides_status(better: str, measured: float, status: str) -> None:
     assert judged(a_metric(better=better, absolute=25.0), measured, 100).status == status
 
 
 @pytest.mark.parametrize(("better", "measured", "status"), STATUSES)
-def test_a_negative_baseline_has_the_same_sides(better: str, measured: float, status: str) -> None:
+def test_negative_baseline_is_judged_like_positive_one(
+    better: str, measured: float, status: str
+) -> None:
     assert judged(a_metric(better=better, absolute=25.0), measured - 200, -100).status == status
 
 
@@ -80,25 +82,25 @@ def test_a_negative_baseline_has_the_same_sides(better: str, measured: float, st
     ("measured", "status"),
     [(999, "improved"), (1000, "ok"), (1001, "regressed")],
 )
-def test_without_tolerance_one_byte_counts(measured: int, status: str) -> None:
+def test_metric_without_tolerance_changes_status_by_one_byte(measured: int, status: str) -> None:
     assert judged(a_metric(), measured, 1000).status == status
 
 
-def test_the_larger_tolerance_holds() -> None:
+def test_larger_of_relative_and_absolute_tolerance_applies() -> None:
     metric = a_metric(relative=0.1, absolute=5.0)
     assert judged(metric, 110, 100).status == "ok"
     assert judged(metric, 14, 10).status == "ok"
     assert judged(metric, 16, 10).status == "regressed"
 
 
-def test_a_verdict_has_both_numbers_the_change_and_the_limit() -> None:
+def test_verdict_contains_numbers_change_and_tolerance() -> None:
     found = judged(a_metric(relative=0.1, absolute=20.0), 150, 100)
     assert (found.cell, found.metric, found.unit) == (a_cell(), "a_number", "units")
     assert (found.measured, found.expected) == (150, 100)
     assert (found.change, found.tolerance, found.step) == (0.5, 0.2, None)
 
 
-def test_a_change_is_negative_where_the_number_fell() -> None:
+def test_change_is_negative_if_value_decreases() -> None:
     assert judged(a_metric(), 50, 100).change == -0.5
     assert judged(a_metric(), -150, -100).change == -0.5
 
@@ -113,7 +115,7 @@ def test_a_change_is_negative_where_the_number_fell() -> None:
         pytest.param(2.0, -3, "improved", id="better by more than it"),
     ],
 )
-def test_a_baseline_of_zero_has_the_absolute_tolerance(
+def test_baseline_of_zero_uses_absolute_tolerance(
     absolute: float, measured: float, status: str
 ) -> None:
     assert judged(a_metric(relative=0.5, absolute=absolute), measured, 0).status == status
@@ -128,9 +130,7 @@ def test_a_baseline_of_zero_has_the_absolute_tolerance(
         pytest.param(0.01, 130, "ok", id="a small one does not narrow the tolerance"),
     ],
 )
-def test_the_baselines_own_spread_widens_the_tolerance(
-    spread: float, measured: float, status: str
-) -> None:
+def test_baseline_spread_widens_tolerance(spread: float, measured: float, status: str) -> None:
     assert judged(a_metric(relative=0.3), measured, 100, spread).status == status
 
 
@@ -142,19 +142,19 @@ def test_the_baselines_own_spread_widens_the_tolerance(
         pytest.param(1e-6, 100_101, "regressed", id="it jitters: more than a thousandth"),
     ],
 )
-def test_a_metric_that_was_seen_to_jitter_is_not_held_to_the_byte(
+def test_exact_metric_with_spread_tolerates_one_thousandth(
     spread: float, measured: int, status: str
 ) -> None:
     assert judged(a_metric(relative=0.0), measured, 100_000, spread).status == status
 
 
-def test_without_a_baseline_the_measured_number_is_still_there() -> None:
-    found = judge(a_cell(), a_metric(), 7, None)
+def test_verdict_without_baseline_keeps_measured_value() -> None:
+    found = compare(a_cell(), a_metric(), 7, None)
     assert (found.status, found.measured, found.expected) == ("no_baseline", 7, None)
-    assert judge(a_cell(), a_metric(series=True), (7.0,), None).status == "no_baseline"
+    assert compare(a_cell(), a_metric(series=True), (7.0,), None).status == "no_baseline"
 
 
-def test_what_was_not_measured_is_not_judged() -> None:
+def test_unmeasured_metric_is_not_comparable() -> None:
     assert judged(a_metric(), None, 100).status == "not_comparable"
 
 
@@ -174,7 +174,7 @@ EXPECTED = (8.0, 4.0, 2.0, 1.0)
         pytest.param((8.0, 5.0, 3.0, 1.25), "regressed", 2, 0.5, id="the worst of several"),
     ],
 )
-def test_a_series_is_judged_by_its_worst_step(
+def test_series_is_judged_by_worst_step(
     measured: tuple[float, ...], status: str, step: int, change: float
 ) -> None:
     found = judged(SERIES, measured, EXPECTED)
@@ -191,26 +191,24 @@ def test_a_series_is_judged_by_its_worst_step(
         pytest.param((INFINITY, 4.0, 2.0, NAN), 3, id="worse than infinity"),
     ],
 )
-def test_the_first_nan_of_a_series_is_its_worst_step(
-    measured: tuple[float, ...], step: int
-) -> None:
+def test_first_nan_in_series_is_worst_step(measured: tuple[float, ...], step: int) -> None:
     found = judged(SERIES, measured, EXPECTED)
     assert (found.status, found.step) == ("regressed", step)
 
 
-def test_a_nan_is_worse_than_any_number_in_the_baseline_too() -> None:
+def test_nan_in_baseline_series_is_regression() -> None:
     assert judged(SERIES, (1.0, 1.0), (1.0, NAN)).status == "regressed"
 
 
 @pytest.mark.parametrize("measured", [(8.0, 4.0, 2.0), (8.0, 4.0, 2.0, 1.0, 0.5), ()])
-def test_another_number_of_steps_is_a_regression_in_steps(measured: tuple[float, ...]) -> None:
+def test_series_of_other_length_is_regression_in_steps(measured: tuple[float, ...]) -> None:
     found = judged(SERIES, measured, EXPECTED)
     assert (found.status, found.unit) == ("regressed", "steps")
     assert (found.measured, found.expected) == (len(measured), 4)
     assert "number of optimizer steps" in found.note
 
 
-def test_a_number_where_the_baseline_has_a_series_is_another_number_of_steps() -> None:
+def test_number_against_series_baseline_is_regression() -> None:
     assert judged(SERIES, 8.0, EXPECTED).status == "regressed"
 
 
@@ -222,22 +220,22 @@ def test_a_number_where_the_baseline_has_a_series_is_another_number_of_steps() -
         pytest.param((8.0, 4.0, 2.5, 1.0), "regressed", 2, id="where they did not differ"),
     ],
 )
-def test_a_steps_own_spread_widens_its_tolerance(
+def test_step_spread_widens_tolerance_of_that_step(
     measured: tuple[float, ...], status: str, step: int
 ) -> None:
     launches = (EXPECTED, (8.0, 4.0, 2.0, 1.125), (8.0, 4.0, 2.0, 0.875))
     baseline = MetricBaseline(value=EXPECTED, spread=0.125, launches=launches)
-    found = judge(a_cell(), SERIES, measured, baseline)
+    found = compare(a_cell(), SERIES, measured, baseline)
     assert (found.status, found.step) == (status, step)
 
 
-def test_cards_have_tolerances_of_their_own() -> None:
+def test_gpu_tier_has_own_memory_tolerance() -> None:
     peak = METRICS["peak_allocated_bytes"]
     baseline = MetricBaseline(value=30 * 10**9, spread=0.0, launches=(30 * 10**9,))
     block_more = 30 * 10**9 + 512
-    assert judge(a_cell(), peak, block_more, baseline).status == "regressed"
-    assert judge(a_cell(tier="gpu"), peak, block_more, baseline).status == "ok"
-    assert judge(a_cell(tier="gpu"), peak, 31 * 10**9, baseline).status == "regressed"
+    assert compare(a_cell(), peak, block_more, baseline).status == "regressed"
+    assert compare(a_cell(tier="gpu"), peak, block_more, baseline).status == "ok"
+    assert compare(a_cell(tier="gpu"), peak, 31 * 10**9, baseline).status == "regressed"
 
 
 @pytest.mark.parametrize(
@@ -248,18 +246,18 @@ def test_cards_have_tolerances_of_their_own() -> None:
         pytest.param((1e-3, 1.0), "regressed", id="no longer zero"),
     ],
 )
-def test_a_step_at_zero_has_the_absolute_tolerance(
+def test_series_step_at_zero_uses_absolute_tolerance(
     measured: tuple[float, ...], status: str
 ) -> None:
     metric = replace(SERIES, absolute=1e-9)
     assert judged(metric, measured, (0.0, 1.0)).status == status
 
 
-def test_worst_step_counts_differences_up_to_the_absolute_as_none() -> None:
+def test_worst_step_ignores_differences_within_absolute_tolerance() -> None:
     assert worst_step((1.0, 11.0), (0.5, 10.0), (0.0, 0.0), absolute=0.5) == (1, 0.1)
 
 
-def test_a_verdict_is_flat_in_the_results() -> None:
+def test_verdict_as_dict_is_flat() -> None:
     values = judged(a_metric(), 150, 100).as_dict()
     assert (values["workload"], values["strategy"]) == ("deberta_mrpc", "zero2")
     assert (values["metric"], values["measured"], values["expected"]) == ("a_number", 150, 100)

@@ -56,7 +56,7 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_full_size_model_has_the_published_size(name: str) -> None:
+def test_full_size_model_has_published_size(name: str) -> None:
     workload = load(name, "gpu")
     with torch.device("meta"):
         model = workload.build_model()
@@ -67,13 +67,13 @@ def test_full_size_model_has_the_published_size(name: str) -> None:
     ) or (model.config.dropout == 0.1)
 
 
-def test_full_sizes() -> None:
+def test_full_parameter_counts_match_published_models() -> None:
     sizes = [load(name).full_parameters for name in NAMES]
     assert sizes == [886_957_058, 364_802_560, 1_557_611_200]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scale_model(name: str) -> None:
+def test_scale_model_is_small_fp32_and_without_dropout(name: str) -> None:
     workload = load(name)
     model = workload.build_model()
     assert parameters(model) == workload.parameters == workload.scale_parameters
@@ -89,13 +89,13 @@ def test_scale_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TIED)
-def test_head_is_tied_to_the_embedding(name: str) -> None:
+def test_head_is_tied_to_embedding(name: str) -> None:
     model = load(name).build_model()
     head, embedding = TIED[name]
     assert model.get_parameter(head) is model.get_parameter(embedding)
 
 
-def test_deberta_scale_model_keeps_the_architecture() -> None:
+def test_deberta_scale_model_keeps_architecture() -> None:
     model = load("deberta_mrpc").build_model()
     names = {type(part).__name__ for part in model.modules()}
     assert {"ConvLayer", "DisentangledSelfAttention"} <= names
@@ -103,7 +103,7 @@ def test_deberta_scale_model_keeps_the_architecture() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_data_set_sizes(name: str) -> None:
+def test_dataset_sizes_give_full_batches_and_partial_eval_batch(name: str) -> None:
     workload = load(name)
     recipe = workload.recipe
     train, evaluation = workload.datasets()
@@ -129,9 +129,7 @@ def test_vocabulary_is_capped_and_ties_are_alphabetical() -> None:
 
 
 @pytest.mark.parametrize(("tier", "width"), [("cpu", None), ("gpu", 128)])
-def test_deberta_batch_is_padded_to_its_longest_or_for_a_card_to_128(
-    tier: Tier, width: int | None
-) -> None:
+def test_deberta_batch_is_padded_to_longest_or_on_gpu_to_128(tier: Tier, width: int | None) -> None:
     workload = load("deberta_mrpc", tier)
     samples = workload.datasets()[0][:3]
     longest = width or max(len(sample["input_ids"]) for sample in samples)
@@ -151,7 +149,7 @@ def test_blenderbot_batch_is_padded_to_fixed_lengths(tier: Tier, lengths: tuple[
     assert not (batch["labels"] == 0).any()
 
 
-def test_blenderbot_keeps_the_last_turn_of_a_long_context() -> None:
+def test_blenderbot_long_context_is_truncated_and_keeps_its_end() -> None:
     workload = load("blenderbot_mudoconv")
     train, _ = workload.datasets()
     longest = max(train, key=lambda sample: len(sample["input_ids"]))
@@ -160,7 +158,7 @@ def test_blenderbot_keeps_the_last_turn_of_a_long_context() -> None:
     assert all(len(sample["labels"]) <= 24 for sample in train)
 
 
-def test_gpt2_batch_is_blocks_of_128_tokens() -> None:
+def test_gpt2_batch_has_blocks_of_128_tokens() -> None:
     workload = load("gpt2xl_wikitext2")
     batch = workload.collate(workload.datasets()[0][:3])
     assert batch["input_ids"].shape == batch["labels"].shape == (3, 128)
@@ -171,7 +169,7 @@ def test_gpt2_batch_is_blocks_of_128_tokens() -> None:
     ("name", "sizes"),
     [("blenderbot_mudoconv", (10_000, 1_000)), ("gpt2xl_wikitext2", (640, 61))],
 )
-def test_generated_corpus_is_repeated_on_the_gpu_tier(name: str, sizes: tuple[int, int]) -> None:
+def test_generated_corpus_is_repeated_on_gpu_tier(name: str, sizes: tuple[int, int]) -> None:
     train, evaluation = load(name, "gpu").datasets()
     assert (len(train), len(evaluation)) == sizes
 
@@ -229,7 +227,7 @@ def test_metrics_give_known_values() -> None:
     assert near["bleu"] == pytest.approx(100 * mean)
 
 
-def test_blenderbot_replies_have_one_shape_on_every_rank() -> None:
+def test_blenderbot_replies_have_fixed_shape() -> None:
     workload = load("blenderbot_mudoconv")
     samples = workload.datasets()[1]
     model = workload.build_model().eval()

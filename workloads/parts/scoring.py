@@ -1,4 +1,4 @@
-"""Metrics: `evaluate` modules that lie in ``metrics/``."""
+"""Metrics: the `evaluate` modules in ``metrics/``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ METRICS = Path(__file__).parent.parent / "metrics"
 
 @cache
 def load_metric(name: str) -> EvaluationModule:
-    """The `evaluate` module ``metrics/<name>/<name>.py``, loaded once a process.
+    """Return the `evaluate` module ``metrics/<name>/<name>.py``, loaded once a process.
 
-    Every rank scores all samples by itself, so nothing may be shared between them: results stay in
-    memory, and the name of the experiment (of its lock files) is the process's own.
+    Every rank scores all samples by itself, so ranks may share nothing: results stay in memory, and
+    each process has its own experiment id, which names the lock files.
     """
     import evaluate
 

@@ -1,4 +1,4 @@
-"""Word-level tokenizers built from a corpus: deterministic, and nothing to download."""
+"""Word-level tokenizers built from a corpus: deterministic, without a download."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def word_tokenizer(
     pair: str = "$A $B",
     split_punctuation: bool = True,
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows the most frequent words of ``texts``.
+    """Build a tokenizer that knows the most frequent words of ``texts``.
 
     ``size``: the model's vocabulary size; ids stay below it, rarer words become the unknown token.
     ``special``: the special tokens, which take the ids from 0 on in this order.
-    ``roles``: which of them is ``unk_token``, ``pad_token``, … as transformers names the roles.
-    ``single``, ``pair``: what one text, or two, become: ``[CLS] $A [SEP]``.
-    ``split_punctuation``: whether punctuation parts words, or only white space does.
+    ``roles``: special token for ``unk_token``, ``pad_token``, …, transformers' names of the roles.
+    ``single``, ``pair``: templates for one text and for two, like ``[CLS] $A [SEP]``.
+    ``split_punctuation``: whether punctuation separates words, or only white space does.
     """
     split: pre_tokenizers.PreTokenizer = pre_tokenizers.WhitespaceSplit()
     if split_punctuation:

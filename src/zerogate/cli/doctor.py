@@ -1,4 +1,4 @@
-"""``zerogate doctor``: what this machine can run, and what it lacks, each with its remedy."""
+"""``zerogate doctor``: reports what this machine can run, and what it lacks, with remedies."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from zerogate.devices.capacity import host_bytes
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key, native_folder
 from zerogate.devices.host_memory import available_memory_bytes, may_lock_bytes
-from zerogate.environment.dependencies import installed, unmet_below
+from zerogate.environment.dependencies import unmet_below
 from zerogate.environment.torch_cuda import INSTALL, TorchCuda, ask_torch, parse_answer
 from zerogate.launch.stacks import py_spy
 from zerogate.protocol.cell import TIERS, Tier
-from zerogate.protocol.stack import SHARING_NCCL
+from zerogate.protocol.stack import SHARING_NCCL, installed_version
+from zerogate.protocol.units import GIB
 
 DISTRIBUTION = "pytest-zerogate"
-GIB = 2**30
 CPU_RAM_BYTES = 4 * GIB
-"""Twice what two ranks and the fork server take (``peak_host_bytes`` in the baselines is a rank's)."""
+"""Twice what two ranks and the fork server take (a rank's is the baselines' ``peak_host_bytes``)."""
 
 GPT2_XL_PARAMETERS = 1_557_611_200
 GPU_RAM_BYTES = host_bytes(GPT2_XL_PARAMETERS, 2, zero_stage=3, optimizer=True, param=True)
-"""All of its model states offloaded, by two ranks."""
+"""Host memory for all model states of GPT-2 XL, offloaded by two ranks."""
 
 DISK_BYTES = 2 * GIB
-"""Compiled ops and a run's records."""
+"""Space for compiled ops and a run's records."""
 SHARED_MEMORY_BYTES = 64 * 2**20
 
 WIDTH = 80
@@ -48,8 +48,8 @@ State = Literal["ok", "lacks", "warns"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. ``for_tier``: which tier cannot run while it is lacking; None for neither,
-    since only some cells, or only reports, need it.
+    """A finding about one subject. ``for_tier`` is the tier that cannot run while the subject is
+    lacking; None if only some cells, or only reports, need it.
     """
 
     subject: str
@@ -60,7 +60,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything, in the order of a person's questions."""
+    """Yield all findings, in the order in which a user needs them."""
     yield from _software()
     yield from _compiling()
     yield from _cuda()
@@ -90,7 +90,7 @@ def _software() -> Iterator[Finding]:
         else:
             yield Finding(wanted.name, "lacks", f"{found}, not {wanted.specifier}", remedy, "both")
     for needing, wanted in unmet_below(DISTRIBUTION):
-        version = installed(wanted.name) or "not installed"
+        version = installed_version(wanted.name) or "not installed"
         yield Finding(
             wanted.name, "warns", f"{version}; {needing} needs {wanted}", f'pip install "{wanted}"'
         )
@@ -100,7 +100,7 @@ def _compiling() -> Iterator[Finding]:
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         yield Finding(
-            "g++", "lacks", "not found: DeepSpeed's ops and the memory counter are compiled",
+            "g++", "lacks", "not found; DeepSpeed's ops and the memory counter need it",
             "apt install g++", "cpu",
         )  # fmt: skip
     else:
@@ -110,15 +110,15 @@ def _compiling() -> Iterator[Finding]:
     yield Finding(
         "compiled ops",
         "ok",
-        ", ".join(built) or "none yet: the first run takes 3 to 8 minutes more",
+        ", ".join(built) or "none yet; the first run takes 3 to 8 minutes more",
     )
     if compiler and not _compiles(compiler, "#include <libaio.h>"):
         yield Finding(
-            "libaio", "warns", "no header: disk offload cells (zero3_nvme) skip",
+            "libaio", "warns", "header not found; disk offload cells (zero3_nvme) skip",
             "apt install libaio-dev",
         )  # fmt: skip
     elif compiler:
-        yield Finding("libaio", "ok", "its header is there")
+        yield Finding("libaio", "ok", "header found")
 
 
 def _compiles(compiler: str, source: str) -> bool:
@@ -144,7 +144,7 @@ def _cuda() -> Iterator[Finding]:
     elif len(names) == 1:
         yield Finding(
             "CUDA devices", "warns", f"{names[0]}: cells of two ranks skip",
-            "use --world-size 1 or --share-device, or a machine with two",
+            "use --world-size 1 or --share-device, or a machine with two devices",
         )  # fmt: skip
     else:
         yield Finding("CUDA devices", "ok", ", ".join(names))
@@ -161,20 +161,20 @@ def _torch_cuda(found: TorchCuda | None) -> Iterator[Finding]:
     yield Finding("torch and CUDA", "ok", f"CUDA {found.built_for}")
     shares = "ranks may share a device"
     if found.nccl < SHARING_NCCL:
-        shares = "ranks that share a device use gloo; from 2.30 on NCCL"
+        shares = "ranks that share a device use gloo (NCCL from 2.30 on)"
     yield Finding("NCCL", "ok", f"{'.'.join(map(str, found.nccl))}: {shares}")
 
 
 def _host() -> Iterator[Finding]:
-    yield Finding("CPU", "ok", f"{host_key()}: what seconds are filed under")
+    yield Finding("CPU", "ok", f"{host_key()}: baselines of seconds have this key")
     memory = available_memory_bytes()
-    yield _enough("memory", memory, CPU_RAM_BYTES, "close what else runs", "both")
+    yield _enough("memory", memory, CPU_RAM_BYTES, "close other programs", "both")
     if memory < GPU_RAM_BYTES:
         yield Finding(
             "memory", "warns",
-            f"{memory / GIB:.0f} GiB free: offload of full-size GPT-2 XL needs "
+            f"{memory / GIB:.0f} GiB free; offload of full-size GPT-2 XL needs "
             f"{GPU_RAM_BYTES / GIB:.0f}",
-            "use a machine with more for gpu cells with offload",
+            "for gpu cells with offload, use a machine with more memory",
         )  # fmt: skip
     for name, folder in (
         ("disk, cache", Path(platformdirs.user_cache_dir("zerogate"))),
@@ -186,7 +186,7 @@ def _host() -> Iterator[Finding]:
     shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
     if shared < SHARED_MEMORY_BYTES:
         yield Finding(
-            "/dev/shm", "warns", f"{shared / 2**20:.0f} MiB free: NCCL between ranks needs it",
+            "/dev/shm", "warns", f"{shared / 2**20:.0f} MiB free; NCCL between ranks needs 64",
             "docker run --shm-size=1g",
         )  # fmt: skip
     else:
@@ -201,14 +201,16 @@ def _enough(
     text = f"{found / GIB:.0f} GiB free"
     if found >= needed:
         return Finding(subject, "ok", text)
-    return Finding(subject, "lacks", f"{text}, of {needed / GIB:.0f} needed", remedy, tier)
+    return Finding(subject, "lacks", f"{text}; {needed / GIB:.0f} are needed", remedy, tier)
 
 
 def _disk(name: str, folder: Path) -> Finding:
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     if not os.access(there, os.W_OK):
         return Finding(name, "lacks", f"{there} cannot be written", "make it writable", "both")
-    return _enough(name, shutil.disk_usage(there).free, DISK_BYTES, f"free some in {there}", "both")
+    return _enough(
+        name, shutil.disk_usage(there).free, DISK_BYTES, f"free space in {there}", "both"
+    )
 
 
 def _direct(folder: Path) -> Finding:
@@ -220,14 +222,14 @@ def _direct(folder: Path) -> Finding:
             "O_DIRECT", "warns", f"refused in {folder}: {error.strerror}; disk offload cells fail",
             "keep --report-dir on a local file system",
         )  # fmt: skip
-    return Finding("O_DIRECT", "ok", "the file system here takes it")
+    return Finding("O_DIRECT", "ok", "supported by the file system here")
 
 
 def _memlock() -> Finding:
     if (limit := may_lock_bytes()) is None:
         return Finding("memlock", "ok", "unlimited")
     return Finding(
-        "memlock", "warns", f"{limit // 1024} KiB: full-size cells that offload to disk skip",
+        "memlock", "warns", f"{limit // 1024} KiB; full-size cells that offload to disk skip",
         "ulimit -l unlimited",
     )  # fmt: skip
 
@@ -235,13 +237,11 @@ def _memlock() -> Finding:
 def _stacks() -> Finding:
     if py_spy():
         return Finding("stacks of stuck ranks", "ok", "py-spy, else faulthandler")
-    return Finding(
-        "stacks of stuck ranks", "ok", "faulthandler (py-spy would see stopped ones too)"
-    )
+    return Finding("stacks of stuck ranks", "ok", "faulthandler (py-spy also reads stopped ranks)")
 
 
 def report(findings: list[Finding]) -> str:
-    """One line for each, its remedy below, and what the machine can run."""
+    """Return a line for each finding, its remedy below, and what each tier can run or lacks."""
     lines = []
     for one in findings:
         lines += textwrap.wrap(
@@ -260,5 +260,5 @@ def report(findings: list[Finding]) -> str:
 
 
 def blocks(finding: Finding, tier: Tier) -> bool:
-    """Whether ``tier`` cannot run because of it."""
+    """Return whether ``tier`` cannot run because of ``finding``."""
     return finding.state == "lacks" and finding.for_tier in (tier, "both")

@@ -1,5 +1,5 @@
-"""The command line: what a machine can run, and which release changed what. Measuring and judging
-this environment are pytest's: ``pytest -m cpu``.
+"""Report what a machine can run, and find the release that changed a metric. To measure and judge
+this environment, run pytest: ``pytest -m cpu``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ try:
     from zerogate.config.strategy_file import ConfigError
     from zerogate.protocol.cell import TIERS
     from zerogate.session.signals import interrupt_on_signals
-except ModuleNotFoundError as error:  # Who asks what is missing gets no traceback for it.
-    sys.exit(f"lacks {error.name}: not installed\n      -> pip install it, or pytest-zerogate anew")
+except ModuleNotFoundError as error:  # The user needs its name, not a traceback.
+    sys.exit(f"lacks {error.name}: not installed\n      -> install it, or pytest-zerogate again")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: of the doctor 0 where at least one tier can run; 4 for a mistake."""
+    """Run a subcommand and return its exit code: 4 for a usage error, 130 if interrupted.
+
+    The doctor's is 0 if at least one tier can run, else 1.
+    """
     from zerogate.cli.releases import add_commands
 
     parser = argparse.ArgumentParser(prog="zerogate", description=__doc__)
@@ -34,19 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 4
-    except BrokenPipeError:  # Nobody reads on: what is measured is in the report folder.
+    except BrokenPipeError:  # Nobody reads the output; what was measured is in the report folder.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = error.filename2 or error.filename or "a file"
         print(
-            f"ERROR: {where}: {error.strerror or error}; expected to read and write there; mend it, "
-            "and the same command goes on with what is measured",
+            f"ERROR: {where}: {error.strerror or error}; expected a file that can be read and "
+            "written; fix that, and repeat the command: it reuses what was measured",
             file=sys.stderr,
         )
         return 4
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with what is measured", file=sys.stderr)
+        print("interrupted; repeat the command: it reuses what was measured", file=sys.stderr)
         return 130
     finally:
         undo()

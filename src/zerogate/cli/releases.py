@@ -15,6 +15,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from zerogate.config.options import Options
+from zerogate.config.project import Project
 from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.cards import cuda_devices
 from zerogate.environment.requirements import check_requirement
@@ -29,10 +30,10 @@ from zerogate.releases.issue_report import report
 from zerogate.releases.package_index import between, releases
 from zerogate.releases.package_sets import one_package, several_packages
 from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
-from zerogate.session.runner import Step
+from zerogate.session.progress import ProgressUpdate
 
 CULPRIT_AGAIN = "again"
-"""Where the culprit and its parent are measured once more, from nothing."""
+"""Folder in which the culprit and the release before it are measured again, with nothing reused."""
 
 
 WITH: dict[str, Any] = {
@@ -40,20 +41,20 @@ WITH: dict[str, Any] = {
     "metavar": "PACKAGE",
     "action": "append",
     "default": [],
-    "help": "what is laid over besides, the same for every release (repeatable)",
+    "help": "another package to lay over, the same for every release (repeatable)",
 }
 CELLS = "comma-separated, like gpt2xl_wikitext2-zero2-w2"
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare both commands."""
+    """Add both subcommands to the parser."""
     one = commands.add_parser(
         "sweep",
-        help="every release of a package through the same cells",
-        description="Every release of a package through the same cells: what each changed against "
-        "the one before it. One overlay and one launch a cell for each release; results are in "
-        "zerogate-report/sweep-PACKAGE, and a second call goes on there. Exit code 0, 4 for a "
-        "mistake.",
+        help="run every release of a package through the same cells",
+        description="Run every release of a package through the same cells, and report what each "
+        "changed against the one before it. Each release takes one overlay, and one launch per "
+        "cell. Results are in zerogate-report/sweep-PACKAGE; a second call goes on there. Exit "
+        "code: 0, or 4 for a usage error.",
     )
     one.add_argument("package", help="its name, without a version")
     one.add_argument("--from", dest="first", metavar="VERSION", required=True, help="included")
@@ -63,16 +64,20 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.set_defaults(run=_sweep)
     two = commands.add_parser(
         "bisect",
-        help="the first release that changed a metric of a cell",
-        description="The first release, from the good end, in which a metric of a cell is not what "
-        "it is there. Results are in zerogate-report/bisect-…, and a second call goes on there. Exit "
-        "code 0 where it was found, 4 where not, or for a mistake.",
+        help="find the first release that changed a metric of a cell",
+        description="Find the first release, from the good end, in which a metric of a cell "
+        "differs from that end. Results are in zerogate-report/bisect-…; a second call goes on "
+        "there. Exit code: 0 if it was found, 4 if not, or for a usage error.",
     )
-    two.add_argument("package", nargs="?", help="its name; none where several changed together")
+    two.add_argument("package", nargs="?", help="its name; none if several changed together")
     pins = "a release of PACKAGE, or NAME==VERSION or a file of such lines (repeatable)"
     two.add_argument("--good", metavar="WHAT", required=True, action="append", help=pins)
     two.add_argument(
-        "--bad", metavar="WHAT", required=True, action="append", help="the same; may be the older"
+        "--bad",
+        metavar="WHAT",
+        required=True,
+        action="append",
+        help="the same; may be older",
     )
     two.add_argument("--with", **WITH)
     two.add_argument("--cell", metavar="ID", required=True)
@@ -92,16 +97,16 @@ def _sweep(arguments: argparse.Namespace) -> int:
         for row in sweep(
             wanted,
             lambda release: evaluate_packages(
-                (*arguments.packages, f"{package}=={release}"), cells, options, _show
+                (*arguments.packages, f"{package}=={release}"), cells, options, _progress
             ),
         ):
             rows.append(row)
-            _say(f"{package} {row.release}: {row.outcome}")
+            _output(f"{package} {row.release}: {row.outcome}")
             write_json(folder / "sweep.json", as_json(package, ids, rows))
             write_text(folder / "sweep.md", as_markdown(package, ids, rows))
         if why := draw(package, ids, rows, folder / "sweep.png"):
-            _say(why)
-    _say(f"everything is in {folder}")
+            _output(why)
+    _output(f"everything is in {folder}")
     return 0
 
 
@@ -109,14 +114,14 @@ def _bisect(arguments: argparse.Namespace) -> int:
     package, metric, both = arguments.package, arguments.metric, arguments.packages
     cells = _cells(arguments.cell, "--cell")
     if len(cells) > 1:
-        raise ConfigError("--cell: one is bisected at a time; name one")
+        raise ConfigError(f"--cell: {len(cells)} cells given; expected one")
     _known_metric(metric)
     if package:
         package_sets = one_package(package, arguments.good, arguments.bad, both)
     else:
         package_sets = several_packages(arguments.good, arguments.bad, both)
     _check(both, list(package_sets.good))
-    # Asked for before anything is measured: a mistake in one would cost all of it.
+    # Read before anything is measured: a mistake found later would waste all of that.
     known = {
         name: between(name, package_sets.good[name], package_sets.bad[name])
         for name in package_sets.good
@@ -124,17 +129,17 @@ def _bisect(arguments: argparse.Namespace) -> int:
     ends = f"{arguments.good[0]}-{arguments.bad[0]}" if package else "packages"
     name = "-".join(filter(None, ("bisect", package, ends, cells[0].id, metric)))
     with _reporting(name) as options, _reporting(f"{name}/{CULPRIT_AGAIN}") as again:
-        search = Bisect(
+        bisect = Bisect(
             package_sets,
             cells[0],
             metric,
-            evaluate=lambda packages: evaluate_packages(packages, cells, options, _show),
-            evaluate_afresh=lambda packages: evaluate_afresh(packages, cells, again, _show),
+            evaluate=lambda packages: evaluate_packages(packages, cells, options, _progress),
+            evaluate_afresh=lambda packages: evaluate_afresh(packages, cells, again, _progress),
             releases=known,
-            say=_say,
+            output=_output,
         )
-        for culprit in search.culprits():
-            report(search, culprit, options, command=_typed(), show=_show, say=_say)
+        for culprit in bisect.culprits():
+            report(bisect, culprit, options, command=_typed(), progress=_progress, output=_output)
     return 0
 
 
@@ -143,7 +148,7 @@ def _typed() -> str:
 
 
 def _check(packages: Sequence[str], tried: Sequence[str]) -> None:
-    """Raises ConfigError for what cannot be laid over besides the packages that are ``tried``."""
+    """Raise ConfigError for packages that cannot be laid over, or are under test (``tried``)."""
     for text in packages:
         try:
             check_requirement(text)
@@ -152,23 +157,23 @@ def _check(packages: Sequence[str], tried: Sequence[str]) -> None:
         name = re.match(r"[\w.-]*", text)
         if name and canonicalize_name(name[0]) in map(canonicalize_name, tried):
             raise ConfigError(
-                f"--with: {text}: releases of it are what is tried; expected other packages"
+                f"--with: {text}: its releases are under test; expected other packages"
             )
 
 
 def _cells(text: str, option: str = "--cells") -> list[Cell]:
-    root = Path.cwd()
+    project = Project(Path.cwd())
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
             cell = parse_cell(part)
         except ValueError as error:
             raise ConfigError(f"{option}: {error}") from None
-        for file in (f"workloads/{cell.workload}.py", f"configs/{cell.strategy}.yaml"):
-            if not (root / file).is_file():
+        for file in (project.workload_file(cell.workload), project.strategy_file(cell.strategy)):
+            if not file.is_file():
                 raise ConfigError(
-                    f"{option}: {part}: no {file} here; choose another, or run this in the project's "
-                    "folder"
+                    f"{option}: {part}: no {file.relative_to(project.root)} here; choose another, "
+                    "or run this in the project's folder"
                 )
         if cell.tier == "gpu" and len(cuda_devices()) < cell.world_size:
             raise ConfigError(
@@ -192,20 +197,20 @@ def _known_metric(name: str) -> None:
         ) from None
     if metric.budget is not None:
         raise ConfigError(
-            f"--metric: {name} is found by a search for the largest batch, which is not made here; "
-            "expected one that training measures"
+            f"--metric: {name} comes from the batch size search, which is not run here; expected a "
+            "metric of training"
         )
     if metric.scope != "portable":
         raise ConfigError(
-            f"--metric: {name} depends on the hardware of the day; expected one of bytes, counts, "
-            "losses or quality"
+            f"--metric: {name} depends on the hardware; expected a metric of bytes, counts, losses "
+            "or quality"
         )
 
 
 @contextmanager
 def _reporting(name: str) -> Iterator[Options]:
-    """A report folder of that name, kept from other runs meanwhile."""
-    folder = Path.cwd() / "zerogate-report" / name
+    """Yield options with a report folder of that name, locked against other runs."""
+    folder = Project(Path.cwd()).report / name
     folder.mkdir(parents=True, exist_ok=True)
     if (lock := lock_folder(folder)) is None:
         raise ConfigError(f"{folder}: another run is writing there; wait for it")
@@ -213,10 +218,10 @@ def _reporting(name: str) -> Iterator[Options]:
         yield Options(root=Path.cwd(), report_folder=folder)
 
 
-def _say(text: str) -> None:
+def _output(text: str) -> None:
     print(text, flush=True)
 
 
-def _show(step: Step) -> None:
-    cell = f"{step.cell.id}: " if step.cell else ""
-    print(f"  {cell}{step.text}", file=sys.stderr, flush=True)
+def _progress(update: ProgressUpdate) -> None:
+    cell = f"{update.cell.id}: " if update.cell else ""
+    print(f"  {cell}{update.text}", file=sys.stderr, flush=True)

@@ -1,24 +1,34 @@
-"""What the user asked of a session: the command line as values, and back."""
+"""The options of a session, parsed once, and the command line that has the same effect."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shlex
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 
+from zerogate.config.project import Project
 from zerogate.protocol.cell import Cell
+from zerogate.protocol.units import GIB, KIB, MIB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked of a session. Folders are absolute."""
+    """The options of a session; folders are absolute. ``root`` is the project's.
+
+    ``workloads``, ``strategies`` and ``world_sizes`` span the cells, before ``-m`` and ``-k`` select
+    among them. ``device_memory_bytes`` is None where the user named no budget: the tier has a default
+    (``devices.assignment``).
+    """
 
     root: Path
     report_folder: Path
+    workloads: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    world_sizes: tuple[int, ...] = (2,)
     baseline_folder: Path | None = None
     cache_folder: Path = field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("zerogate"))
@@ -32,26 +42,33 @@ class Options:
     packages: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     resume: bool = False
+    update_baselines: bool = False
+    reason: str = ""
+    missing_baseline: Literal["fail", "skip"] = "fail"
+
+    @cached_property
+    def project(self) -> Project:
+        """The project in ``root``."""
+        return Project(self.root)
 
     def settings(self) -> dict[str, str]:
-        """What launches depend on, by the option's name."""
-        data, memory = self.data_folder, self.device_memory_bytes
+        """Return the options that launches depend on, by their names on the command line."""
+        memory = self.device_memory_bytes
         return {
             "--launcher": self.launcher,
             "--device-memory": "default" if memory is None else str(memory),
             "--share-device": str(self.share_device),
-            "--data-dir": folder_state(data) if data else "generated",
         }
 
-    def command(self, cell: Cell, purpose: str = "training") -> str:
-        """What to type to see a launch of ``cell`` again."""
-        marks = cell.tier if purpose == "training" else f'"{cell.tier} and batch_size"'
+    def command(self, cell: Cell, *, batch_size: bool = False) -> str:
+        """Return the command that launches ``cell`` again: for training, or for its largest batch."""
+        marks = f'"{cell.tier} and batch_size"' if batch_size else cell.tier
         command = (
             f"pytest -m {marks} --workload {cell.workload} --strategy {cell.strategy} "
             f"--world-size {cell.world_size} --launcher {self.launcher}"
         )
         if self.device_memory_bytes is not None:
-            command += f" --device-memory {self.device_memory_bytes}"
+            command += f" --device-memory {with_unit(self.device_memory_bytes)}"
         for text in self.packages:
             command += f" --with {shlex.quote(text)}"
         for text in self.against:
@@ -63,14 +80,9 @@ class Options:
         return command
 
 
-def folder_state(folder: Path) -> str:
-    """The names, sizes and times of all files below ``folder``: data sets are too large to read."""
-    files = (
-        Path(where, name) for where, _, names in os.walk(folder, followlinks=True) for name in names
-    )
-    lines = [
-        f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}"
-        for path in sorted(files)
-        if path.is_file()
-    ]
-    return f"{folder} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"
+def with_unit(size_bytes: int) -> str:
+    """Return a number of bytes as ``--device-memory`` takes it, to the byte: ``24GiB``, ``1000B``."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size_bytes % unit == 0:
+            return f"{size_bytes // unit}{name}"
+    return f"{size_bytes}B"

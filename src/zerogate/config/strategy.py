@@ -1,7 +1,7 @@
-"""A strategy file read: what a cell under it asks of the engine, and what it needs of the machine.
+"""Strategies: what a strategy file requests of the engine, and what it needs of the machine.
 
-The file is an Accelerate config, verbatim; Accelerate itself parses it in the ranks. Here it is read
-a second time, so that what was asked for can be compared with what the engine reports.
+The file is an unchanged Accelerate config; Accelerate itself parses it in the ranks. It is read
+here a second time, to compare what it requests with what the engine reports.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zerogate.config.strategy_file import ConfigError, read_accelerate_config, read_deepspeed_config
+from zerogate.config.strategy_file import (
+    OFFLOAD_DEVICES,
+    ConfigError,
+    read_accelerate_config,
+    read_deepspeed_config,
+)
 from zerogate.protocol.cell import Cell, Tier
 
-# What the cell decides; in a strategy file it would contradict the cell's id.
+# Keys that the cell decides; in a strategy file they could contradict the cell's id.
 DECIDED_BY_CELL = {
     "num_processes": "--world-size",
     "gradient_accumulation_steps": "the workload's recipe",
@@ -23,14 +28,14 @@ DECIDED_BY_CELL = {
 
 
 BARE_MODEL = "none"
-"""The engine of DDP on one card: Accelerate wraps a model only where there are others (its
-``prepare_model``; on CPU it always does)."""
+"""The engine of DDP on one card: there Accelerate does not wrap the model (its ``prepare_model``;
+on CPU it always does)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """What a strategy file asks for. ``zero_stage`` is 0 without DeepSpeed; offload devices are
-    ``none``, ``cpu`` or ``nvme``; ``mixed_precision`` is the file's, before the tier changes it.
+    """The requests of a strategy file. ``zero_stage`` is 0 without DeepSpeed. Offload devices are
+    ``none``, ``cpu`` or ``nvme``. ``mixed_precision`` is the file's, before the tier changes it.
     """
 
     name: str
@@ -48,11 +53,32 @@ class Strategy:
         return self.distributed_type == "DEEPSPEED"
 
     @property
+    def shards(self) -> bool:
+        """Whether ranks hold parts of the model states instead of copies."""
+        return self.zero_stage > 0 or self.distributed_type == "FSDP"
+
+    @property
+    def offloads(self) -> bool:
+        """Whether optimizer states or parameters leave the device for the host or the disk."""
+        return any(place != "none" for place in self._places)
+
+    def offloads_more_than(self, other: Strategy) -> bool:
+        """Return whether it offloads as ``other`` does or further away, and something further away."""
+        ours, theirs = (
+            [OFFLOAD_DEVICES.index(place) for place in one._places] for one in (self, other)
+        )
+        return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
+
+    @property
+    def _places(self) -> tuple[str, str]:
+        return self.offload_optimizer, self.offload_param
+
+    @property
     def uses_disk(self) -> bool:
-        return "nvme" in (self.offload_optimizer, self.offload_param)
+        return "nvme" in self._places
 
     def ops(self, tier: Tier) -> tuple[str, ...]:
-        """DeepSpeed's compiled ops that ranks load under this strategy, by their builders' names."""
+        """Return DeepSpeed's compiled ops that ranks load, by the names of their builders."""
         if not self.is_deepspeed:
             return ()
         ops = ["deepspeed_shm_comm"] if tier == "cpu" else []
@@ -65,10 +91,10 @@ class Strategy:
         return tuple(ops)
 
     def forced_precision(self, tier: Tier, *, has_bf16: bool) -> str | None:
-        """The mixed precision that the machine makes of the file's; None where that stands.
+        """Return the mixed precision that replaces the file's on this machine; None to keep it.
 
-        A CPU trains in fp32 (DeepSpeed refuses fp16 there), and cards older than bf16 in fp16. What a
-        DeepSpeed file says of its own accord cannot be changed from outside of it.
+        A CPU trains in fp32 (DeepSpeed refuses fp16 there), and cards without bf16 in fp16. A
+        precision that a DeepSpeed file sets cannot be changed from outside that file.
         """
         if tier == "cpu":
             return "no"
@@ -76,8 +102,9 @@ class Strategy:
         return "fp16" if older and not self.precision_in_deepspeed_file else None
 
     def requested(self, cell: Cell, precision: str | None = None) -> dict[str, Any]:
-        """What the ranks must find applied (``rank.applied``), where ``precision`` is forced or, with
-        None, the file's.
+        """Return what the ranks must find in the engine (``worker.verify_config``).
+
+        ``precision`` is the forced one; None means the file's.
         """
         engine = {
             "DEEPSPEED": "DeepSpeedEngine",
@@ -86,7 +113,7 @@ class Strategy:
         }[self.distributed_type]
         if self.distributed_type == "MULTI_GPU" and cell.tier == "gpu" and cell.world_size == 1:
             engine = BARE_MODEL
-        # The engine's dtype says it under DeepSpeed, which may be told by its own file.
+        # Under DeepSpeed the engine's dtype shows it, since DeepSpeed's own file may set it.
         autocast = (
             {} if self.is_deepspeed else {"mixed_precision": precision or self.mixed_precision}
         )
@@ -108,23 +135,19 @@ class Strategy:
         return self.distributed_type
 
     def _dtype(self, tier: Tier, precision: str) -> str:
-        """Of the parameters the engine trains with: DeepSpeed casts the model, DDP and FSDP2 keep
-        fp32 parameters and cast in forward.
+        """Return the dtype of the parameters that the engine trains: DeepSpeed casts the model, DDP
+        and FSDP2 keep fp32 parameters and cast in forward.
         """
         if tier == "cpu" or not self.is_deepspeed:
             return "float32"
         return {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
 
 
-def strategy_names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
 @functools.cache
 def read_strategy(path: Path) -> Strategy:
     """Read ``configs/<name>.yaml`` and the DeepSpeed file that it names, if any.
 
-    Raises ConfigError: one line, file, key, what is right.
+    Raises ConfigError: one line with the file, the key and what is expected.
     """
     config = read_accelerate_config(path)
     kind: str = config["distributed_type"]
@@ -137,7 +160,7 @@ def read_strategy(path: Path) -> Strategy:
     declared: Mapping[str, Any] = {}
     own_precision: str | None = None
     if kind == "DEEPSPEED" and "deepspeed_config_file" in deepspeed:
-        # Accelerate opens it relative to where the user stands; we, to the folder above configs/.
+        # Accelerate opens it relative to the working directory; here it is relative to the project.
         file = path.parent.parent / str(deepspeed["deepspeed_config_file"])
         own = read_deepspeed_config(file, named_by=path)
         zero = own["zero_optimization"]
@@ -159,8 +182,9 @@ def read_strategy(path: Path) -> Strategy:
 
 
 def _optimizer(declared: Mapping[str, Any], offload_optimizer: str) -> str:
-    """The class that Accelerate and DeepSpeed make of the recipe's AdamW. ``declared`` is the
-    DeepSpeed file's optimizer, if it has one.
+    """Return the optimizer class that Accelerate and DeepSpeed make of the recipe's AdamW.
+
+    ``declared`` is the DeepSpeed file's optimizer; empty if it has none.
     """
     if (declared.get("params") or {}).get("torch_adam", False):
         return "AdamW"
@@ -170,7 +194,7 @@ def _optimizer(declared: Mapping[str, Any], offload_optimizer: str) -> str:
 
 
 def _plugin_fields(deepspeed: Mapping[str, Any]) -> dict[str, Any]:
-    """Accelerate's DeepSpeed plugin fields, in the form of DeepSpeed's zero_optimization."""
+    """Return Accelerate's DeepSpeed plugin fields in the form of DeepSpeed's zero_optimization."""
     return {
         "stage": deepspeed.get("zero_stage"),
         "offload_optimizer": {"device": deepspeed.get("offload_optimizer_device", "none")},

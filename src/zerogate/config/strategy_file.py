@@ -1,6 +1,6 @@
-"""The user's config files read and checked: an Accelerate YAML, a DeepSpeed JSON.
+"""The user's config files, read and checked: an Accelerate YAML, a DeepSpeed JSON.
 
-A typo is found here, before anything is launched: one line with file, key and remedy.
+A typo is found here, before any launch; the error is one line with file, key and remedy.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ FSDP_KEYS = frozenset(
     }
 )
 
-# Keys of theirs that change what ranks do and that no launcher here carries to them. Accelerate
-# writes most of them with empty values, which ask for nothing.
+# Keys that change what ranks do, but that no launcher here passes on to them. Accelerate writes
+# most of them with empty values, which have no effect.
 NOT_LAUNCHED = frozenset(
     {
         *("parallelism_config", "megatron_lm_config", "mpirun_config", "fp8_config"),
@@ -75,15 +75,17 @@ OFFLOAD_DEVICES = ("none", "cpu", "nvme")
 
 
 class ConfigError(ValueError):
-    """A file of the user's that cannot be used; the message names file, key and remedy."""
+    """A file or an option of the user's that is wrong; the message names file, key and remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 def read_accelerate_config(path: Path) -> Mapping[str, Any]:
-    """A strategy file as a mapping: known keys, a supported ``distributed_type``, sections that are
-    mappings, and DeepSpeed plugin fields that make sense. Raises ConfigError.
+    """Return a strategy file as a mapping.
+
+    Raises ConfigError unless its keys are known, its ``distributed_type`` is supported, its
+    sections are mappings, and its DeepSpeed plugin fields are valid.
     """
     config = _read_yaml(path)
     _check_keys(path, "", config, ACCELERATE_KEYS)
@@ -95,7 +97,7 @@ def read_accelerate_config(path: Path) -> Mapping[str, Any]:
         )
     for name in sorted(NOT_LAUNCHED & config.keys()):
         if config[name]:
-            raise ConfigError(f"{path}: {name}: ranks would train without it; remove it")
+            raise ConfigError(f"{path}: {name}: no launcher here passes it to ranks; remove it")
     if config.get("num_machines", 1) != 1:
         raise ConfigError(f"{path}: num_machines: {config['num_machines']!r}; expected 1")
     _check_rest(path, config)
@@ -120,7 +122,10 @@ def read_accelerate_config(path: Path) -> Mapping[str, Any]:
 
 
 def read_deepspeed_config(path: Path, *, named_by: Path) -> Mapping[str, Any]:
-    """A DeepSpeed config file as a mapping whose sections are mappings. Raises ConfigError."""
+    """Return a DeepSpeed config file as a mapping whose sections are mappings. Raises ConfigError.
+
+    ``named_by`` is the strategy file that names it.
+    """
     try:
         config = json.loads(path.read_text())
     except RecursionError:
@@ -157,7 +162,7 @@ def read_deepspeed_config(path: Path, *, named_by: Path) -> Mapping[str, Any]:
 
 
 def _check_rest(path: Path, config: Mapping[str, Any]) -> None:
-    """Values that Accelerate would take and ranks would not train by."""
+    """Raise ConfigError for values that Accelerate accepts but ranks would not train by."""
     precision = config.get("mixed_precision") or "no"
     if precision not in PRECISIONS:
         raise ConfigError(
@@ -176,7 +181,7 @@ def _check_rest(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _short(value: Any) -> str:
-    """A value as it was given, on one line, cut where it is long."""
+    """Return a value as it was given, on one line, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -217,7 +222,7 @@ def _check_keys(path: Path, prefix: str, config: Mapping[str, Any], known: froze
 
 
 def _key(name: Any) -> str:
-    """A key on one line."""
+    """Return a key on one line."""
     text = str(name)
     return text if text.isprintable() and len(text) <= 60 else _short(text)
 

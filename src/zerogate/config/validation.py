@@ -1,4 +1,4 @@
-"""JSON from a file to a dataclass, checked by pydantic on the way."""
+"""Validation of JSON: pydantic checks it and makes dataclasses of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from zerogate.config.text import one_line
 Value = TypeVar("Value")
 
 _adapters: dict[type[Any], Any] = {}
-"""pydantic's, by what they read: made once, since that takes milliseconds."""
+"""pydantic's adapters by the type that they read, made once because each takes milliseconds."""
 
 
 def from_json(kind: type[Value], content: bytes | str) -> Value:
-    """``content`` as a ``kind``. Raises ValueError naming the first key that is wrong, and how."""
-    # Only where something is read: importing pydantic would slow every collection down.
+    """Return ``content`` as a ``kind``. Raises ValueError with the first wrong key, and why."""
+    # Imported here: importing pydantic would slow every collection down.
     from pydantic import TypeAdapter, ValidationError
 
     if kind not in _adapters:

@@ -1,1 +1,1 @@
-"""The machine as the controller sees it: cards, CPU, memory. No torch and no CUDA context."""
+"""Cards, CPU and memory of this machine, read without torch and without a CUDA context."""

@@ -1,8 +1,9 @@
-"""What each rank had of its device, by the best source there is: a ladder, and which rung it was.
+"""Attribution of a device's memory to the ranks that ran on it, by the best available source.
 
-``source`` goes with each figure. Whatever says less than the rank's allocator had reserved is wrong
-(another device, a host's pid, a driver that tells containers 0), and the next rung is tried. What the
-calls mean: NVML's documentation of nvmlDeviceGetComputeRunningProcesses and nvmlDeviceGetMemoryInfo_v2.
+Each figure comes with its ``source``. A source is wrong if it reports less than the rank's allocator
+reserved: it saw another device, a pid of the host, or a driver that reports 0 to containers. Then the
+next source is tried. NVML documents the calls: nvmlDeviceGetComputeRunningProcesses and
+nvmlDeviceGetMemoryInfo_v2.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ Source = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A device at one moment, in bytes. ``driver_bytes`` is what the driver keeps for itself, which is
-    not in ``used_bytes``. ``processes`` by pid; None for one whose memory is not told; None in all
-    where they were not asked for at that moment.
+    """State of a device at one moment, in bytes.
+
+    ``driver_bytes`` is what the driver keeps for itself; ``used_bytes`` does not include it.
+    ``processes`` maps a pid to its bytes, or to None if NVML does not report them. It is None as a
+    whole if the reading has no list of processes.
     """
 
     used_bytes: int
@@ -30,7 +33,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankOnDevice:
-    """A rank, where it ran: ``reserved_bytes`` is the peak of its allocator's reserved memory."""
+    """A rank and its device; ``reserved_bytes`` is the peak that its allocator reserved."""
 
     rank: int
     pid: int
@@ -39,23 +42,24 @@ class RankOnDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceUse:
-    """``peak_bytes`` of a rank: allocator, context, kernels and libraries. ``others`` are pids that
-    were on the device and are no rank's: its seconds are nobody's.
+class AttributedMemory:
+    """Peak device memory of a rank: allocator, context, kernels and libraries.
+
+    ``other_processes`` are the pids on the device that belong to no rank.
     """
 
     peak_bytes: int
     source: Source
     driver_bytes: int
-    others: tuple[int, ...] = ()
+    other_processes: tuple[int, ...] = ()
 
 
-def device_use(
+def attribute_memory(
     rank: RankOnDevice, sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]
-) -> DeviceUse:
-    """What ``rank`` had, from readings of its device ``before`` the launch and ``during`` it.
+) -> AttributedMemory:
+    """Return the memory of ``rank``, from readings of its device ``before`` and ``during`` the launch.
 
-    ``sharing`` are all ranks on that device, itself included.
+    ``sharing`` are all ranks on that device, ``rank`` included.
     """
     listed = [reading.processes for reading in during if reading.processes is not None]
     old = set(before.processes or {})
@@ -66,25 +70,29 @@ def device_use(
     def told(pid: int) -> int:
         return max((processes.get(pid) or 0 for processes in listed), default=0)
 
-    def use(source: Source, peak: int, others: set[int]) -> DeviceUse:
-        return DeviceUse(
-            peak_bytes=peak, source=source, driver_bytes=driver, others=tuple(sorted(others))
+    def use(source: Source, peak: int, others: set[int]) -> AttributedMemory:
+        return AttributedMemory(
+            peak_bytes=peak,
+            source=source,
+            driver_bytes=driver,
+            other_processes=tuple(sorted(others)),
         )
 
     peak = told(rank.pid)
     if peak and peak >= rank.reserved_bytes:
         return use("nvml_process", peak, (old | new) - ours)
-    # Host's pids in a container: nobody's is known, but who came with the launch is ours.
+    # In a container NVML reports the host's pids, which match no rank. A single process that
+    # appeared during the launch is then the rank's.
     came = new - ours
     if len(sharing) == 1 and len(came) == 1 and not new & ours:
         peak = told(next(iter(came)))
         if peak and peak >= rank.reserved_bytes:
             return use("nvml_process_by_elimination", peak, old)
-    strangers = old | (came if len(came) > len(sharing) or new & ours else set())
+    others = old | (came if len(came) > len(sharing) or new & ours else set())
     delta = max((reading.used_bytes for reading in during), default=0) - before.used_bytes
-    if len(sharing) == 1 and not strangers and delta >= rank.reserved_bytes > 0:
+    if len(sharing) == 1 and not others and delta >= rank.reserved_bytes > 0:
         return use("nvml_device_delta", delta, set())
-    return use("cuda_allocator", rank.reserved_bytes, strangers)
+    return use("cuda_allocator", rank.reserved_bytes, others)
 
 
 HARD = {
@@ -93,11 +101,11 @@ HARD = {
     "hw_thermal": 0x40,
     "hw_power_brake": 0x80,
 }
-"""Bits of nvmlDeviceGetCurrentClocksEventReasons with which seconds say nothing of the stack. The power
-cap (0x04) is a card's daily life under load, and idling (0x01) no throttling.
+"""Bits of nvmlDeviceGetCurrentClocksEventReasons that make seconds invalid. The power cap (0x04) is
+normal under load, and idle (0x01) is not throttling.
 """
 
 
 def throttled(reasons: int) -> tuple[str, ...]:
-    """Names of the reasons in ``reasons`` that make seconds invalid."""
+    """Return the names of the reasons in ``reasons`` that make seconds invalid."""
     return tuple(name for name, bit in HARD.items() if reasons & bit)

@@ -1,6 +1,6 @@
-"""Whether a full-size cell that offloads has the room for it: host memory, and disk.
+"""Host memory and disk space that a full-size cell with offload needs on this machine.
 
-A host that runs out of memory takes whatever the kernel picks with it, so this is asked beforehand.
+On a host without memory the kernel kills any process, so this is checked before the launch.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from zerogate.config.strategy import Strategy
 from zerogate.devices.host_memory import available_memory_bytes, may_lock_bytes
+from zerogate.protocol.units import GIB
 
-GIB = 2**30
 OPTIMIZER_BYTES = 16
 """A parameter's master copy, two Adam moments and gradient, in fp32 (ZeRO paper, arXiv 1910.02054,
-section 3.1; ZeRO-Offload, arXiv 2101.06840, section 3): what offloading the optimizer moves to disk."""
+section 3.1; ZeRO-Offload, arXiv 2101.06840, section 3), which optimizer offload moves to disk."""
 
 MOMENTS_BYTES = 8
 """A parameter's Adam moments in fp32: the part of it that DeepSpeed does not pin."""
@@ -24,7 +24,7 @@ MOMENTS_BYTES = 8
 FULL_BYTES = 4
 HALF_BYTES = 2
 SUB_GROUP_PARAMETERS = 1_000_000_000
-"""DeepSpeed's default for ZeRO-3: it offloads gradients in tensors of so many parameters."""
+"""DeepSpeed's default for ZeRO-3: it offloads gradients in tensors of this many parameters."""
 
 OPTIMIZER_BUFFERS = 4
 PARAMETER_BUFFERS = 5
@@ -37,8 +37,9 @@ BUILT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Bytes of host memory and of disk, of all ranks together; of the host's, what each rank locks by
-    itself (``mlock``).
+    """Bytes of host memory and of disk, for all ranks together.
+
+    ``locked_bytes`` is the part of the host memory that each rank locks by itself (``mlock``).
     """
 
     host_bytes: int
@@ -47,8 +48,9 @@ class Capacity:
 
 
 def needed(parameters: int, strategy: Strategy, world_size: int) -> Capacity:
-    """What a full-size model of so many parameters takes under ``strategy``, at least: all of it is
-    there at once when the engine has taken over the last rank's states.
+    """Return the least that a full-size model of ``parameters`` needs under ``strategy``.
+
+    All of it is in use at once when the engine has taken over the last rank's states.
     """
     places = strategy.offload_optimizer, strategy.offload_param
     optimizer, param = (place == "cpu" for place in places)
@@ -67,7 +69,7 @@ def needed(parameters: int, strategy: Strategy, world_size: int) -> Capacity:
 
 
 def _buffers(share: int, strategy: Strategy) -> tuple[int, int]:
-    """Through which a rank's ``share`` goes to disk and back: bytes that it locks, and that it pins
+    """Return the bytes that a rank locks and that it pins to move its ``share`` to and from disk
     (deepspeed/runtime/zero/stage3.py, runtime/swap_tensor).
     """
     largest = min(share, SUB_GROUP_PARAMETERS)
@@ -83,7 +85,7 @@ def _buffers(share: int, strategy: Strategy) -> tuple[int, int]:
 def host_bytes(
     parameters: int, world_size: int, *, zero_stage: int, optimizer: bool, param: bool
 ) -> int:
-    """Host memory of all ranks, of which ``optimizer`` and ``param`` say what is offloaded to it."""
+    """Return the host memory of all ranks in bytes; ``optimizer``, ``param``: offloaded to the host."""
     share = -(-parameters // world_size)
     of_rank = BUILT_BYTES * parameters
     if optimizer:
@@ -94,9 +96,10 @@ def host_bytes(
 
 
 def _optimizer_on_host(share: int, stage: int) -> int:
-    """Bytes of a rank's ``share`` of the optimizer, in the tensors that DeepSpeed 0.19 makes of it:
-    moments, and a master copy, gradients and a half-precision copy (of the gradients under ZeRO-3),
-    pinned but for ZeRO-3's master copy.
+    """Return the bytes of a rank's ``share`` of the optimizer on the host, as DeepSpeed 0.19 holds it.
+
+    It has the moments, a master copy, the gradients and a half-precision copy (of the gradients under
+    ZeRO-3). All but the moments and ZeRO-3's master copy are pinned.
     """
     half = _pinned(HALF_BYTES * share)
     if stage < 3:
@@ -107,15 +110,16 @@ def _optimizer_on_host(share: int, stage: int) -> int:
 
 
 def _pinned(size: int) -> int:
-    """Bytes that torch takes to pin ``size``: its allocator rounds up to a power of two
-    (torch's ATen/core/CachingHostAllocator.h).
+    """Return the bytes that torch takes to pin ``size`` bytes: its allocator rounds up to a power of
+    two (torch's ATen/core/CachingHostAllocator.h).
     """
     return 1 << (size - 1).bit_length() if size else 0
 
 
 def shortage(workload_file: Path, strategy: Strategy, world_size: int, folder: Path) -> str:
-    """Why this machine has no room for the cell, with the numbers; empty where it has, and where the
-    workload does not say how large it is. ``folder`` is where disk offload goes.
+    """Return what this machine lacks for the cell, with the numbers; empty if nothing.
+
+    Also empty if the workload does not state its size. ``folder`` is the one for disk offload.
     """
     parameters = full_parameters(workload_file)
     if parameters is None:
@@ -130,7 +134,7 @@ def shortage(workload_file: Path, strategy: Strategy, world_size: int, folder: P
     if (limit := may_lock_bytes()) is not None and limit < room.locked_bytes:
         return (
             f"needs to lock {_gib(room.locked_bytes)} of memory a rank for {strategy.name} of "
-            f"{parameters / 1e9:.1f}e9 parameters, {limit // 1024} KiB may be (ulimit -l); raise that"
+            f"{parameters / 1e9:.1f}e9 parameters, the limit is {limit // 1024} KiB; raise ulimit -l"
         )
     if disk < room.disk_bytes:
         return (
@@ -141,14 +145,14 @@ def shortage(workload_file: Path, strategy: Strategy, world_size: int, folder: P
 
 
 def full_parameters(workload_file: Path) -> int | None:
-    """The ``full_parameters`` that the workload's class states as a number; None where it does not.
+    """Return ``full_parameters`` if the workload's class states it as a number; None if not.
 
     The file is read, not run: only ranks import workloads.
     """
     try:
         tree = ast.parse(workload_file.read_text())
     except (OSError, SyntaxError, ValueError):
-        return None  # Its launch will say what is wrong with it.
+        return None  # The launch reports what is wrong with the file.
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

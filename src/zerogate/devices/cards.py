@@ -1,4 +1,4 @@
-"""The CUDA devices of this machine, asked of the driver (NVML) and not of CUDA."""
+"""The CUDA devices of this machine, as the driver (NVML) reports them, without CUDA."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-GIB = 2**30
+from zerogate.protocol.units import GIB
+
 FIRST_WITH_BF16 = (8, 0)
-"""Compute capability."""
+"""Compute capability of the first cards with bf16."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A CUDA device: a card, or a MIG slice of one. ``total_bytes`` with what the driver keeps;
-    ``has_bf16`` where its matrix units know it: from compute capability 8.0 on (CUDA's programming
-    guide), and where the driver does not say.
+    """A CUDA device: a card, or a MIG slice of one.
+
+    ``total_bytes`` includes what the driver keeps. ``has_bf16`` is true if its matrix units support
+    bf16: from compute capability 8.0 on (CUDA's programming guide), or if the driver does not report
+    the capability.
     """
 
     name: str
     uuid: str
     total_bytes: int
     has_bf16: bool = True
+    reserved_bytes: int = 0
+
+    @property
+    def usable_bytes(self) -> int:
+        """The device's memory as CUDA shows it, without what the driver keeps for itself."""
+        return self.total_bytes - self.reserved_bytes
 
 
 @functools.cache
-def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
-    """The driver's version, or why it does not answer, and the devices that CUDA would show with
-    CUDA_VISIBLE_DEVICES at ``setting``.
+def _query_driver(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
+    """Return the driver's version, why it does not answer, and the devices that CUDA would show.
+
+    The version or the reason is empty. ``setting`` is the value of CUDA_VISIBLE_DEVICES.
     """
     try:
         import pynvml
@@ -44,7 +54,7 @@ def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
     try:
         cards: dict[str, Card | None] = {}
         for index in range(pynvml.nvmlDeviceGetCount()):
-            with suppress(pynvml.NVMLError):  # A card that fell off the bus is no device.
+            with suppress(pynvml.NVMLError):  # A card that fell off the bus is not a device.
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
                 cards[str(pynvml.nvmlDeviceGetUUID(handle))] = _device(pynvml, handle)
         version = str(pynvml.nvmlSystemGetDriverVersion())
@@ -58,11 +68,12 @@ def _asked(setting: str | None) -> tuple[str, str, tuple[Card, ...]]:
 
 
 def _device(pynvml: Any, handle: Any) -> Card | None:
-    """What CUDA makes of a card: the card, or the first of the MIG slices that it is cut into; None
-    where it is to be cut and has no slice yet.
+    """Return the device that CUDA sees in a card: the card itself, or its first MIG slice.
+
+    None if the card is in MIG mode and has no slice yet.
     """
     mode = 0
-    with suppress(pynvml.NVMLError):  # Most cards know no MIG.
+    with suppress(pynvml.NVMLError):  # Most cards do not support MIG.
         mode, _ = pynvml.nvmlDeviceGetMigMode(handle)
     if mode != pynvml.NVML_DEVICE_MIG_ENABLE:
         return _card(pynvml, handle)
@@ -76,23 +87,29 @@ def _card(pynvml: Any, handle: Any) -> Card:
     capability = FIRST_WITH_BF16
     with suppress(pynvml.NVMLError):
         capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
+    reserved = 0
+    with suppress(pynvml.NVMLError):  # Drivers before 510 do not report it.
+        version = pynvml.nvmlMemory_v2
+        reserved = int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=version).reserved)
     return Card(
         name=str(pynvml.nvmlDeviceGetName(handle)),
         uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
         total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
         has_bf16=capability >= FIRST_WITH_BF16,
+        reserved_bytes=reserved,
     )
 
 
 def _shown(pynvml: Any, cards: Mapping[str, Card | None], setting: str) -> Sequence[Card | None]:
-    """Those of the machine's devices, by their card's UUID, that CUDA shows, in its order; it stops at
-    the first entry that is no device, and shows none where one is named twice. A UUID may be cut short
-    where that is still one device's.
+    """Return those of ``cards`` (by the card's UUID) that CUDA shows for ``setting``, in its order.
+
+    CUDA stops at the first entry that is not a device, and shows none if an entry names a device
+    again. A UUID may be cut short if it still names one device.
     """
     shown: list[Card | None] = []
     for entry in (part.strip() for part in setting.split(",")):
         found: list[Card | None] = []
-        if entry.startswith("MIG-"):  # A slice is no device of its own to NVML's count.
+        if entry.startswith("MIG-"):  # NVML does not count a slice as a device.
             with suppress(pynvml.NVMLError):
                 found = [_card(pynvml, pynvml.nvmlDeviceGetHandleByUUID(entry))]
         elif entry.startswith("GPU-"):
@@ -108,27 +125,28 @@ def _shown(pynvml: Any, cards: Mapping[str, Card | None], setting: str) -> Seque
 
 
 def _at_once(cards: Sequence[Card]) -> tuple[Card, ...]:
-    """Those that one process sees: a single MIG slice, and then no whole card (NVIDIA's MIG user
-    guide, CUDA device enumeration).
+    """Return the devices that one process sees: a single MIG slice, and with it no whole card
+    (NVIDIA's MIG user guide, CUDA device enumeration).
     """
     slices = [card for card in cards if card.uuid.startswith("MIG-")]
     return tuple(slices[:1] or cards)
 
 
 def driver() -> tuple[str, str]:
-    """The NVIDIA driver's version and "", or "" and why it does not answer."""
-    version, why, _ = _asked(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    """Return the NVIDIA driver's version and "", or "" and why it does not answer."""
+    version, why, _ = _query_driver(os.environ.get("CUDA_VISIBLE_DEVICES"))
     return version, why
 
 
 def cuda_devices() -> tuple[Card, ...]:
-    """The devices that CUDA would show; empty without a driver."""
-    return _asked(os.environ.get("CUDA_VISIBLE_DEVICES"))[2]
+    """Return the devices that CUDA would show; empty without a driver."""
+    return _query_driver(os.environ.get("CUDA_VISIBLE_DEVICES"))[2]
 
 
 def cards_key(number: int) -> str:
-    """``nvidia-h200-141g-x2``: models and memory of the first ``number`` devices, from fields that
-    never change. Memory is rounded up to whole GiB: what is left of it differs by a driver's whim.
+    """Return models and memory of the first ``number`` devices, like ``nvidia-h200-141g-x2``.
+
+    The fields never change. Memory is rounded up to whole GiB: the remainder differs by driver.
     """
     devices = cuda_devices()[:number]
     if not devices:

@@ -1,15 +1,17 @@
-"""The host: which CPU this is, and where what is compiled for it is kept."""
+"""The host's CPU, and the folder for ops that are compiled for it."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import re
 import sys
 from pathlib import Path
+
+from zerogate.config.file_hash import hash_files
+from zerogate.protocol.stack import installed_version
 
 
 @functools.cache
@@ -26,7 +28,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def host_key() -> str:
-    """``amd-epyc-2c``: CPU model and usable cores; never clocks, host names or uptime."""
+    """Return CPU model and usable cores, like ``amd-epyc-2c``; no clocks, host name or uptime."""
     model = _cpuinfo().get("model name", "cpu")
     slug = re.sub(r"\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*", " ", model.lower())
     slug = re.sub(r"[^a-z0-9]+", "-", slug).strip("-") or "cpu"
@@ -34,14 +36,15 @@ def host_key() -> str:
 
 
 def native_folder(cache: Path, overlay: Path | None = None) -> Path:
-    """Where compiled ops are kept, one folder per torch, DeepSpeed, Python and CPU. ``overlay`` has
-    packages that ranks find before the environment's.
+    """Return the folder for compiled ops: one per torch, DeepSpeed, Python and CPU.
 
-    Two DeepSpeed releases that share one folder break each other, and code compiled for one CPU
-    can be illegal on another. DeepSpeed's sources count too, for those who change them; where they
-    lie does not, so environments with the same stack compile once.
+    ``overlay`` has packages that ranks import instead of the environment's. Two DeepSpeed releases
+    in one folder break each other, and code compiled for one CPU can be illegal on another. The
+    content of DeepSpeed's sources counts too, since a user may change them. Their path does not,
+    so environments with the same stack compile once.
     """
-    versions = [_version(name, overlay) for name in ("torch", "deepspeed")]
+    path = [str(overlay), *sys.path] if overlay is not None else None
+    versions = [installed_version(name, path) or "-absent" for name in ("torch", "deepspeed")]
     info = _cpuinfo()
     key = hashlib.sha256(
         "|".join(
@@ -57,7 +60,7 @@ def native_folder(cache: Path, overlay: Path | None = None) -> Path:
 
 @functools.cache
 def _sources(package: str, overlay: Path | None) -> str:
-    """A hash of the C++ sources that a package brings along; its files are found, not imported."""
+    """Return a hash of the C++ sources in a package, without importing it."""
     if overlay is not None and (overlay / package).is_dir():
         folder = overlay / package
     else:
@@ -65,14 +68,4 @@ def _sources(package: str, overlay: Path | None) -> str:
         if spec is None or spec.origin is None:
             return ""
         folder = Path(spec.origin).parent
-    found = hashlib.sha256()
-    for path in sorted(folder.glob("ops/csrc/**/*")):
-        if path.is_file():
-            found.update(path.read_bytes())
-    return found.hexdigest()
-
-
-def _version(package: str, overlay: Path | None) -> str:
-    path = [str(overlay), *sys.path] if overlay is not None else sys.path
-    found = next(iter(importlib.metadata.distributions(name=package, path=path)), None)
-    return found.version if found is not None else "-absent"
+    return hash_files(folder.glob("ops/csrc/**/*"), with_paths=False)

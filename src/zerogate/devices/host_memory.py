@@ -1,5 +1,7 @@
-"""What memory this process may still have on its host, and whom the kernel killed for want of it: on
-the machine, and in the control groups that a container, a scheduler or systemd put it into.
+"""Host memory that this process may still use, and processes that the kernel killed for lack of it.
+
+Both are read for the machine and for the control groups that a container, a scheduler or systemd
+put this process into.
 """
 
 from __future__ import annotations
@@ -16,28 +18,29 @@ GROUPS = Path("/sys/fs/cgroup")
 MACHINE = Path("/proc/vmstat")
 STATUS = Path("/proc/self/status")
 CAP_IPC_LOCK = 14
-"""Its bit (Linux's include/uapi/linux/capability.h)."""
+"""Bit number of the capability (Linux's include/uapi/linux/capability.h)."""
 
 LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""A group's limit, its use, and what of that is given back when asked (in memory.stat), by version
-(Linux's Documentation/admin-guide, cgroup-v2 and cgroup-v1/memory); the second one first.
+"""Files with a group's limit and its use, and the field of memory.stat that the kernel can reclaim:
+for cgroup v2, then for v1 (Linux's Documentation/admin-guide, cgroup-v2 and cgroup-v1/memory).
 """
 KILLED = ("memory.events", "memory.oom_control")
 
 
 def available_memory_bytes() -> int:
-    """What processes can still have: of the machine, or of a group they are in where that is less."""
+    """Return the bytes still available: the machine's, or a control group's if that is less."""
     limits = (_left(group, *names) for group in (*_memory_groups(), GROUPS) for names in LIMITS)
     machine = psutil.virtual_memory().available
     return min([machine, *(left for left in limits if left is not None)])
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory: in this process's own group, or,
-    where that is not counted, on this machine.
+    """Return how many processes the kernel has killed for lack of memory.
+
+    Counts this process's own control group, or the machine if the group has no counter.
     """
     counters = [group / name for group in (*_memory_groups(), GROUPS) for name in KILLED]
     for path in (*counters, MACHINE):
@@ -49,8 +52,9 @@ def oom_kills() -> int:
 
 
 def may_lock_bytes() -> int | None:
-    """Bytes of memory that a process may keep from being swapped out; None where there is no limit, or
-    none for who may lock any (CAP_IPC_LOCK).
+    """Return how many bytes of memory this process may lock (``mlock``).
+
+    None if there is no limit, or if the process may ignore it (CAP_IPC_LOCK).
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit == resource.RLIM_INFINITY:
@@ -63,8 +67,9 @@ def may_lock_bytes() -> int | None:
 
 
 def _memory_groups() -> Iterator[Path]:
-    """Folders of the groups that count this process's memory, from its own to the one around all. In a
-    container it may be told the host's path, and only the last is there.
+    """Yield the folders of the groups that count this process's memory, from its own to the root.
+
+    In a container the kernel may report the host's path; then only the root exists.
     """
     try:
         lines = OWN_GROUPS.read_text().splitlines()
@@ -81,7 +86,7 @@ def _memory_groups() -> Iterator[Path]:
 
 
 def _left(group: Path, limit: str, used: str, given_back: str) -> int | None:
-    """Bytes that a group may still have; None where it has no limit ("max"), or does not tell."""
+    """Return the bytes that a group may still use; None if it has no limit ("max") or no such file."""
     try:
         left = int((group / limit).read_text()) - int((group / used).read_text())
     except (OSError, ValueError):
@@ -92,6 +97,6 @@ def _left(group: Path, limit: str, used: str, given_back: str) -> int | None:
 
 
 def _counted(path: Path) -> dict[str, int]:
-    """A file of names and numbers."""
+    """Return the numbers in a file that has a name and a number on each line."""
     pairs = (line.split() for line in path.read_text().splitlines())
     return {name: int(number) for name, number in pairs}

@@ -1,8 +1,8 @@
-"""The devices while a launch runs, as NVML tells: read by a thread of the controller's.
+"""NVML's readings of the devices while a launch runs, taken by a thread of the controller.
 
-Memory is cheap to ask for and is read every 50 ms; lists of processes, clocks and temperatures are
-not, and are read once a second. The default allocator gives nothing back while training, so what a
-process has only climbs, and the last list has its peak.
+Memory is cheap to read and is read every 50 ms. Lists of processes, clocks and temperatures are not
+cheap and are read once a second. The default allocator returns nothing to the driver during
+training, so the memory of a process only grows, and the last list has its peak.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
+from zerogate.config.validation import from_json
 from zerogate.devices.attribution import Reading
 
 MEMORY_SECONDS = 0.05
 ANSWER_SECONDS = 10.0
-"""After which a driver that has not answered will not."""
+"""Time after which a driver that has not answered counts as hung."""
 LISTS_EVERY = 20
-"""Readings of memory for one of everything else."""
+"""Number of memory readings per reading of everything else."""
 
 
 @dataclass
-class Watched:
-    """One device: what it was before the launch, and what stood out during it. What the driver does not
-    tell of clocks and temperatures is 0.
+class DeviceReadings:
+    """Readings of one device ``before`` a launch, and the notable ones ``during`` it.
+
+    Clocks and temperatures are 0 if the driver does not report them.
     """
 
     before: Reading
@@ -39,19 +42,46 @@ class Watched:
     slowdown_celsius: int = 0
 
     def add(self, reading: Reading) -> None:
-        """Keep it if it has a list of processes, or more memory than any before."""
+        """Keep the reading if it has a list of processes, or more memory than any before."""
         most = max((one.used_bytes for one in self.during), default=-1)
         if reading.processes is not None or reading.used_bytes > most:
             self.during.append(reading)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchReadings:
+    """NVML's readings of a launch's devices, by UUID.
+
+    They are stored beside the records of the ranks, so that both can be replayed without a card.
+    ``origin`` tells whether a machine recorded them or a person wrote them.
+    """
+
+    origin: Literal["recorded", "hand-made"]
+    devices: dict[str, DeviceReadings]
+
+
+def readings_path(folder: Path) -> Path:
+    """Return the file in a launch's folder that holds its LaunchReadings."""
+    return folder / "nvml.json"
+
+
+def read_devices(folder: Path) -> Mapping[str, DeviceReadings] | None:
+    """Return what NVML told during the launch of ``folder``, by UUID; None where nobody kept it.
+
+    Raises ValueError where the file is damaged.
+    """
+    path = readings_path(folder)
+    return from_json(LaunchReadings, path.read_bytes()).devices if path.exists() else None
+
+
 class DeviceWatch:
-    """Reads the devices with these UUIDs from ``with`` to its end. Devices that NVML does not know, or
-    cannot tell the memory of, are not in ``devices``.
+    """Context in which a thread reads the devices with these UUIDs.
+
+    ``devices`` leaves out those that NVML does not know or whose memory it does not report.
     """
 
     def __init__(self, uuids: Sequence[str]) -> None:
-        self.devices: dict[str, Watched] = {}
+        self.devices: dict[str, DeviceReadings] = {}
         self._uuids = uuids
         self._handles: dict[str, Any] = {}
         self._opened = ExitStack()
@@ -60,7 +90,7 @@ class DeviceWatch:
 
     def __enter__(self) -> DeviceWatch:
         handles = self._opened.enter_context(_opened(self._uuids))
-        self.devices = {uuid: Watched(before=now) for uuid, now in _now(handles).items()}
+        self.devices = {uuid: DeviceReadings(before=now) for uuid, now in _now(handles).items()}
         self._handles = {uuid: handles[uuid] for uuid in self.devices}
         if self._handles:
             self._thread.start()
@@ -75,7 +105,7 @@ class DeviceWatch:
         self._over.set()
         if self._handles:
             self._thread.join(ANSWER_SECONDS)
-        if not self._thread.is_alive():  # Else the driver hangs, and would again.
+        if not self._thread.is_alive():  # Else closing NVML would hang too.
             self._opened.close()
 
     def _watch(self) -> None:
@@ -96,10 +126,10 @@ class DeviceWatch:
 
 @contextmanager
 def _opened(uuids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """NVML, open meanwhile: its handles of those of the devices that it knows."""
+    """Open NVML and yield its handles of the devices that it knows."""
     handles: dict[str, Any] = {}
     if not uuids:
-        yield handles  # Not even imported on the cpu tier.
+        yield handles  # The cpu tier does not even import pynvml.
         return
     import pynvml
 
@@ -119,7 +149,7 @@ def _opened(uuids: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def readings(uuids: Sequence[str]) -> dict[str, Reading]:
-    """The devices with these UUIDs as they are now; those that NVML can tell of."""
+    """Return current readings of the devices with these UUIDs, as far as NVML can read them."""
     with _opened(uuids) as handles:
         return _now(handles)
 
@@ -137,8 +167,9 @@ def _now(handles: Mapping[str, Any]) -> dict[str, Reading]:
 
 
 def graphics_processes(uuid: str) -> list[int]:
-    """Pids of what draws on the device: a desktop, a browser. They are not in its readings, since they
-    are there all day and cost seconds nothing.
+    """Return the pids of processes that draw on the device, like a desktop or a browser.
+
+    Readings leave them out: such processes always run, and they do not slow training down.
     """
     with _opened([uuid]) as handles:
         import pynvml
@@ -156,18 +187,18 @@ def _read(pynvml: Any, handle: Any, *, lists: bool) -> Reading:
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
         used, kept = memory.used, memory.reserved
-    except pynvml.NVMLError:  # Drivers before 510: what they keep is in what is used.
+    except pynvml.NVMLError:  # Drivers before 510 include what they keep in what is used.
         used, kept = pynvml.nvmlDeviceGetMemoryInfo(handle).used, 0
     processes = None
     if lists:
-        with suppress(pynvml.NVMLError):  # Not told in some containers, on vGPU, on WSL.
+        with suppress(pynvml.NVMLError):  # Not available in some containers, on vGPU and on WSL.
             found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
             processes = {one.pid: one.usedGpuMemory for one in found}
     return Reading(used_bytes=used, driver_bytes=kept, processes=processes)
 
 
-def _read_limits(pynvml: Any, handle: Any, device: Watched) -> None:
-    """What never changes."""
+def _read_limits(pynvml: Any, handle: Any, device: DeviceReadings) -> None:
+    """Read the limits of the device, which never change."""
     with suppress(pynvml.NVMLError):
         device.possible_sm_mhz = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
     with suppress(pynvml.NVMLError):
@@ -176,10 +207,10 @@ def _read_limits(pynvml: Any, handle: Any, device: Watched) -> None:
         )
 
 
-def _read_clocks(pynvml: Any, handle: Any, device: Watched) -> None:
+def _read_clocks(pynvml: Any, handle: Any, device: DeviceReadings) -> None:
     try:
         device.reasons |= pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-    except pynvml.NVMLError:  # Its name before driver 535.
+    except pynvml.NVMLError:  # The call's name before driver 535.
         with suppress(pynvml.NVMLError):
             device.reasons |= pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
     with suppress(pynvml.NVMLError):

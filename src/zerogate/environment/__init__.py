@@ -1,1 +1,1 @@
-"""What ranks run in: packages laid over, compiled ops, variables, and what identifies all of it."""
+"""The environment of ranks: overlays of packages, compiled ops, variables, and its fingerprint."""

@@ -1,4 +1,4 @@
-"""Sees to it that what ranks load compiled has been built, once per stack and CPU."""
+"""Compiled ops that ranks load, built once per stack and CPU."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CPU_ALLOCATOR = "cpu_allocator"
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Why a cell's compiled parts are not there. ``absent``: the machine lacks what they need.
-    ``failed``: it does not, and building them went wrong.
+    """The reason why a cell's compiled ops are missing. ``absent``: the machine lacks what they
+    need. ``failed``: the machine has it, but the build failed.
     """
 
     absent: str = ""
@@ -33,36 +33,36 @@ class Missing:
 
 
 class NativeOps:
-    """The compiled parts of a tier in the cache, and why those that are missing are."""
+    """The compiled ops of a tier in the cache, and the reasons why some are missing."""
 
     def __init__(
         self,
         cache: Path,
         tier: Tier,
         *,
-        notify: Callable[[str], None],
+        progress: Callable[[str], None],
         overlay: Path | None = None,
     ) -> None:
         folder = native_folder(cache, overlay)
-        # DeepSpeed's ops of one name are others for CUDA.
+        # DeepSpeed gives its ops for CUDA the same names.
         self.folder = folder if tier == "cpu" else folder / "cuda"
         self._tier: Tier = tier
         self._overlay = overlay
-        self._notify = notify
+        self._progress = progress
         self._known: dict[str, dict[str, str]] = {}
 
     def ensure(self, ops: Sequence[str]) -> Missing:
-        """Build those of ``ops`` that were never built, and say which cannot be had.
+        """Build those of ``ops`` that were never built, and return why any of them is missing.
 
-        On the cpu tier the counting allocator is built too; where there is no compiler ranks do
-        without it and measure no memory.
+        On the cpu tier the counting allocator is built too. Without a compiler, ranks run without
+        it and measure no memory.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             return Missing(
-                failed=f"cache: cannot write to {self.folder} ({error.strerror}); compiled parts are "
-                "kept there; set XDG_CACHE_HOME to a folder that can be written"
+                failed=f"cache: cannot write to {self.folder} ({error.strerror}); compiled ops are "
+                "kept there; set XDG_CACHE_HOME to a writable folder"
             )
         self._remove_stale_locks()
         wanted = [*ops, CPU_ALLOCATOR] if self._tier == "cpu" else list(ops)
@@ -74,11 +74,11 @@ class NativeOps:
         return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
     def _build(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        with hold_lock(self.folder / ".building", self._notify, "compiling"):
+        with hold_lock(self.folder / ".building", self._progress, "compiling"):
             left = [name for name in names if not self._mark(name).exists()]
             found: dict[str, dict[str, str]] = {name: {} for name in names}
             if left:
-                self._notify(f"compiling {', '.join(left)} (once for this stack and CPU)")
+                self._progress(f"compiling {', '.join(left)} (once for this stack and CPU)")
                 found |= self._run(left)
             for name in left:
                 if not found[name]:
@@ -86,9 +86,9 @@ class NativeOps:
         return found
 
     def _remove_stale_locks(self) -> None:
-        """Torch waits for ever for a lock whose holder was killed in the middle of a build.
+        """Remove torch's stale locks: it waits forever for one whose holder was killed in a build.
 
-        Real builds happen under a lock of our own; loading what is built holds torch's for moments.
+        Real builds hold our own lock too; loading a built op holds torch's only for moments.
         """
         from filelock import FileLock, Timeout
 
@@ -101,7 +101,7 @@ class NativeOps:
             return  # Somebody is building, or nothing was ever built.
 
     def _mark(self, name: str) -> Path:
-        """Left where an op was built: asking DeepSpeed itself takes seconds of imports."""
+        """Return the file that marks an op as built. Asking DeepSpeed takes seconds of imports."""
         return self.folder / f".{name}-built"
 
     def _run(self, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What packages need that is not there: of those in a folder, and of the environment's own."""
+"""Unmet requirements of the packages in a folder, and of the environment's own."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from zerogate.protocol.stack import installed_version
+
 
 def distributions(site: Path) -> Iterator[tuple[str, importlib.metadata.Distribution]]:
-    """The packages in ``site``, by name."""
+    """Yield the packages in ``site``, each with its name."""
     for one in importlib.metadata.distributions(path=[str(site)]):
         yield canonicalize_name(one.name), one
 
 
 def unmet(site: Path) -> list[str]:
-    """Requirements of the packages in ``site`` that nothing meets, those of the extras that they ask
-    of one another included (torch's CUDA libraries are extras of another package).
+    """Return the requirements of the packages in ``site`` that nothing meets.
+
+    They include those of the extras that the packages require of one another (torch's CUDA
+    libraries are extras of another package).
     """
     inside = dict(distributions(site))
     extras = {name: {""} for name in inside}
@@ -28,7 +32,7 @@ def unmet(site: Path) -> list[str]:
         name = waiting.pop()
         for wanted in _active(inside[name], extras[name]):
             other = canonicalize_name(wanted.name)
-            version = inside[other].version if other in inside else installed(other)
+            version = inside[other].version if other in inside else installed_version(other)
             if version is None or not wanted.specifier.contains(version, prereleases=True):
                 wanted.marker = None
                 missing.add(str(wanted))
@@ -39,7 +43,7 @@ def unmet(site: Path) -> list[str]:
 
 
 def _active(one: importlib.metadata.Distribution, extras: set[str]) -> Iterator[Requirement]:
-    """What it requires here, with these extras."""
+    """Yield the requirements of ``one`` that apply here, with ``extras``."""
     for text in one.requires or []:
         wanted = Requirement(text)
         if wanted.marker is None or any(
@@ -49,8 +53,9 @@ def _active(one: importlib.metadata.Distribution, extras: set[str]) -> Iterator[
 
 
 def unmet_below(root: str) -> Iterator[tuple[str, Requirement]]:
-    """Requirements that nothing installed meets, of what the package ``root`` requires in turn, each
-    with who requires it; what ``root`` itself requires is not among them.
+    """Yield the unmet requirements of all packages below ``root``, each with the requiring package.
+
+    What ``root`` itself requires is not among them.
     """
     own = {
         canonicalize_name(one.name) for one in _active(importlib.metadata.distribution(root), {""})
@@ -59,22 +64,14 @@ def unmet_below(root: str) -> Iterator[tuple[str, Requirement]]:
     waiting = [(canonicalize_name(root), "")]
     while waiting:
         name, extra = waiting.pop()
-        if (name, extra) in seen or installed(name) is None:
+        if (name, extra) in seen or installed_version(name) is None:
             continue
         seen.add((name, extra))
         for wanted in _active(importlib.metadata.distribution(name), {extra}):
             other = canonicalize_name(wanted.name)
-            version = installed(other)
+            version = installed_version(other)
             met = version is not None and wanted.specifier.contains(version, prereleases=True)
             if not met and other not in own:
                 wanted.marker = None
                 yield name, wanted
             waiting += [(other, one) for one in ("", *wanted.extras)]
-
-
-def installed(name: str) -> str | None:
-    """The environment's release of a package; None where it has none."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,8 +1,7 @@
-"""Everything that measurements depend on, by name: what two runs must share to be joined."""
+"""Fingerprint: everything that measurements depend on, by name. Runs that are joined share it."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -12,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import zerogate
+from zerogate.config.file_hash import hash_files, hash_text
+from zerogate.config.project import Project
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key
 from zerogate.protocol.stack import STACK
@@ -25,39 +26,51 @@ STEERING = (
 """Environment variables that change what ranks do."""
 
 
-def fingerprint(root: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Everything that measurements depend on: ``settings``, the machine, packages and files."""
+def fingerprint(
+    project: Project, settings: Mapping[str, str], data_folder: Path | None
+) -> dict[str, str]:
+    """Return everything that measurements depend on, by name: ``settings``, the machine, packages
+    and files. ``data_folder`` holds the real data sets; None for the generated ones.
+    """
     found = {
         "python": platform.python_version(),
         "host": host_key(),
         "CUDA devices": ", ".join(card.name for card in cuda_devices()) or "none",
         "NVIDIA driver": driver()[0] or "none",
         "zerogate's code": _hash(Path(zerogate.__file__).parent.rglob("*")),
-        "configs/": _hash((root / "configs").rglob("*")),
-        "workloads/": _hash((root / "workloads").rglob("*")),
+        "configs/": _hash(project.strategies.rglob("*")),
+        "workloads/": _hash(project.workloads.rglob("*")),
+        "--data-dir": folder_state(data_folder) if data_folder else "generated",
     }
     for one in importlib.metadata.distributions():
         if not one.name:
-            continue  # What an interrupted installation left behind.
+            continue  # An interrupted installation left it behind.
         found[one.name] = one.version
         if origin := one.read_text("direct_url.json"):  # A commit, a wheel or a checkout.
-            found[one.name] += f" {_short(origin.encode())}"
-        if one.name in STACK and _is_editable(one):  # Its version says nothing about what is in it.
+            found[one.name] += f" {hash_text(origin)}"
+        if one.name in STACK and _is_editable(one):  # Its code changes without its version.
             found[one.name] += f" {_sources(one.name)}"
     found |= {name: os.environ[name] for name in os.environ if name.startswith(STEERING)}
     return found | dict(settings)
 
 
+def folder_state(folder: Path) -> str:
+    """Return a hash of the names, sizes and times of all files below ``folder``: data sets are too
+    large to read.
+    """
+    files = (
+        Path(where, name) for where, _, names in os.walk(folder, followlinks=True) for name in names
+    )
+    lines = [
+        f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}"
+        for path in sorted(files)
+        if path.is_file()
+    ]
+    return f"{folder} {hash_text(chr(10).join(lines))}"
+
+
 def _hash(paths: Iterable[Path]) -> str:
-    found = hashlib.sha256()
-    for path in sorted(paths):
-        if path.is_file() and "__pycache__" not in path.parts:
-            found.update(str(path).encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()[:12]
-
-
-def _short(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
+    return hash_files(paths)[:12]
 
 
 def _is_editable(distribution: importlib.metadata.Distribution) -> bool:

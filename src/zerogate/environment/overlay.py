@@ -1,7 +1,7 @@
-"""Packages laid over the environment, for ranks alone: what ``--with`` asks for.
+"""Overlays: packages laid over the environment, for ranks only (``--with``).
 
-An overlay is a folder that comes first on the ranks' path. It is built once with pip, without touching
-the environment, and kept by what is in it.
+An overlay is a folder that comes first on the ranks' path. pip builds it once, without touching the
+environment, and it is stored under a hash of its contents.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from zerogate.protocol.stack import STACK
 BUILDING = ".building-"
 
 ROUNDS = 5
-"""Of what the packages need, and of what those need in turn."""
+"""Rounds of installing: the packages, then what they need, then what that needs, and so on."""
 
 PIP_SECONDS = 900.0
 NOT_THE_PACKAGES_FAULT = ("connection broken by", "No space left on device", "No module named pip")
@@ -41,8 +41,9 @@ IMPORT_SECONDS = 300.0
 
 
 class InvalidOverlayError(ConfigError):
-    """Packages that cannot be installed, or with which the stack cannot be imported: ``reason`` is what
-    pip or Python said.
+    """Packages that cannot be installed, or with which the stack cannot be imported.
+
+    ``reason`` is the message of pip or Python.
     """
 
     def __init__(self, asked: str, reason: str) -> None:
@@ -52,13 +53,13 @@ class InvalidOverlayError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """``folder`` goes first on the ranks' path; ``packages`` are the versions in it, by name."""
+    """An overlay. ``folder`` is first on the ranks' path; ``packages`` are versions by name."""
 
     folder: Path
     packages: Mapping[str, str]
 
     def __str__(self) -> str:
-        """What is under test of it, and how much besides: torch brings two dozen."""
+        """Return the packages under test, and the number of others in it (torch: two dozen)."""
         names = sorted(self.packages)
         shown = [name for name in names if name in STACK] or names
         text = ", ".join(f"{name} {self.packages[name]}" for name in shown)
@@ -69,38 +70,39 @@ class Overlay:
 def lay_over(
     requirements: Sequence[str],
     cache: Path,
-    notify: Callable[[str], None],
+    progress: Callable[[str], None],
     imports: Sequence[str] = STACK,
 ) -> Overlay:
-    """The overlay with ``requirements``: what pip takes, or folders and wheels that exist.
+    """Return the overlay with ``requirements``, built if it is not in ``cache``.
 
-    Raises InvalidOverlayError, and ConfigError where the cache cannot be written.
+    A requirement is what pip takes, or a folder or wheel that exists. Raises InvalidOverlayError if
+    the packages are at fault, else ConfigError: the cache cannot be written, or pip cannot work.
     """
     folder = cache / "overlays"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _lay_over(requirements, folder, notify, imports)
+        return _lay_over(requirements, folder, progress, imports)
     except OSError as error:
         raise ConfigError(
             f"{error.filename or folder}: {error.strerror}; overlays are kept there; free some "
-            "space, or set XDG_CACHE_HOME to a folder that can be written"
+            "space, or set XDG_CACHE_HOME to a writable folder"
         ) from None
 
 
 def _lay_over(
     requirements: Sequence[str],
     folder: Path,
-    notify: Callable[[str], None],
+    progress: Callable[[str], None],
     imports: Sequence[str],
 ) -> Overlay:
-    # The second session finds what the first built.
-    with hold_lock(folder / ".lock", notify, "building an overlay"):
+    # A second session waits, and finds what the first one built.
+    with hold_lock(folder / ".lock", progress, "building an overlay"):
         for stale in folder.glob(f"{BUILDING}*"):
-            shutil.rmtree(stale, ignore_errors=True)  # Of a session that was killed.
+            shutil.rmtree(stale, ignore_errors=True)  # Left by a session that was killed.
         request = folder / f"{_request(requirements)}.json"
         key = _known(request)
         if not key or not _whole(folder / key):
-            notify(f"building the overlay of {', '.join(requirements)}")
+            progress(f"building the overlay of {', '.join(requirements)}")
             key = _build(requirements, folder, imports)
             if all(map(stays_the_same, requirements)):
                 write_json(request, {"requirements": list(requirements), "folder": key})
@@ -108,7 +110,7 @@ def _lay_over(
 
 
 def _known(request: Path) -> str:
-    """The folder that was built for it; empty where none was, or the file is not ours."""
+    """Return the folder built for ``request``; empty if there is none, or the file is not ours."""
     try:
         key = json.loads(request.read_text())["folder"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -117,8 +119,8 @@ def _known(request: Path) -> str:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether every module that was installed is still there: ranks would take the environment's for
-    one that somebody removed.
+    """Return whether every installed module is still there: for a removed one, ranks would import
+    the environment's.
     """
     packages = [one for _, one in distributions(folder)] if folder.is_dir() else []
     return bool(packages) and all(
@@ -134,7 +136,7 @@ def _overlay(folder: Path) -> Overlay:
 
 
 def _request(requirements: Sequence[str]) -> str:
-    """What is asked for, and beside what: what a package needs may be there or not."""
+    """Return a hash of the requirements and of the installed packages, which they may need."""
     found = hashlib.sha256(sys.version.encode())
     installed = {f"{one.name} {one.version}" for one in importlib.metadata.distributions()}
     for text in [*sorted(installed), *(str(local_path(one) or one) for one in requirements)]:
@@ -145,11 +147,11 @@ def _request(requirements: Sequence[str]) -> str:
 
 
 def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) -> str:
-    """Install into ``folder``; the name of what came out, which says what is in it."""
+    """Install into a folder in ``folder``; return its name, a hash of its contents."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING) as scratch:
         wanted = [str(local_path(text) or text) for text in requirements]
         for attempt in range(ROUNDS):
-            # Anew each time: pip leaves folders that are there as they are.
+            # A new folder each round: pip does not replace what exists.
             site = Path(scratch) / f"site{attempt}"
             _pip(requirements, ["--target", str(site), *wanted], Path(scratch))
             if not (missing := unmet(site)):
@@ -162,13 +164,13 @@ def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) ->
         for name, one in sorted(distributions(site), key=lambda pair: pair[0]):
             found.update(f"{name} {one.version} {one.read_text('RECORD')}\0".encode())
         key = found.hexdigest()[:16]
-        shutil.rmtree(folder / key, ignore_errors=True)  # Damaged, if it is there.
+        shutil.rmtree(folder / key, ignore_errors=True)  # If it exists, it is damaged.
         site.rename(folder / key)
     return key
 
 
 def _pip(requirements: Sequence[str], arguments: Sequence[str], scratch: Path) -> None:
-    """Have pip install, with everything that it leaves in between in ``scratch``."""
+    """Run ``pip install`` with its temporary files in ``scratch``. Raises ConfigError."""
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", *arguments]
     own = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "DS_BUILD_OPS": "0"}
     own["TMPDIR"] = str(scratch)
@@ -182,17 +184,17 @@ def _pip(requirements: Sequence[str], arguments: Sequence[str], scratch: Path) -
         for sign in NOT_THE_PACKAGES_FAULT:
             if sign in result.stderr:
                 raise ConfigError(
-                    f"{' '.join(requirements)}: pip could not do its work ({sign}; all it said: "
-                    f"{log}); nothing is known of the package; try again when that is mended"
+                    f"{' '.join(requirements)}: pip could not do its work ({sign}; full "
+                    f"output: {log}); the package itself may be fine; fix that, and try again"
                 )
         lines = [line for line in result.stderr.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
         last = (errors or lines or ["no message"])[-1].strip()
-        raise _invalid(requirements, f"pip: {last} (all it said: {log})")
+        raise _invalid(requirements, f"pip: {last} (full output: {log})")
 
 
 def _check_imports(requirements: Sequence[str], overlay: Overlay, imports: Sequence[str]) -> None:
-    """See that the stack imports, and that what was asked for is what is imported."""
+    """Check that the stack imports, and that the packages of the overlay are the ones imported."""
     code = (
         "import importlib, json, sys\n"
         "sys.stdout, out = sys.stderr, sys.stdout\n"

@@ -1,5 +1,5 @@
-"""What torch makes of this machine's CUDA devices. The controller never imports it, so it is asked in a
-process of its own: seconds.
+"""The CUDA devices of this machine as torch sees them. The controller never imports torch, so a
+separate process does; that takes seconds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ print(json.dumps([torch.version.cuda or "", torch.cuda.is_available(), nccl]))
 
 @dataclass(frozen=True, slots=True)
 class TorchCuda:
-    """The CUDA that torch was built for ("" for none), and why ranks could not use it ("" for no
-    reason). ``nccl`` is its version.
+    """The CUDA that torch was built for ("" for none), and why ranks cannot use it ("" if they
+    can). ``nccl`` is the version of torch's NCCL.
     """
 
     built_for: str
@@ -34,7 +34,7 @@ class TorchCuda:
 
 
 def ask_torch(environment: Mapping[str, str] | None = None) -> str:
-    """What the torch of ``environment`` says of itself; "" where it says nothing."""
+    """Return what the torch of ``environment`` prints about itself; "" if it is too slow."""
     command = [sys.executable, "-c", QUESTION]
     try:
         return run_helper(command, environment or os.environ, ANSWER_SECONDS).stdout
@@ -43,7 +43,7 @@ def ask_torch(environment: Mapping[str, str] | None = None) -> str:
 
 
 def parse_answer(answer: str) -> TorchCuda | None:
-    """None where torch cannot be imported."""
+    """Return the answer of ``ask_torch``, parsed; None if torch cannot be imported."""
     try:  # The last line: whatever else was imported may have printed.
         built_for, available, nccl = json.loads(answer.strip().rpartition("\n")[2])
     except (ValueError, TypeError):
@@ -57,8 +57,8 @@ def parse_answer(answer: str) -> TorchCuda | None:
 
 
 def cuda_lacks(environment: Mapping[str, str]) -> str:
-    """Why ranks in ``environment`` could not train on a card, with the remedy; empty where they can."""
+    """Return why ranks in ``environment`` cannot use a card, with the remedy; empty if they can."""
     found = parse_answer(ask_torch(environment))
     if found is None:
-        return ""  # The launch will say what is wrong with it.
+        return ""  # The launch will report what is wrong with torch.
     return f"{found.lacks}; {INSTALL}" if found.lacks else ""

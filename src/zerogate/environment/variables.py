@@ -8,19 +8,19 @@ from pathlib import Path
 from zerogate.protocol.cell import Tier
 from zerogate.protocol.redact import is_secret
 
-# Of the controller's environment, what describes somebody else's launch.
+# Variables of the controller's environment that describe another launch.
 FOREIGN = (
     "ACCELERATE_", "FSDP_", "TORCHELASTIC_", "MASTER_", "GROUP_", "ROLE_", "LOCAL_",
     "RANK", "WORLD_SIZE", "OMPI_", "PMI_", "COV_CORE_", "PYTEST_",
 )  # fmt: skip
 
 ALLOCATOR_SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
-"""CUDA's caching allocator; what it is told changes every byte. All of torch reads the first."""
+"""Variables of CUDA's caching allocator, which change every byte. All of torch reads the first."""
 
 PLAIN_ALLOCATOR = "expandable_segments:False"
 
 FOR_DOWNLOADS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""The secrets that ranks get, and only on the gpu tier, which may download what is gated."""
+"""The only secrets that ranks get, on the gpu tier alone, which may download gated files."""
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -34,11 +34,12 @@ OFFLINE = {
 def rank_environment(
     tier: Tier, native_folder: Path, overlay: Path | None = None, *, world_size: int = 1
 ) -> dict[str, str]:
-    """The environment of every rank, by whichever launcher: the machine's, less other launches' and
-    less its secrets: ranks write logs.
+    """Return the environment of every rank, for every launcher.
 
-    ``native_folder`` holds what is compiled for this stack on this CPU, ``overlay`` packages that come
-    before the environment's. Of a card's host each of ``world_size`` ranks has its share.
+    It is this process's, without the variables of other launches and without secrets, since ranks
+    write logs. ``native_folder`` holds the ops compiled for this stack on this CPU; ``overlay``
+    holds packages that come before the environment's. On the gpu tier, each of ``world_size`` ranks
+    gets an equal share of the host's cores.
     """
     secrets = FOR_DOWNLOADS if tier == "gpu" else ()
     environment = {
@@ -53,7 +54,7 @@ def rank_environment(
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",
-        # All ranks are here; the host's name need not resolve to anything.
+        # All ranks run on this host, whose name need not resolve.
         "GLOO_SOCKET_IFNAME": "lo",
     }
     if overlay is not None:
@@ -63,9 +64,9 @@ def rank_environment(
     if tier == "cpu":
         environment |= OFFLINE
         environment |= {
-            # Nothing of the user's, and nothing into it.
+            # Neither read the user's cache nor write into it.
             "HF_HOME": str(native_folder / "huggingface"),
-            # One thread a rank: sums are added in the same order on every machine.
+            # One thread per rank: sums are added in the same order on every machine.
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -73,14 +74,14 @@ def rank_environment(
             "DS_ACCELERATOR": "cpu",
         }
     else:
-        # By every launcher: torchrun would give one thread, and DeepSpeed's Adam runs on the host.
+        # For every launcher: torchrun would set one thread, and DeepSpeed's Adam runs on the host.
         cores = len(os.sched_getaffinity(0))
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // world_size)))
         asked = [environment.pop(name, "") for name in ALLOCATOR_SETTINGS]
         environment |= {
-            # Two parsers read them with opposite priority: one is set, and everybody reads that.
+            # Two parsers read them with opposite priority, so only one is set, which both read.
             ALLOCATOR_SETTINGS[0]: next(filter(None, asked), PLAIN_ALLOCATOR),
-            # NVML counts devices in this order, CUDA by default does not.
+            # NVML counts devices in this order; CUDA does not by default.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             # Counting devices must not make a CUDA context: ranks are forked after it.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",

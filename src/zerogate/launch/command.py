@@ -11,6 +11,8 @@ from zerogate.launch import process_tree
 from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.stacks import where_ranks_stand
 from zerogate.launch.watchdog import Watchdog
+from zerogate.protocol.accelerate_launch import launch_arguments
+from zerogate.protocol.prctl import adopt_orphans
 from zerogate.protocol.record import Job
 
 WORKER = "zerogate.worker.main"
@@ -28,11 +30,7 @@ def torchrun_command(job: Job, folder: Path) -> list[str]:
 def accelerate_command(job: Job, folder: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--config_file", job.config_file),
-        *("--num_processes", str(job.cell.world_size)),
-        *(("--mixed_precision", job.precision) if job.precision else ()),
-        # 0: whichever port is free.
-        *("--main_process_port", "0"),
+        *launch_arguments(job.config_file, job.cell.world_size, job.precision),
         *("--module", WORKER, str(folder)),
     ]
 
@@ -41,7 +39,7 @@ COMMANDS = {"torchrun": torchrun_command, "accelerate": accelerate_command}
 
 
 class CommandLauncher:
-    """Runs one command per launch and ends everything that it started."""
+    """A launcher that runs one command per launch and ends everything that it started."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,7 +48,7 @@ class CommandLauncher:
     def launch(
         self, job: Job, folder: Path, environment: dict[str, str], watchdog: Watchdog
     ) -> LaunchResult:
-        process_tree.adopt_orphans()
+        adopt_orphans()
         before = process_tree.children()
         log = folder / "launch.log"
         exit_codes = {}
@@ -73,7 +71,7 @@ class CommandLauncher:
                     ours = process_tree.children() - before
                     stacks = where_ranks_stand(watchdog, {found.pid for found in ours})
             finally:
-                # Ranks that torchrun put into sessions of their own are descendants all the same.
+                # Ranks are descendants, though torchrun puts each into a session of its own.
                 while left := process_tree.children() - before:
                     process_tree.end(left)
                 process.wait()
@@ -82,11 +80,11 @@ class CommandLauncher:
         )
 
     def close(self) -> None:
-        """Nothing is kept between launches."""
+        """Do nothing: nothing is kept between launches."""
 
 
 def _wait(process: subprocess.Popen[bytes], watchdog: Watchdog) -> tuple[int | None, str]:
-    """The exit code of ``process``, or None and what is late."""
+    """Return the exit code of ``process``, or None and what is past its deadline."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(watchdog.next_look), ""

@@ -1,6 +1,6 @@
-"""How long a launch and each of its phases may take: ten times what the baseline took, and a floor.
+"""Deadlines of a launch and of each of its phases: ten times its baseline, with a floor.
 
-The floor is for what no baseline knows: another machine, a cold page cache, a first compile.
+The floor covers what no baseline knows: another machine, a cold page cache, a first compile.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from types import MappingProxyType
 from zerogate.protocol.cell import Tier
 
 PATIENCE = 10.0
-"""How many times slower than the baseline something may be before it counts as stuck."""
+"""Factor over the baseline at which a launch or a phase counts as stuck."""
 
 LAUNCH_SECONDS: Mapping[Tier, float] = {"cpu": 300.0, "gpu": 6 * 3600.0}
-"""On cards for real data: the article's longest epoch took 6608 s. Who hangs is late in a phase
-before."""
+"""The shortest deadline of a whole launch. On cards it allows for real data: the article's longest
+epoch took 6608 s. A rank that hangs exceeds the deadline of its phase before that."""
 
 FLOOR_SECONDS: Mapping[Tier, Mapping[str, float]] = {
     "cpu": {"set-up": 120.0, "train": 60.0, "eval": 120.0, "trace": 120.0},
     "gpu": {"set-up": 900.0, "train": 300.0, "eval": 1800.0, "trace": 900.0},
 }
-"""By phase; of training, for one optimizer step."""
+"""The shortest deadline of each phase; that of ``train`` is for one optimizer step."""
 
 PROBE_SECONDS = 3600.0
-"""What a probe launch has at most: a few steps at each of some sizes."""
+"""The longest deadline of a probe launch: it trains a few steps at each of several batch sizes."""
 
 BASELINES = {
     "set-up": "setup_seconds",
@@ -40,9 +40,10 @@ NO_BASELINE: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """Seconds from the start of the launch, and from a rank's last heartbeat in each phase.
+    """Deadlines in seconds: ``launch`` counts from the start of the launch, ``phases`` from the
+    last heartbeat of a rank.
 
-    A phase that is not in ``phases`` has the launch's deadline alone.
+    A phase that is not in ``phases`` has only the launch's deadline.
     """
 
     launch: float
@@ -58,8 +59,8 @@ def deadlines(
 ) -> Deadlines:
     """Return the deadlines of a launch that trains for ``epochs``.
 
-    ``expected`` are the seconds that its baseline took, by metric. ``launch`` is what the user set
-    for the whole launch.
+    ``expected`` are the baseline's seconds, by metric. ``launch`` is the user's own deadline in
+    seconds, which replaces the computed one of the whole launch.
     """
     phases = {
         phase: max(floor, PATIENCE * expected.get(BASELINES[phase], 0.0))

@@ -1,12 +1,12 @@
-"""What can go wrong with a launch. None of these is a regression: all are ERROR.
+"""Errors of a launch. None of them is a regression: pytest reports all as ERROR.
 
 LaunchFailed
 ├── OutOfMemory          a rank ran out of device memory
-├── HostOutOfMemory      a rank ran out of the host's, or the kernel killed it for that
+├── HostOutOfMemory      a rank ran out of host memory, or the kernel killed it for that
 ├── RankCrashed          a rank raised, was killed, or left without a record
-├── ConfigurationWrong   the engine runs something other than what was asked for
-├── DeadlineExceeded     the launch, or a phase of it, was still going on at its deadline
-├── LauncherFailed       what starts the ranks did not, or was killed
+├── ConfigurationWrong   the engine runs something other than the strategy requests
+├── DeadlineExceeded     the launch, or a phase of it, was still running at its deadline
+├── LauncherFailed       the launcher started no ranks, or was killed
 └── DiskFailed           the report folder cannot be written, or is full
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,20 +22,23 @@ from typing import TYPE_CHECKING
 from zerogate.config.text import one_line
 
 if TYPE_CHECKING:
+    from zerogate.devices.nvml import DeviceReadings
     from zerogate.protocol.cell import Cell
     from zerogate.protocol.record import RankRecord
 
 
 class LaunchFailedError(Exception):
-    """A launch that brought back no measurement.
+    """A launch that produced no measurement.
 
-    ``summary`` is one line; ``detail`` the failing rank's traceback or the log's end; ``record`` what
-    the failing rank wrote, if it did.
+    ``summary`` is one line. ``detail`` is the failing rank's traceback or the end of the log.
+    ``record`` is the failing rank's record, if it wrote one. ``devices`` are NVML's readings during
+    the launch.
     """
 
     kind = "launch failed"
 
     record: RankRecord | None = None
+    devices: Mapping[str, DeviceReadings] | None = None
 
     def __init__(self, summary: str, *, detail: str = "", log: str = "", command: str = "") -> None:
         self.summary = one_line(summary)
@@ -45,7 +48,7 @@ class LaunchFailedError(Exception):
         self.command = command
 
     def report(self) -> str:
-        """Everything a person needs: what, where, the log, and how to see it again."""
+        """Return the failure, its detail, the log and the command that reproduces it, as text."""
         lines = [f"{self.kind}: {self.summary}"]
         if self.detail:
             lines += ["", *self.detail.rstrip().splitlines(), ""]
@@ -85,7 +88,7 @@ class DiskFailedError(LaunchFailedError):
 
 
 def ended_how(code: int) -> str:
-    """An exit code in words; negative ones are signals."""
+    """Return an exit code in words; a negative one is a signal."""
     if code >= 0:
         return f"exit code {code}"
     known = {member.value: member.name for member in signal.Signals}
@@ -93,36 +96,41 @@ def ended_how(code: int) -> str:
 
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""What a disk says that cannot be written."""
+"""The errno values of a disk that cannot be written."""
 
 
 @contextmanager
 def name_disk_failure(cell: Cell, folder: Path, command: str) -> Iterator[None]:
-    """Have an OSError say which cell it was, and what to do: launches are written to ``folder``."""
+    """Turn an OSError into an error that names the cell and a remedy.
+
+    Raises DiskFailedError if the disk cannot be written, else LauncherFailedError. The launch is
+    written to ``folder``, which is named if the OSError names no file.
+    """
     try:
         yield
     except OSError as error:
         where = error.filename2 or error.filename or folder
         if error.errno not in REFUSED:
             raise LauncherFailedError(
-                f"{cell.id}: {where}: {error.strerror}; it was needed for the launch",
+                f"{cell.id}: {where}: {error.strerror}; the launch needs it; check that it exists "
+                "and can be used",
                 command=command,
             ) from None
         raise DiskFailedError(
-            f"{cell.id}: {where}: {error.strerror}; launches are written there; free some space, or "
-            "choose another --report-dir",
+            f"{cell.id}: {where}: {error.strerror}; launches are written there; free some "
+            "space, or choose another --report-dir",
             command=command,
         ) from None
 
 
 @contextmanager
 def name_launcher_failure(cell: Cell, command: str) -> Iterator[None]:
-    """Have a launcher's own failure say which cell it was, and how to see it again."""
+    """Add the cell and the command that reproduces it to the message of a LauncherFailedError."""
     try:
         yield
     except LauncherFailedError as error:
         if error.command:
-            raise  # It does already.
+            raise  # It names them already.
         raise LauncherFailedError(
             f"{cell.id}: {error.summary}", detail=error.detail, log=error.log, command=command
         ) from None

@@ -12,18 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from zerogate.config.text import last_lines
 from zerogate.launch import process_tree
 from zerogate.launch.errors import LauncherFailedError, ended_how
 from zerogate.launch.launcher import PEERS_GRACE_SECONDS, LaunchResult, free_port
 from zerogate.launch.stacks import where_ranks_stand
 from zerogate.launch.watchdog import Watchdog
+from zerogate.protocol.prctl import adopt_orphans
 from zerogate.protocol.record import Job
 
 START_SECONDS = 180.0
 
 
 class ForkserverLauncher:
-    """Keeps one fork server per environment alive for the session."""
+    """A launcher that keeps a fork server alive until another environment is needed."""
 
     name = "forkserver"
 
@@ -34,7 +36,7 @@ class ForkserverLauncher:
     def launch(
         self, job: Job, folder: Path, environment: dict[str, str], watchdog: Watchdog
     ) -> LaunchResult:
-        process_tree.adopt_orphans()
+        adopt_orphans()
         before = process_tree.children()
         if self._server is None or not self._server.fits(environment):
             self.close()
@@ -42,9 +44,9 @@ class ForkserverLauncher:
         try:
             return self._server.run(job, folder, watchdog)
         except BaseException:
-            # Interrupted or broken: the server takes its ranks with it.
+            # After an interrupt or an error, close the server: it ends its ranks too.
             self.close()
-            # What ranks had started comes to us when the server has gone before.
+            # Processes that ranks started become ours if the server ended first.
             while left := process_tree.children() - before:
                 process_tree.end(left)
             raise
@@ -87,7 +89,7 @@ class _Server:
         return self._process.poll() is None and environment == self._environment
 
     def run(self, job: Job, folder: Path, watchdog: Watchdog) -> LaunchResult:
-        """Fork the job's ranks and see them end. Raises LauncherFailedError."""
+        """Fork the job's ranks and wait until they end. Raises LauncherFailedError."""
         world_size = job.cell.world_size
         request = {
             "folder": str(folder),
@@ -112,7 +114,7 @@ class _Server:
             process_tree.end(processes)
             for _ in range(left):
                 self._expect("rank")
-        # What a rank started and left behind: the server has adopted it.
+        # The server has adopted the processes that ranks left behind.
         if strays := process_tree.descendants([self._process.pid])[1:]:
             process_tree.end(strays)
             self._channel.sendall(json.dumps({"bury": True}).encode() + b"\n")
@@ -126,7 +128,7 @@ class _Server:
         )
 
     def _wait(self, world_size: int, watchdog: Watchdog) -> tuple[dict[str, int], str]:
-        """Exit codes of the ranks that ended by themselves, and what was late, if something was."""
+        """Return exit codes of ranks that ended by themselves, and what is past its deadline."""
         exit_codes: dict[str, int] = {}
         grace_ends = float("inf")
         while len(exit_codes) < world_size and time.monotonic() < grace_ends:
@@ -134,7 +136,7 @@ class _Server:
             if message is not None:
                 exit_codes[f"rank {message['rank']}"] = message["exit_code"]
                 if message["exit_code"] != 0:
-                    # Its peers wait for it in a collective; they get a moment to notice themselves.
+                    # Its peers wait for it in a collective; let them notice, and end by themselves.
                     grace_ends = min(grace_ends, time.monotonic() + PEERS_GRACE_SECONDS)
             elif not any(exit_codes.values()) and (overdue := watchdog.overdue()):
                 return exit_codes, overdue
@@ -150,8 +152,9 @@ class _Server:
         return message[key]
 
     def _next(self, until: float) -> dict[str, Any] | None:
-        """The next message, or None where there is none by then. Raises LauncherFailedError when the
-        server has ended.
+        """Return the next message; None if none comes before ``until``, a ``time.monotonic``.
+
+        Raises LauncherFailedError if the server has ended.
         """
         while not self._messages:
             self._channel.settimeout(max(0.001, until - time.monotonic()))
@@ -173,9 +176,9 @@ class _Server:
         code = self._process.returncode
         how = "still running" if code is None else ended_how(code)
         return LauncherFailedError(
-            f"fork server: {what} ({how}); it was expected to import the training stack and to fork "
+            f"fork server: {what} ({how}); expected it to import the training stack and fork "
             "ranks; see its log",
-            detail=_tail(self._log),
+            detail=last_lines(self._log, 20),
             log=str(self._log),
         )
 
@@ -184,9 +187,3 @@ class _Server:
         self._channel.close()
         process_tree.end(started)
         self._process.wait()
-
-
-def _tail(log: Path, lines: int = 20) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])

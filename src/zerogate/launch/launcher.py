@@ -10,17 +10,20 @@ from typing import Protocol
 from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.record import Job
 
+COMMAND_LAUNCHERS = ("torchrun", "accelerate")
+"""Launchers that are one command for all ranks (``launch.command``)."""
+
 PEERS_GRACE_SECONDS = 3.0
-"""How long ranks may take to leave by themselves once one of them has failed."""
+"""Seconds that ranks have to end by themselves after one of them has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchResult:
-    """How a launch ended. ``exit_codes`` by process name; negative ones are signals.
+    """The end of a launch. ``exit_codes`` are by process name; a negative one is a signal.
 
-    A process that was ended by the launcher because of another's failure is not in it. ``overdue``
-    says what was late where that ended it, and ``stacks`` where every rank then stood; ``oom_kills``
-    counts processes that the kernel killed meanwhile because the host had no memory left.
+    Processes that the launcher ended because another one failed are not in ``exit_codes``. If a
+    deadline ended the launch, ``overdue`` says which, and ``stacks`` has the stacks of every rank.
+    ``oom_kills`` counts the processes that the kernel killed meanwhile for lack of host memory.
     """
 
     exit_codes: dict[str, int]
@@ -36,7 +39,7 @@ class LaunchResult:
 
 
 class Launcher(Protocol):
-    """Starts the ranks of one job at a time. ``launch`` returns once no process of it is left."""
+    """A way to start the ranks of one job. ``launch`` returns once no process of it is left."""
 
     name: str
 
@@ -48,7 +51,7 @@ class Launcher(Protocol):
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on at this moment."""
+    """Return a loopback TCP port on which nobody listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

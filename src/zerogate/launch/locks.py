@@ -1,4 +1,4 @@
-"""One launch at a time on a device: two that measure at once would measure each other."""
+"""Locks that allow one launch at a time on a device: two at once would measure each other."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 SHARED_FOLDER, SHARED_FILE = 0o777, 0o666
-"""Modes: the lock is between users too, as devices are."""
+"""File modes: users share the locks, as they share the devices."""
 
 
 @contextmanager
-def lock_devices(devices: Sequence[str], notify: Callable[[str], None]) -> Iterator[None]:
-    """Hold the locks of ``devices``, waiting for whoever has them, and telling ``notify`` who.
+def lock_devices(devices: Sequence[str], progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold the locks of ``devices``. While another process has one, wait, and tell ``progress``.
 
-    Locks end with the process that holds them, however it ends. Raises LauncherFailedError where
-    they cannot be had at all.
+    A lock ends with the process that holds it, however that ends. Raises LauncherFailedError if a
+    lock file cannot be used.
     """
     with ExitStack() as held:
-        # In order: two who want the same two wait for the same one first.
+        # In order: two sessions that want the same two devices wait for the same one first.
         for device in sorted(set(devices)):
-            held.enter_context(_lock(_folder() / f"{device}.lock", device, notify))
+            held.enter_context(_lock(_folder() / f"{device}.lock", device, progress))
         yield
 
 
@@ -39,35 +39,35 @@ def _folder() -> Path:
     folder = Path(tempfile.gettempdir()) / "zerogate-locks"
     with suppress(OSError):
         folder.mkdir(exist_ok=True)
-        folder.chmod(SHARED_FOLDER)  # Past the umask; fails where it is another user's, who did it.
+        folder.chmod(SHARED_FOLDER)  # Despite the umask; another user's folder is open already.
     return folder
 
 
 @contextmanager
-def _lock(path: Path, device: str, notify: Callable[[str], None]) -> Iterator[None]:
+def _lock(path: Path, device: str, progress: Callable[[str], None]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, mode=SHARED_FILE)
-    # Who waits holds the turn: a session that launches again and again lets the others in between.
+    # A waiting session holds this second lock, so a session that launches repeatedly lets it in.
     turn = FileLock(path.with_suffix(".turn"), mode=SHARED_FILE)
     try:
         try:
             turn.acquire(timeout=0)
             lock.acquire(timeout=0)
         except Timeout:
-            notify(f"waiting for {_holder(path)}, which measures on {device}")
+            progress(f"waiting for {_holder(path)}, which measures on {device}")
             turn.acquire(poll_interval=POLL_SECONDS)
             lock.acquire(poll_interval=POLL_SECONDS)
         finally:
             turn.release(force=True)
     except OSError as error:
         raise LauncherFailedError(
-            f"{path}: cannot be locked ({error.strerror}); it keeps two sessions from measuring on "
-            f"{device} at once; remove it, or set TMPDIR to a folder that can be written"
+            f"{path}: cannot be locked ({error.strerror}); the lock keeps two sessions from "
+            f"measuring on {device} at once; remove the file, or set TMPDIR to a writable folder"
         ) from None
     try:
         with suppress(OSError):
-            _note(path).unlink(missing_ok=True)  # Another user's cannot be written over.
+            _note(path).unlink(missing_ok=True)  # Another user's cannot be overwritten.
             _note(path).write_text(
                 json.dumps({"pid": os.getpid(), "in": str(Path.cwd()), "since": time.time()})
             )
@@ -83,7 +83,7 @@ def _note(path: Path) -> Path:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as far as is known."""
+    """Return the holder of the lock in words, as far as it is known."""
     try:
         held = json.loads(_note(path).read_text())
         return f"process {int(held['pid'])} in {held['in']}"
@@ -92,15 +92,15 @@ def _holder(path: Path) -> str:
 
 
 @contextmanager
-def hold_lock(path: Path, notify: Callable[[str], None], what: str) -> Iterator[None]:
-    """Hold the lock at ``path``; who has to wait for it is told for ``what``."""
+def hold_lock(path: Path, progress: Callable[[str], None], what: str) -> Iterator[None]:
+    """Hold the lock at ``path``. If another session has it, tell ``progress`` what it is doing."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        notify(f"waiting for another session that is {what}")
+        progress(f"waiting for another session that is {what}")
         lock.acquire()
     try:
         yield
@@ -109,7 +109,7 @@ def hold_lock(path: Path, notify: Callable[[str], None], what: str) -> Iterator[
 
 
 def lock_folder(report_folder: Path) -> FileLock | None:
-    """Keep other sessions out of the folder, until the process ends; None where one is in it."""
+    """Return a lock on the folder, held until this process ends; None if another session has it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(report_folder / ".lock")

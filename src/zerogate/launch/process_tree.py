@@ -1,14 +1,13 @@
-"""A process and everything it started, ended for certain.
+"""Process trees: end a process and everything that it started.
 
-torchrun puts every rank into a session of its own, so ending a process group leaves ranks behind;
-they keep their memory and poison the next cell. Here descendants are found by handle, never by
-name, and orphans among them come back to this process (it is made their subreaper).
+torchrun puts every rank into a session of its own, so ending a process group leaves ranks behind.
+They keep their memory and spoil the next cell. Here descendants are found by handle, never by
+name, and orphans among them become children of this process (it is made their subreaper).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -21,25 +20,21 @@ from pathlib import Path
 import psutil
 
 from zerogate.launch.errors import LauncherFailedError
+from zerogate.protocol.prctl import signal_at_parent_death
 
-PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 3.0
 GIVE_UP_SECONDS = 60.0
-"""What outlives this much SIGKILL waits in the kernel, for a lost card or a file server."""
-
-
-def adopt_orphans() -> None:
-    """Have descendants whose parent ended become children of this process, not of init."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+"""Longest wait after SIGKILL: a process that outlives it is stuck in the kernel, waiting for a lost
+card or a file server."""
 
 
 def children() -> set[psutil.Process]:
-    """Every living descendant of this process."""
+    """Return every living descendant of this process."""
     return {found for found in psutil.Process().children(recursive=True) if _alive(found)}
 
 
 def descendants(roots: Iterable[int]) -> list[psutil.Process]:
-    """The living processes ``roots`` (pids) and all that they started, parents first."""
+    """Return the processes ``roots`` (pids) that exist and all their descendants, parents first."""
     found: list[psutil.Process] = []
     for pid in roots:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -49,11 +44,10 @@ def descendants(roots: Iterable[int]) -> list[psutil.Process]:
 
 
 def end(processes: Iterable[psutil.Process], *, grace_seconds: float = GRACE_SECONDS) -> None:
-    """SIGTERM, then SIGKILL for what is left after ``grace_seconds``; returns once all are gone. Raises
-    LauncherFailedError where one cannot be ended.
+    """Send SIGTERM, then SIGKILL to those left after ``grace_seconds``; return once all are gone.
 
-    Stopped processes are continued so that SIGTERM reaches them. What the processes started in the
-    meantime is found and ended too.
+    Stopped processes are continued so that SIGTERM reaches them. Processes that they started in the
+    meantime are found and ended too. Raises LauncherFailedError if one outlives GIVE_UP_SECONDS.
     """
     waiting = [process for process in processes if _alive(process)]
     for process in waiting:
@@ -62,13 +56,13 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float = GRACE_SEC
             process.resume()
     _, alive = psutil.wait_procs(waiting, timeout=grace_seconds)
     give_up = time.monotonic() + GIVE_UP_SECONDS
-    # A zombie that its parent never reaps is as dead as it gets.
+    # A zombie that its parent never reaps counts as ended.
     while alive := [process for process in alive if _alive(process)]:
         if time.monotonic() > give_up:
             raise LauncherFailedError(
-                f"process {', '.join(str(process.pid) for process in alive)} does not end by SIGKILL: "
-                "it waits in the kernel for a device or a file server; see dmesg, and restart what "
-                "it waits for, or the machine"
+                f"process {', '.join(str(process.pid) for process in alive)}: SIGKILL does not end "
+                "it; it waits in the kernel for a device or a file server; check dmesg, and "
+                "restart that device or server, or the machine"
             )
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -85,11 +79,6 @@ def _alive(process: psutil.Process) -> bool:
     return False
 
 
-LIBC = ctypes.CDLL(None)
-"""Loaded here: between fork and exec there is no time for it."""
-PR_SET_PDEATHSIG = 1
-
-
 def run_helper(
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -97,10 +86,10 @@ def run_helper(
     *,
     folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` in ``folder``. Late or interrupted, nothing that it started stays; when this
-    process is killed, it is told to end.
+    """Run ``command`` in ``folder`` and return its output.
 
-    Raises subprocess.TimeoutExpired.
+    All that it started is ended in every case, also after ``seconds`` or an interrupt. If this
+    process is killed, the command gets SIGTERM. Raises subprocess.TimeoutExpired after ``seconds``.
     """
     with subprocess.Popen(
         command,
@@ -111,7 +100,7 @@ def run_helper(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # It takes no lock that another thread could hold.
+        # Safe in a threaded process: it takes no lock that another thread could hold.
         preexec_fn=partial(_end_with, os.getpid()),  # noqa: PLW1509
     ) as process:
         try:
@@ -122,8 +111,8 @@ def run_helper(
 
 
 def _end_with(caller: int) -> None:
-    """In the child: be told when ``caller`` is gone, or leave at once where it is already."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Have the kernel send SIGTERM to this child when ``caller`` ends; exit if it already has."""
+    signal_at_parent_death(signal.SIGTERM)
     if os.getppid() != caller:
         os._exit(1)
 
@@ -131,11 +120,11 @@ def _end_with(caller: int) -> None:
 SHARED_MEMORY = Path("/dev/shm")
 
 NAMED_BY_PID = re.compile(r"(?:torch|__KMP_REGISTERED_LIB)_(\d+)(?!\d)")
-"""How torch and OpenMP name theirs. Others' names do not say whose they are: they stay."""
+"""Names of the segments of torch and OpenMP. Other names do not tell the owner: those stay."""
 
 
 def remove_shared_memory(pids: Collection[int]) -> list[Path]:
-    """Remove the segments of ``pids``, processes that have ended; those removed."""
+    """Remove the shared memory segments of ``pids``, which have ended; return those removed."""
     left = []
     with contextlib.suppress(OSError):
         for path in sorted(SHARED_MEMORY.iterdir()):

@@ -1,16 +1,19 @@
-"""From how a launch ended and what its ranks wrote to records, or to the error that it was."""
+"""The result of a launch: the records of its ranks, or the error that explains the failure."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from zerogate.config.text import last_lines
 from zerogate.config.validation import from_json
-from zerogate.launch.command import COMMANDS
 from zerogate.launch.errors import (
     ConfigurationWrongError,
     DeadlineExceededError,
@@ -22,45 +25,64 @@ from zerogate.launch.errors import (
     RankCrashedError,
     ended_how,
 )
-from zerogate.launch.launcher import LaunchResult
+from zerogate.launch.launcher import COMMAND_LAUNCHERS, LaunchResult
 from zerogate.launch.watchdog import read_heartbeat
-from zerogate.protocol.record import Job, RankRecord, record_path
+from zerogate.protocol.record import SCHEMA_VERSION, Job, RankRecord, record_path
 from zerogate.protocol.redact import masked
 
-# gloo, NCCL and torch's store on a peer that is gone.
+# Messages of gloo, NCCL and torch's store about a peer that is gone.
 LOST_PEER = re.compile(
     r"connection (was )?(likely )?(closed|reset|refused)|closed by peer|broken pipe|"
     r"remote process exited|failed to (recv|send), (got|sent) 0 bytes",
     re.IGNORECASE,
 )
 
-# gloo, NCCL and torch's store on a peer that is there and does not come.
+# Messages of gloo, NCCL and torch's store about a peer that is alive and does not arrive.
 TIMED_OUT = re.compile(
     r"timed out waiting|wait timeout after|watchdog caught collective operation timeout",
     re.IGNORECASE,
 )
 
-# torch's and Python's words, and those of DeepSpeed's buffers for the disk.
+# Messages of torch's CPU allocator, and of DeepSpeed about its pinned buffers for the disk.
 HOST_OOM = re.compile(r"DefaultCPUAllocator: can't allocate memory|mlock failed to allocate")
 
 FULL_BYTES = 2**20
-"""A disk with less than this is full: a record takes some 10 kB, a log more."""
+"""Free space below which a disk counts as full: a record takes some 10 kB, a log more."""
+
+
+DROPPED_SINCE_VERSION_1 = ("accelerate_environment", "eval_samples")
+FILLED_IN_BY_VERSION_1 = ("peak_bytes", "driver_bytes", "source", "strangers", "troubles")
+"""Fields of a record's device that the controller used to write; NVML's readings replace them."""
 
 
 def read_record(path: Path) -> RankRecord:
-    """One rank's record. Raises ValueError naming the file and the first key that is wrong."""
+    """Return one rank's record. Raises ValueError with the file and the first wrong key."""
+    content = path.read_bytes()
+    with suppress(ValueError, RecursionError):  # No JSON: the strict reader says what is wrong.
+        values = json.loads(content)
+        if isinstance(values, dict) and values.get("schema_version") == 1:
+            content = json.dumps(_from_version_1(values)).encode()
     try:
-        return from_json(RankRecord, path.read_bytes())
+        return from_json(RankRecord, content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; expected a rank record") from None
 
 
-def collect_records(
-    job: Job, folder: Path, ended: LaunchResult, command: str
-) -> tuple[RankRecord, ...]:
-    """The records of all ranks, by rank. Raises a LaunchFailedError unless every rank is ok.
+def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in values.items() if name not in DROPPED_SINCE_VERSION_1}
+    if isinstance(device := found.get("device"), dict):
+        found["device"] = {
+            name: value for name, value in device.items() if name not in FILLED_IN_BY_VERSION_1
+        }
+    return found | {"schema_version": SCHEMA_VERSION}
 
-    ``command`` is what a person types to see it again.
+
+def collect_records(
+    job: Job, folder: Path, result: LaunchResult, command: str
+) -> tuple[RankRecord, ...]:
+    """Return the records of all ranks, by rank. Raises a LaunchFailedError unless every rank is ok.
+
+    ``command`` reproduces the launch; the error quotes it.
     """
     records: dict[int, RankRecord] = {}
     unreadable: dict[int, str] = {}
@@ -76,73 +98,75 @@ def collect_records(
                 unreadable[rank] = f"{path}: a record of another launch ({record.launch_id})"
             else:
                 records[rank] = record
-    failure = _killed_launcher(job, ended, records) or _failure(job, ended, records, unreadable)
+    failure = _killed_launcher(job, result, records) or _failure(job, result, records, unreadable)
     if failure is not None:
         failure.command = command
-        failure.log = failure.log or str(ended.log)
+        failure.log = failure.log or str(result.log)
         raise failure
     return tuple(records[rank] for rank in sorted(records))
 
 
 def _killed_launcher(
-    job: Job, ended: LaunchResult, records: dict[int, RankRecord]
+    job: Job, result: LaunchResult, records: dict[int, RankRecord]
 ) -> LaunchFailedError | None:
-    """Never a rank's fault: that, a launcher reports. Its ranks are lost with it."""
+    """Return the error of a launcher that a signal killed; its ranks are lost, but not at fault."""
     done = [record for record in records.values() if record.outcome == "ok"]
-    for name in COMMANDS:
-        if (code := ended.exit_codes.get(name, 0)) < 0 and len(done) < job.cell.world_size:
+    for name in COMMAND_LAUNCHERS:
+        if (code := result.exit_codes.get(name, 0)) < 0 and len(done) < job.cell.world_size:
             how = f"{name}: {ended_how(code)}; its ranks were ended"
             return LauncherFailedError(f"{job.cell.id}: {how}")
     return None
 
 
 def _failure(
-    job: Job, ended: LaunchResult, records: dict[int, RankRecord], unreadable: dict[int, str]
+    job: Job, result: LaunchResult, records: dict[int, RankRecord], unreadable: dict[int, str]
 ) -> LaunchFailedError | None:
     cell = job.cell.id
     missing = sorted(set(range(job.cell.world_size)) - set(records))
     failed = [(r.failure.at, r) for r in records.values() if r.failure is not None]
-    # A rank that could write no record took its peers' connections with it.
+    # If a rank wrote no record, peers that only lost their connection to it did not fail first.
     bereaved = missing and all(_lost_its_peer(record) for _, record in failed)
     if failed and not bereaved:
         _, first = min(failed, key=lambda pair: pair[0])
-        found = _of_record(cell, first, ended.log)
+        found = _of_record(cell, first, result.log)
         found.record = first
         return found
-    if ended.overdue:
+    if result.overdue:
         who = (
             f"{_ranks(missing)} without a record"
             if missing
             else "every rank has written its record"
         )
         return DeadlineExceededError(
-            f"{cell}: still running after {ended.seconds:.0f} s, {who} ({ended.overdue}); the launch "
+            f"{cell}: still running after {result.seconds:.0f} s, {who} ({result.overdue}); the launch "
             "was ended",
-            detail=ended.stacks or _log_tail(ended.log, missing),
+            detail=result.stacks or _log_tail(result.log, missing),
         )
     if unreadable:
         rank, message = min(unreadable.items())
-        return RankCrashedError(f"{cell}: rank {rank}: {message}", log=_log(ended.log, rank))
+        return RankCrashedError(f"{cell}: rank {rank}: {message}", log=_log(result.log, rank))
     if missing:
-        return _without_record(job, ended, missing)
-    if ended.failed:
-        codes = ", ".join(f"{n}: {ended_how(c)}" for n, c in ended.exit_codes.items() if c)
+        return _without_record(job, result, missing)
+    if result.failed:
+        codes = ", ".join(f"{n}: {ended_how(c)}" for n, c in result.exit_codes.items() if c)
         return RankCrashedError(
             f"{cell}: every rank finished, but not cleanly ({codes})",
-            detail=_log_tail(ended.log, [0]),
+            detail=_log_tail(result.log, [0]),
         )
     return None
 
 
-def _without_record(job: Job, ended: LaunchResult, missing: list[int]) -> LaunchFailedError:
-    """Why ranks brought back nothing at all."""
+def _without_record(job: Job, result: LaunchResult, missing: list[int]) -> LaunchFailedError:
+    """Return the error that explains why the ranks ``missing`` wrote no record."""
     cell = job.cell.id
-    codes = ", ".join(f"{name}: {ended_how(code)}" for name, code in ended.exit_codes.items())
-    detail, log = _log_tail(ended.log, missing), _log(ended.log, missing[0])
+    codes = ", ".join(f"{name}: {ended_how(code)}" for name, code in result.exit_codes.items())
+    detail, log = _log_tail(result.log, missing), _log(result.log, missing[0])
     folder = Path(job.record_folder)
-    # torchrun does not tell a rank's signal.
-    killed = -signal.SIGKILL in ended.exit_codes.values() or set(ended.exit_codes) & set(COMMANDS)
-    if ended.oom_kills and killed:
+    # torchrun does not report a rank's signal.
+    killed = -signal.SIGKILL in result.exit_codes.values() or set(result.exit_codes) & set(
+        COMMAND_LAUNCHERS
+    )
+    if result.oom_kills and killed:
         return HostOutOfMemoryError(
             f"{cell}: {_ranks(missing)} killed by the kernel: the host, or this container, is out "
             f"of memory ({codes}); give it more, or run fewer ranks",
@@ -157,7 +181,7 @@ def _without_record(job: Job, ended: LaunchResult, missing: list[int]) -> Launch
             log=log,
         )
     if all(read_heartbeat(folder, rank) is None for rank in missing) and any(
-        ended.exit_codes.get(name) for name in COMMANDS
+        result.exit_codes.get(name) for name in COMMAND_LAUNCHERS
     ):
         return LauncherFailedError(
             f"{cell}: no rank was started ({codes}); see the launcher's log", detail=detail, log=log
@@ -188,7 +212,7 @@ def _of_record(cell: str, record: RankRecord, log: Path) -> LaunchFailedError:
 
 
 def _lost_its_peer(record: RankRecord) -> bool:
-    """Whether what the rank reports is that another one is gone."""
+    """Return whether the rank failed only because another one is gone."""
     return record.failure is not None and bool(LOST_PEER.search(record.failure.message))
 
 
@@ -197,15 +221,9 @@ def _ranks(ranks: list[int]) -> str:
 
 
 def _log(log: Path, rank: int) -> str:
-    """Forked ranks have a log each, in the launch's folder; a command has one for all."""
+    """Return the log of a rank: forked ranks have one each, a command has one for all."""
     return str(log / f"rank{rank}.log" if log.is_dir() else log)
 
 
 def _log_tail(log: Path, ranks: list[int], lines: int = 15) -> str:
-    path = Path(_log(log, ranks[0] if ranks else 0))
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        file.seek(max(0, size - 16384))
-        return masked("\n".join(file.read().decode(errors="replace").splitlines()[-lines:]))
+    return masked(last_lines(Path(_log(log, ranks[0] if ranks else 0)), lines))

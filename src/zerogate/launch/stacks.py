@@ -1,7 +1,7 @@
-"""Where every rank of a launch stands, while it still can be asked: its Python stacks.
+"""Python stacks of every rank of a launch, taken before the launch is ended.
 
-py-spy reads them from outside, of a stopped rank too, where it is installed and may attach; else the
-rank's own faulthandler writes them on a signal, which needs neither the interpreter lock nor luck.
+py-spy reads them from outside, also from a stopped rank, if it is installed and may attach. Else
+the rank's own faulthandler writes them on a signal, which does not need the interpreter lock.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from zerogate.protocol.heartbeat import Heartbeat, stacks_path
 ATTACH_SECONDS = 3.0
 ANSWER_SECONDS = 2.0
 LINES = 40
-"""Of a rank's stacks, in a report; the file has all."""
+"""Lines of a rank's stacks in a report; the file has all of them."""
 
 
 def where_ranks_stand(watchdog: Watchdog, ours: Collection[int]) -> str:
-    """The last heartbeat and the stacks of every rank, as text. ``ours`` are the pids of the
-    launch's processes: a heartbeat's pid is signalled only if it is one of them.
+    """Return the last heartbeat and the stacks of every rank, as text.
+
+    ``ours`` are the pids of the launch's processes: a heartbeat's pid gets a signal only if it is
+    one of them.
     """
     parts = []
     now = time.monotonic()
@@ -56,14 +58,14 @@ def _stacks(folder: Path, rank: int, beat: Heartbeat) -> list[str]:
         lines = _from_inside(path, beat.pid).splitlines()
         shown = lines[-LINES:]  # The main thread comes last.
     if not lines:
-        return ["  (no stacks: it did not answer)"]
+        return ["  (no stacks: the rank did not answer)"]
     return [f"  {line}" for line in shown] + (
-        [f"  (all of it: {path})"] if len(shown) < len(lines) else []
+        [f"  (complete: {path})"] if len(shown) < len(lines) else []
     )
 
 
 def py_spy() -> str | None:
-    """The tool, in this environment or on the path; None where there is none."""
+    """Return the path of py-spy, in this environment or on PATH; None if it is not installed."""
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return shutil.which("py-spy", path=search)
 
@@ -87,10 +89,10 @@ def _from_outside(pid: int) -> str:
 
 
 def _from_inside(path: Path, pid: int) -> str:
-    """Ask the rank's faulthandler; its answer is there once the file no longer grows."""
+    """Return the stacks that the rank's faulthandler writes: all, once the file stops growing."""
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGUSR1)
-        os.kill(pid, signal.SIGCONT)  # A stopped process would answer never.
+        os.kill(pid, signal.SIGCONT)  # A stopped process cannot answer.
     give_up = time.monotonic() + ANSWER_SECONDS
     seen = ""
     while time.monotonic() < give_up:

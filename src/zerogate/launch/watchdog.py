@@ -1,4 +1,4 @@
-"""Whether a launch is late: by its own deadline, or by that of the phase that a rank is in."""
+"""A watchdog that finds a launch, or a rank in one of its phases, past its deadline."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from zerogate.protocol.heartbeat import Heartbeat, heartbeat_path
 from zerogate.protocol.record import Job, record_path
 
 LOOK_SECONDS = 1.0
-"""How often the ranks' heartbeats are read while a launcher waits."""
+"""Interval between two readings of the ranks' heartbeats while a launcher waits."""
 
 
 class Watchdog:
-    """One launch's deadlines, from now on."""
+    """The deadlines of one launch, which count from the construction of this object."""
 
     def __init__(self, job: Job, folder: Path, deadlines: Deadlines) -> None:
         self.folder = folder
@@ -28,22 +28,22 @@ class Watchdog:
 
     @property
     def seconds(self) -> float:
-        """Since the launch began."""
+        """Seconds since the launch began."""
         return time.monotonic() - self.started
 
     @property
     def next_look(self) -> float:
-        """Seconds to wait before ``overdue`` is asked again."""
+        """Seconds to wait before the next call of ``overdue``."""
         return max(0.01, min(LOOK_SECONDS, self._launch - self.seconds))
 
     def heartbeats(self) -> dict[int, Heartbeat | None]:
         return {rank: read_heartbeat(self.folder, rank) for rank in self.ranks}
 
     def overdue(self) -> str:
-        """What is late, and how long it may take; empty while nothing is."""
+        """Return what is past its deadline, and the deadline; empty while nothing is."""
         now = time.monotonic()
         if now - self.started >= self._launch:
-            return f"the launch has {self._launch:.0f} s"
+            return f"the launch's limit is {self._launch:.0f} s"
         late = []
         for rank, beat in self.heartbeats().items():
             if record_path(self.folder, rank).exists():
@@ -56,11 +56,11 @@ class Watchdog:
             return ""
         age, rank, phase = max(late)
         what = "a step" if phase == "train" else phase
-        return f"rank {rank} at {what} for {age:.0f} s; {what} has {self._phases[phase]:.0f} s"
+        return f"rank {rank} in {what} for {age:.0f} s; the limit is {self._phases[phase]:.0f} s"
 
 
 def read_heartbeat(folder: Path, rank: int) -> Heartbeat | None:
-    """The rank's last heartbeat; None when there is none, or it cannot be read."""
+    """Return the rank's last heartbeat; None if there is none or it cannot be read."""
     try:
         return from_json(Heartbeat, heartbeat_path(folder, rank).read_bytes())
     except (OSError, ValueError):

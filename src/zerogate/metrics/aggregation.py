@@ -9,6 +9,7 @@ from functools import partial
 from itertools import combinations
 from operator import attrgetter
 
+from zerogate.metrics.device_use import LaunchRecords, device_use
 from zerogate.metrics.peak_flops import peak_flops
 from zerogate.protocol.record import COLLECTIVES, Phase, RankRecord
 
@@ -34,26 +35,28 @@ SLOPE_POINTS = 200
 class LaunchValues:
     """The metrics of one launch, and per rank those that are taken from the worst rank.
 
-    ``troubles`` are why its seconds say nothing of the stack.
+    ``device_events`` are what happened on its devices that makes its seconds not comparable.
+    ``skipped`` says of each optimizer step whether loss scaling skipped it.
     """
 
     values: dict[str, Value]
     per_rank: dict[str, tuple[float, ...]]
     canary_seconds: float
-    troubles: tuple[str, ...] = ()
+    device_events: tuple[str, ...] = ()
     skipped: tuple[bool, ...] = ()
 
 
-def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
-    """One launch: memory and what is counted from the worst rank, time from the slowest, samples
+def launch_values(launch: LaunchRecords) -> LaunchValues:
+    """Aggregate one launch: memory and counts from the worst rank, time from the slowest, samples
     summed, losses averaged.
 
     Gradient norm, learning rate and quality are global already; they are rank 0's.
     """
+    records = launch.ranks
     first = records[0]
     worst = {
         name: tuple(of_rank(record) for record in records)
-        for name, of_rank in _worst_of(records).items()
+        for name, of_rank in _worst_of(launch).items()
     }
     steps = _by_step(max, [record.step_seconds for record in records])
     step_seconds = statistics.median(steps[WARMUP_STEPS:] or steps)
@@ -80,7 +83,7 @@ def launch_values(records: Sequence[RankRecord]) -> LaunchValues:
         values=values,
         per_rank=worst,
         canary_seconds=max(record.canary_seconds for record in records),
-        troubles=troubles(records),
+        device_events=device_events(launch),
         skipped=first.step_skipped,
     )
 
@@ -110,27 +113,27 @@ def utilization(first: RankRecord, step_seconds: float) -> float | None:
     return first.traced.flops / step_seconds / peak if peak else None
 
 
-def strangers(records: Sequence[RankRecord]) -> set[int]:
-    """Processes of others that were on a device of a launch: what they held, its ranks did not have."""
-    return {pid for record in records if record.device for pid in record.device.strangers}
+def other_processes(launch: LaunchRecords) -> set[int]:
+    """Return the processes that were on a device of the launch and are none of its ranks: what they
+    held, its ranks could not have.
+    """
+    return {pid for use in device_use(launch).values() for pid in use.other_processes}
 
 
-def troubles(records: Sequence[RankRecord]) -> tuple[str, ...]:
-    """Why the seconds of a launch say nothing of the stack."""
+def device_events(launch: LaunchRecords) -> tuple[str, ...]:
+    """Return what happened on the launch's devices that makes its seconds not comparable."""
     return tuple(
-        f"rank {record.rank}: {trouble}"
-        for record in records
-        for trouble in (record.device.troubles if record.device else ())
+        f"rank {rank}: {event}" for rank, use in device_use(launch).items() for event in use.events
     )
 
 
 OfRank = Callable[[RankRecord], float]
 
 
-def _worst_of(records: Sequence[RankRecord]) -> dict[str, OfRank]:
-    """What is taken from the rank that has most of it."""
-    first = records[0]
-    return {**_memory(first), **_device(records), **_traced(first), **_named(ALWAYS)}
+def _worst_of(launch: LaunchRecords) -> dict[str, OfRank]:
+    """Return how to read, from one rank's record, each metric that the worst rank decides."""
+    first = launch.ranks[0]
+    return {**_memory(first), **_device(launch), **_traced(first), **_named(ALWAYS)}
 
 
 ALWAYS = (
@@ -157,20 +160,27 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
     }
 
 
-def _device(records: Sequence[RankRecord]) -> dict[str, OfRank]:
-    """What NVML told of every rank; what it did not tell is no number of the allocator's instead."""
-    devices = [record.device for record in records]
-    if None in devices:
+def _device(launch: LaunchRecords) -> dict[str, OfRank]:
+    """Return the metrics of a card. Where NVML did not tell a process's memory there is no such
+    metric: the allocator's number is another quantity.
+    """
+    records = launch.ranks
+    if any(record.device is None for record in records):
         return {}
     found = _named(ALLOCATOR, within="device.")
     if all("steady" in record.memory for record in records):
         steady = "peak_requested_bytes", "peak_active_bytes"
         found |= {name: partial(_of_phase, "steady", name) for name in steady}
-    sources = {device.source for device in devices if device is not None}
-    if sources <= {"nvml_process", "nvml_process_by_elimination"}:
-        found["peak_device_bytes"] = attrgetter("device.peak_bytes")
+    uses = device_use(launch)
+    sources = {use.source for use in uses.values()}
+
+    def peak(record: RankRecord) -> int:
+        return uses[record.rank].peak_bytes
+
+    if sources and sources <= {"nvml_process", "nvml_process_by_elimination"}:
+        found["peak_device_bytes"] = peak
     elif sources == {"nvml_device_delta"}:  # Another quantity: never held to the other.
-        found["peak_device_delta_bytes"] = attrgetter("device.peak_bytes")
+        found["peak_device_delta_bytes"] = peak
     return found
 
 

@@ -1,100 +1,109 @@
-"""What the controller saw of the devices, put into the records of the ranks that ran on them."""
+"""What NVML saw of the devices, joined to the records of the ranks that ran on them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
-from zerogate.devices.attribution import RankOnDevice, device_use, throttled
-from zerogate.devices.nvml import Watched
-from zerogate.protocol.record import RankRecord
+from zerogate.devices.attribution import RankOnDevice, attribute_memory, throttled
+from zerogate.devices.nvml import DeviceReadings
+from zerogate.protocol.record import Device, RankRecord
 
 LEAST_CLOCK = 0.7
 """Of the card's highest SM clock, reached once: a power cap leaves more, a locked clock less."""
 
 
-def with_device_use(
-    records: Sequence[RankRecord], watched: Mapping[str, Watched]
-) -> tuple[RankRecord, ...]:
-    """``records`` with each rank's peak on its device, where that comes from, and what makes seconds
-    worthless: a throttled device, or somebody else on it. Ranks without a device stay as they are.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRecords:
+    """What a launch brought back: its ranks' records, by rank, and what NVML saw meanwhile.
+
+    ``devices`` are the readings by UUID; None where nobody read them: on the cpu tier, and where a
+    launch hook ran the ranks and left none.
     """
-    places = [
-        RankOnDevice(
-            rank=record.rank,
-            pid=record.device.pid,
-            uuid=record.device.uuid,
-            reserved_bytes=record.device.peak_reserved_bytes,
-        )
-        for record in records
-        if record.device is not None
-    ]
-    by_rank = {place.rank: place for place in places}
-    return tuple(
-        _seen(record, by_rank[record.rank], places, watched) if record.rank in by_rank else record
-        for record in records
-    )
 
-
-def _seen(
-    record: RankRecord,
-    place: RankOnDevice,
-    places: Sequence[RankOnDevice],
-    watched: Mapping[str, Watched],
-) -> RankRecord:
-    seen = _device(watched, place.uuid)
-    assert record.device is not None
-    if seen is None:
-        why = f"it ran on {place.uuid}, which was not watched"
-        return replace(record, device=replace(record.device, troubles=(why,)))
-    sharing = [one for one in places if one.uuid == place.uuid]
-    use = device_use(place, sharing, seen.before, seen.during)
-    troubles = [f"the device was throttled ({name})" for name in throttled(seen.reasons)]
-    troubles += [f"process {pid} was on the device too" for pid in use.others]
-    if 0 < seen.slowdown_celsius <= seen.temperature_celsius:
-        troubles.append(f"the device was at {seen.temperature_celsius} °C, where it slows down")
-    if 0 < seen.most_sm_mhz < LEAST_CLOCK * seen.possible_sm_mhz:
-        clocks = f"{seen.most_sm_mhz} of {seen.possible_sm_mhz} MHz"
-        troubles.append(f"the device's clock never passed {clocks}: somebody holds it down")
-    device = replace(
-        record.device,
-        peak_bytes=use.peak_bytes,
-        driver_bytes=use.driver_bytes,
-        source=use.source,
-        strangers=use.others,
-        troubles=tuple(troubles),
-    )
-    return replace(record, device=device)
-
-
-def with_strangers(record: RankRecord | None, watched: Mapping[str, Watched]) -> RankRecord | None:
-    """``record`` of a rank whose peers may have left none, with who was on its device before they came:
-    of who came with them nobody can tell whether it was a peer.
-    """
-    if record is None or record.device is None:
-        return record
-    seen = _device(watched, record.device.uuid)
-    strangers = tuple(sorted(seen.before.processes or ())) if seen is not None else ()
-    return replace(record, device=replace(record.device, strangers=strangers))
-
-
-def _device(watched: Mapping[str, Watched], uuid: str) -> Watched | None:
-    """NVML's UUIDs begin with what they are of, torch's do not."""
-    plain = uuid.removeprefix("GPU-").removeprefix("MIG-")
-    return next((one for name, one in watched.items() if name.endswith(plain)), None)
+    ranks: tuple[RankRecord, ...]
+    devices: Mapping[str, DeviceReadings] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readings:
-    """What NVML told while a launch ran, by UUID: beside the records of its ranks, so that both can be
-    replayed where there is no card. ``origin`` tells a machine's answers from a person's.
+class RankDeviceUse:
+    """What one rank had of its device, and what happened there.
+
+    ``peak_bytes`` is all that its process held, ``driver_bytes`` what the driver kept for itself;
+    ``source`` says how both were found (``devices.attribution``), and is empty where nothing was read.
+    ``other_processes`` are pids that were on the device and are no rank's. ``events`` are sentences on
+    what makes the seconds of the launch not comparable.
     """
 
-    origin: Literal["recorded", "hand-made"]
-    devices: dict[str, Watched]
+    peak_bytes: int = 0
+    driver_bytes: int = 0
+    source: str = ""
+    other_processes: tuple[int, ...] = ()
+    events: tuple[str, ...] = ()
 
 
-def readings_path(folder: Path) -> Path:
-    return folder / "nvml.json"
+def device_use(launch: LaunchRecords) -> dict[int, RankDeviceUse]:
+    """Return the device use by rank; nothing for ranks without a device, or where none was read."""
+    if launch.devices is None:
+        return {}
+    placed = {
+        record.rank: _placed(record.rank, record.device)
+        for record in launch.ranks
+        if record.device is not None
+    }
+    everyone = list(placed.values())
+    return {rank: _use_of_rank(place, everyone, launch.devices) for rank, place in placed.items()}
+
+
+def _placed(rank: int, device: Device) -> RankOnDevice:
+    return RankOnDevice(
+        rank=rank, pid=device.pid, uuid=device.uuid, reserved_bytes=device.peak_reserved_bytes
+    )
+
+
+def _use_of_rank(
+    place: RankOnDevice, everyone: Sequence[RankOnDevice], devices: Mapping[str, DeviceReadings]
+) -> RankDeviceUse:
+    readings = _readings_of(devices, place.uuid)
+    if readings is None:
+        return RankDeviceUse(events=(f"it ran on {place.uuid}, which was not watched",))
+    sharing = [one for one in everyone if one.uuid == place.uuid]
+    found = attribute_memory(place, sharing, readings.before, readings.during)
+    return RankDeviceUse(
+        peak_bytes=found.peak_bytes,
+        driver_bytes=found.driver_bytes,
+        source=found.source,
+        other_processes=found.other_processes,
+        events=tuple(_events(readings, found.other_processes)),
+    )
+
+
+def _events(readings: DeviceReadings, other_processes: Sequence[int]) -> list[str]:
+    found = [f"the device was throttled ({name})" for name in throttled(readings.reasons)]
+    found += [f"process {pid} was on the device too" for pid in other_processes]
+    if 0 < readings.slowdown_celsius <= readings.temperature_celsius:
+        found.append(f"the device was at {readings.temperature_celsius} °C, where it slows down")
+    if 0 < readings.most_sm_mhz < LEAST_CLOCK * readings.possible_sm_mhz:
+        clocks = f"{readings.most_sm_mhz} of {readings.possible_sm_mhz} MHz"
+        found.append(f"the device's clock never passed {clocks}: somebody holds it down")
+    return found
+
+
+def processes_before(
+    record: RankRecord, devices: Mapping[str, DeviceReadings] | None
+) -> tuple[int, ...]:
+    """Return the pids that were on the rank's device before its launch.
+
+    For a launch that ran out of memory: a process that came with the launch may be a peer that left
+    no record, so only the earlier ones are known to be no rank's.
+    """
+    if record.device is None or devices is None:
+        return ()
+    readings = _readings_of(devices, record.device.uuid)
+    return () if readings is None else tuple(sorted(readings.before.processes or ()))
+
+
+def _readings_of(devices: Mapping[str, DeviceReadings], uuid: str) -> DeviceReadings | None:
+    """Return the device's readings. NVML's UUIDs begin with what they are of, torch's do not."""
+    plain = uuid.removeprefix("GPU-").removeprefix("MIG-")
+    return next((one for name, one in devices.items() if name.endswith(plain)), None)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from zerogate.metrics.aggregation import DEVICE_MEMORY, LaunchValues, Value, launch_values
+from zerogate.metrics.device_use import LaunchRecords
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import PRETRAINED, RankRecord
 
@@ -32,8 +33,8 @@ class Measurement:
     averages_samples: bool = True
     searched: dict[str, Value] = field(default_factory=dict)
     probe_canary_seconds: float = 0.0
-    probe_troubles: tuple[str, ...] = ()
-    probe_strangers: tuple[int, ...] = ()
+    probe_device_events: tuple[str, ...] = ()
+    probe_other_processes: tuple[int, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -68,17 +69,10 @@ class Measurement:
         )
 
     @property
-    def troubles(self) -> tuple[str, ...]:
-        """Why the seconds of its launches say nothing of the stack."""
-        if topology := self.settings.get("topology"):
-            return (f"ranks share a device (topology: {topology})", *self.troubled)
-        return self.troubled
-
-    @property
-    def troubled(self) -> tuple[str, ...]:
-        """What happened to its devices, of that."""
-        trained = (trouble for launch in self.launches for trouble in launch.troubles)
-        return (*trained, *self.probe_troubles)
+    def device_events(self) -> tuple[str, ...]:
+        """What happened on its devices that makes its seconds not comparable."""
+        trained = (event for launch in self.launches for event in launch.device_events)
+        return (*trained, *self.probe_device_events)
 
 
 def median(values: Sequence[Value]) -> Value | None:
@@ -93,20 +87,20 @@ def median(values: Sequence[Value]) -> Value | None:
     return statistics.median_low([value for value in values if not isinstance(value, tuple)])
 
 
-def measure(cell: Cell, launches: Sequence[Sequence[RankRecord]]) -> Measurement:
-    """Aggregate the rank records of each of a cell's launches. Every record is ok."""
-    first = launches[0][0]
+def measure(cell: Cell, launches: Sequence[LaunchRecords]) -> Measurement:
+    """Aggregate the launches of a cell. Every record in them is ok."""
+    first = launches[0].ranks[0]
     notes = {}
     if not first.memory:
         notes = dict.fromkeys(DEVICE_MEMORY, first.memory_source)
     return replace(
-        described(cell, first),
-        launches=tuple(launch_values(records) for records in launches),
+        describe(cell, first),
+        launches=tuple(map(launch_values, launches)),
         notes=notes,
     )
 
 
-def described(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
+def describe(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
     """A measurement without a launch that trained: what ``first`` says of the cell.
 
     ``dtype`` is the one asked for: a rank that ran out while it was set up does not know its own.

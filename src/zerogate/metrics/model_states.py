@@ -8,10 +8,8 @@ own fp32 copy where the model is fp32 already.
 from __future__ import annotations
 
 from zerogate.config.strategy import Strategy
+from zerogate.devices.capacity import MOMENTS_BYTES
 from zerogate.protocol.cell import Tier
-
-MOMENTS_BYTES = 8
-"""Adam's two, in fp32."""
 
 MASTER_BYTES = 4
 """The fp32 copy of parameters that are held in fewer bits."""

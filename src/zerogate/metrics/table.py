@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from zerogate.protocol.cell import Tier
 from zerogate.protocol.record import COLLECTIVES
+from zerogate.protocol.units import MIB
 
 Better = Literal["lower", "higher", "equal"]
 Scope = Literal["portable", "hardware"]
-
-MIB = 2**20
 
 # What metrics may change on cards, relative and absolute. On the cpu tier a run repeats itself to the
 # byte; on a card it does not: CUDA's allocator hands out whole blocks, which of them depends on when

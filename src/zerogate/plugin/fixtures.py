@@ -12,15 +12,24 @@ from zerogate.plugin.stash import SESSION
 from zerogate.protocol.cell import Cell
 
 if TYPE_CHECKING:
+    from zerogate.metrics.batch_size import BatchSize
     from zerogate.metrics.measurement import Measurement
     from zerogate.protocol.record import BatchKind
-    from zerogate.session.batch_size import BatchSize
+    from zerogate.session.runner import JobChanges
     from zerogate.session.session import Session
+
+
+NO_PROJECT = (
+    "zerogate: no project in {}; expected a folder with configs/ and workloads/; run pytest in the "
+    "project's folder, or with --rootdir"
+)
 
 
 @pytest.fixture(scope="session")
 def zerogate_session(pytestconfig: pytest.Config) -> Session:
     """The session that measures and judges; closed at the end whatever happens."""
+    if SESSION not in pytestconfig.stash:
+        pytest.fail(NO_PROJECT.format(pytestconfig.rootpath), pytrace=False)
     return pytestconfig.stash[SESSION]
 
 
@@ -39,7 +48,7 @@ def _measure(session: Session, cell: Cell) -> Measurement:
     known = cell in session.failures
     # Asked once: a machine that is short of memory by now has measured the cell all the same.
     new = not known and cell not in session.measurements
-    if new and (reason := session.runner.unavailable(cell)):
+    if new and (reason := session.setup.unavailable(cell)):
         pytest.skip(reason)
     try:
         return session.measure(cell)
@@ -74,32 +83,36 @@ def other_accumulation(
     """The cell with the same global batch, but all of a step's micro-batches in one; where there is
     one already, in two halves.
     """
+    from zerogate.session.runner import JobChanges
+
     size: int = measurement.settings["micro_batch_size"]
     steps: int = measurement.settings["gradient_accumulation_steps"]
     if steps == 1 and size % 2:
         pytest.skip(f"a micro-batch of {size} cannot be halved")
     size, steps = (size * steps, 1) if steps > 1 else (size // 2, 2)
-    return _variant(
-        zerogate_session, cell, micro_batch_size=size, gradient_accumulation_steps=steps
-    )
+    changes = JobChanges(micro_batch_size=size, gradient_accumulation_steps=steps)
+    name = f"{size}-micro-batch-size-{steps}-gradient-accumulation-steps"
+    return _variant(zerogate_session, cell, name, changes)
 
 
 @pytest.fixture
 def one_rank(cell: Cell, measurement: Measurement, zerogate_session: Session) -> Measurement:
     """The cell with the same global batch on a single rank."""
+    from zerogate.session.runner import JobChanges
+
     if cell.world_size == 1:
         pytest.skip("this is a single rank")
     alone = replace(cell, world_size=1)
     size = measurement.settings["micro_batch_size"] * cell.world_size
-    return _variant(zerogate_session, alone, micro_batch_size=size)
+    changes = JobChanges(micro_batch_size=size)
+    return _variant(zerogate_session, alone, f"{size}-micro-batch-size", changes)
 
 
-def _variant(session: Session, cell: Cell, **asked: int) -> Measurement:
+def _variant(session: Session, cell: Cell, name: str, changes: JobChanges) -> Measurement:
     from zerogate.launch.errors import LaunchFailedError
 
-    name = "-".join(f"{value}-{key}" for key, value in asked.items()).replace("_", "-")
     try:
-        return session.variant(cell, name, **asked)
+        return session.variant(cell, name, changes)
     except LaunchFailedError as error:
         report = error.report()
     pytest.fail(report, pytrace=False)
@@ -124,7 +137,7 @@ def _search(session: Session, cell: Cell, kind: BatchKind) -> BatchSize:
 
     known = (cell, kind) in session.search_failures
     new = not known and cell not in session.measurements
-    if new and (reason := session.runner.unavailable(cell)):
+    if new and (reason := session.setup.unavailable(cell)):
         pytest.skip(reason)
     try:
         return session.batch_size(cell, kind)

@@ -8,7 +8,7 @@ import pytest
 
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.metrics.table import metric_named
-from zerogate.session.judge import judge, judge_published, keep
+from zerogate.session.judge import judge, judge_reference_result
 from zerogate.verdicts.invariants import (
     PARITY_LIMIT,
     judge_above,
@@ -40,8 +40,7 @@ class Gate:
         self._request = request
         self._session = session
         self._cell = cell
-        self._recording = request.config.getoption("zerogate_update_baselines")
-        self._missing = request.config.getoption("zerogate_missing_baseline")
+        self._options = session.options
 
     def __call__(self, *names: str) -> None:
         try:
@@ -58,7 +57,10 @@ class Gate:
 
     def below(self, other: Measurement, name: str) -> None:
         """Hold bytes to being fewer than those of a strategy that shards or offloads less."""
-        self._hold([judge_below(self._own, other, metric_named(name))])
+        own = self._own
+        ours, theirs = (self._session.setup.strategy(one.cell) for one in (own, other))
+        more = ours.offloads_more_than(theirs)
+        self._hold([judge_below(own, other, metric_named(name), offloads_more=more)])
 
     def above(self, other: Measurement, name: str) -> None:
         """Hold bytes to being more than those of a strategy that offloads less."""
@@ -103,13 +105,14 @@ class Gate:
 
     def _hold(self, verdicts: list[Verdict]) -> None:
         """What needs no baseline is strict in recording too."""
-        self.verdicts([keep(self._session, verdict) for verdict in verdicts], strict=True)
+        self.verdicts([self._session.keep(verdict) for verdict in verdicts], strict=True)
 
     def published(self, name: str) -> None:
         """Hold a metric to what others published of the cell; strict in recording too."""
-        found = [one for one in self._session.published if name in one.values(self._cell)]
+        found = [one for one in self._session.reference_results if name in one.values(self._cell)]
         self.verdicts(
-            [judge_published(self._session, self._cell, name, one) for one in found], strict=True
+            [judge_reference_result(self._session, self._cell, name, one) for one in found],
+            strict=True,
         )
 
     def verdicts(self, verdicts: list[Verdict], *, strict: bool = False) -> None:
@@ -118,13 +121,13 @@ class Gate:
         worst = min(verdicts, key=lambda one: GRAVITY.index(one.status))
         self._request.node.user_properties.append((STATUS_PROPERTY, _short(worst)))
         text = "\n".join(sentence(one) for one in verdicts if one.status == worst.status)
-        if self._recording and not strict:
+        if self._options.update_baselines and not strict:
             return
         if worst.status == "regressed":
             pytest.fail(text, pytrace=False)
         if worst.status == "no_baseline":
             how = 'record one with --update-baselines --reason "…"'
-            if self._missing == "fail":
+            if self._options.missing_baseline == "fail":
                 pytest.fail(f"{text}; {how}", pytrace=False)
             pytest.skip(f"no baseline; {how}")
         if worst.status in ("not_comparable", "invalid"):

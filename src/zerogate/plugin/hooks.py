@@ -14,21 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from zerogate.config.project import find_project
 from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.cards import cuda_devices
-from zerogate.plugin.command_line import (
-    add_options,
-    is_project,
-    lock_report,
-    read_options,
-    refuse_lost_root,
-    refuse_workers,
-)
+from zerogate.plugin.command_line import add_options, refuse_lost_root, refuse_workers
 from zerogate.plugin.gate import STATUS_PROPERTY
-from zerogate.plugin.progress import Progress
-from zerogate.plugin.selection import read_selection
-from zerogate.plugin.stash import CLOSING_LINES, LOCK, PROGRESS, SELECTION, SESSION
-from zerogate.protocol.cell import TIERS, Cell
+from zerogate.plugin.progress import TerminalProgress
+from zerogate.plugin.read_options import prepare_folders, read_options
+from zerogate.plugin.selection import selected_cells
+from zerogate.plugin.stash import CLOSING_LINES, LOCK, OPTIONS, PROGRESS, SESSION
+from zerogate.protocol.cell import Cell
 from zerogate.session.signals import interrupt_on_signals
 
 if TYPE_CHECKING:
@@ -71,20 +66,20 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "tiers(*names): only for cells of these tiers")
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
-    if not is_project(config.rootpath):
-        refuse_lost_root(config)
-        return
-    refuse_workers(config)
-    config.stash[SELECTION] = read_selection(config)
+    refuse_lost_root(config)
+    project = find_project(config.invocation_params.dir, config.rootpath)
+    if project is not None:  # Elsewhere the plugin keeps quiet.
+        refuse_workers(config)
+        config.stash[OPTIONS] = read_options(config, project)
 
 
 # Collecting
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "cell" not in metafunc.fixturenames or SELECTION not in metafunc.config.stash:
+    if "cell" not in metafunc.fixturenames or OPTIONS not in metafunc.config.stash:
         return
-    cells = metafunc.config.stash[SELECTION].cells(TIERS)
+    cells = selected_cells(metafunc.config.stash[OPTIONS])
     for marker in metafunc.definition.iter_markers("compared_with"):
         cells = [cell for cell in cells if cell.strategy not in marker.args]
     for marker in metafunc.definition.iter_markers("tiers"):
@@ -108,7 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Nobody named a tier: the cells that this machine can run.
         _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
     named = f"{config.option.markexpr} {config.option.keyword} {config.args}"
-    if config.getoption("zerogate_device_memory"):
+    if config.stash[OPTIONS].device_memory_bytes is not None:
         named += " batch_size"
     for name in ON_REQUEST:
         if name not in named:
@@ -130,19 +125,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     try:
         prepare_environments(session)
         for cell in cells | brought:
-            session.runner.strategy(cell)
+            session.setup.strategy(cell)
             session.baseline(cell)
         # Read now, though it may only be shown: a mistake in a file is found before a launch.
-        published = session.published
-        _deselect(config, items, lambda item: _unpublished(published, item))
+        results = session.reference_results
+        _deselect(config, items, lambda item: _unpublished(results, item))
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
 
 
-def _unpublished(published: list[ReferenceResults], item: pytest.Item) -> bool:
+def _unpublished(results: list[ReferenceResults], item: pytest.Item) -> bool:
     marker = item.get_closest_marker("published")
     return marker is not None and not any(
-        marker.args[0] in found.values(cell) for found in published for cell in _cells([item])
+        marker.args[0] in found.values(cell) for found in results for cell in _cells([item])
     )
 
 
@@ -173,16 +168,16 @@ def _open_session(config: pytest.Config) -> Session:
     from zerogate.report.results import write_results
     from zerogate.session.factory import open_session
 
-    options = read_options(config, config.stash[SELECTION])
-    config.stash[LOCK] = lock_report(options.report_folder)
+    options = config.stash[OPTIONS]
+    config.stash[LOCK] = prepare_folders(options)
     config.add_cleanup(interrupt_on_signals())
-    config.stash[PROGRESS] = progress = Progress(config)
+    config.stash[PROGRESS] = progress = TerminalProgress(config)
     config.pluginmanager.register(progress, "zerogate-progress")
 
     def launch(job: Any, folder: Path) -> Any:
         return config.hook.pytest_zerogate_launch(job=job, folder=folder)
 
-    return open_session(options, launch_hook=launch, show=progress.show, save=write_results)
+    return open_session(options, launch_hook=launch, progress=progress.show, save=write_results)
 
 
 # Reporting
@@ -233,9 +228,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         if whole and not found.errors:
             found.finish()
-        if whole and session.config.getoption("zerogate_update_baselines"):
-            reason = session.config.getoption("zerogate_reason")
-            written, left = record_baselines(found, reason)
+        if whole and found.options.update_baselines:
+            written, left = record_baselines(found, found.options.reason)
             lines += [f"recorded {_relative(path, root)}" for path in written]
             lines += [f"not recorded: {cell.id}: {why}" for cell, why in sorted(left.items())]
             if not written and not left:

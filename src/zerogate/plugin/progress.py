@@ -10,10 +10,10 @@ import pytest
 
 if TYPE_CHECKING:
     from zerogate.protocol.cell import Cell
-    from zerogate.session.runner import Step
+    from zerogate.session.progress import ProgressUpdate
 
 
-class Progress:
+class TerminalProgress:
     """A line for each thing that takes long: which cell, which launch, how many left, time gone."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -26,18 +26,20 @@ class Progress:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.after_dots = self._config.get_verbosity() < 0
 
-    def show(self, step: Step) -> None:
-        if step.state != "started" or self._config.get_verbosity() < -1:
+    def show(self, update: ProgressUpdate) -> None:
+        if update.state != "started" or self._config.get_verbosity() < -1:
             return
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         capture = self._config.pluginmanager.getplugin("capturemanager")
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        line = f"{minutes}:{seconds:02d}  {step.text}"
-        if step.cell is not None:
+        line = f"{minutes}:{seconds:02d}  {update.text}"
+        if update.cell is not None:
             # A DDP reference that was not asked for by itself is one more.
-            number = self._seen.setdefault(step.cell, len(self._seen) + 1)
+            number = self._seen.setdefault(update.cell, len(self._seen) + 1)
             self.total = max(self.total, number)
-            line = f"[{number}/{self.total}] {step.cell.id}: {step.text}, {minutes}:{seconds:02d}"
+            line = (
+                f"[{number}/{self.total}] {update.cell.id}: {update.text}, {minutes}:{seconds:02d}"
+            )
         if reporter is not None:
             with capture.global_and_fixture_disabled() if capture else nullcontext():
                 reporter.ensure_newline()

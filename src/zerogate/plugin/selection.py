@@ -1,56 +1,55 @@
-"""Which cells a session is about: the workloads, strategies and world sizes that were asked for."""
+"""Reads which cells a session is about: workloads, strategies and world sizes."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from zerogate.config.strategy import strategy_names
-from zerogate.protocol.cell import TIERS, Cell, Tier
+from zerogate.config.options import Options
+from zerogate.config.project import Project
+from zerogate.protocol.cell import REFERENCE_STRATEGY, TIERS, Cell, Tier
 
 MOST_RANKS = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """The cells asked for, before ``-m`` and ``-k`` have their say."""
-
-    workloads: tuple[str, ...]
-    strategies: tuple[str, ...]
-    world_sizes: tuple[int, ...]
-
-    def cells(self, tiers: Sequence[Tier] = TIERS) -> list[Cell]:
-        return [
-            Cell(workload=workload, strategy=strategy, world_size=world_size, tier=tier)
-            for tier in tiers
-            for workload in self.workloads
-            for world_size in self.world_sizes
-            for strategy in self.strategies
-        ]
+def selected_cells(options: Options, tiers: Sequence[Tier] = TIERS) -> list[Cell]:
+    """Return the cells that the options span, before ``-m`` and ``-k`` select among them."""
+    return [
+        Cell(workload=workload, strategy=strategy, world_size=world_size, tier=tier)
+        for tier in tiers
+        for workload in options.workloads
+        for world_size in options.world_sizes
+        for strategy in options.strategies
+    ]
 
 
-def workload_names(root: Path) -> list[str]:
-    return sorted(
-        path.stem for path in (root / "workloads").glob("*.py") if path.stem != "__init__"
-    )
+def read_workloads(config: pytest.Config, project: Project) -> tuple[str, ...]:
+    """Return the workloads that ``--workload`` names; all of the project's without it."""
+    return _chosen(config, "workload", project.workload_names())
 
 
-def read_selection(config: pytest.Config) -> Selection:
-    """Workloads, strategies and world sizes of this session. Raises UsageError."""
-    root = config.rootpath
-    strategies = strategy_names(root / "configs")
-    return Selection(
-        workloads=_chosen(config, "workload", workload_names(root)),
-        # The reference first: others are compared with it.
-        strategies=tuple(
-            sorted(_chosen(config, "strategy", strategies), key=lambda name: (name != "ddp", name))
-        ),
-        world_sizes=_world_sizes(config.getoption("zerogate_world_size")),
-    )
+def read_strategies(config: pytest.Config, project: Project) -> tuple[str, ...]:
+    """Return the strategies that ``--strategy`` names; the reference comes first."""
+    chosen = _chosen(config, "strategy", project.strategy_names())
+    return tuple(sorted(chosen, key=lambda name: (name != REFERENCE_STRATEGY, name)))
+
+
+def read_world_sizes(config: pytest.Config) -> tuple[int, ...]:
+    """Return the numbers of ranks that ``--world-size`` names. Raises UsageError."""
+    text: str = config.getoption("zerogate_world_size")
+    sizes = []
+    for part in text.split(","):
+        # isdecimal alone accepts the digits of other scripts, isdigit superscripts too.
+        number = part.strip()
+        if not (number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST_RANKS):
+            raise pytest.UsageError(
+                f"--world-size: {number[:20]!r} is not a number of ranks; expected whole numbers "
+                f"from 1 to {MOST_RANKS}, like 2 or 2,4"
+            )
+        sizes.append(int(number))
+    return tuple(dict.fromkeys(sizes))
 
 
 def _chosen(config: pytest.Config, kind: str, existing: list[str]) -> tuple[str, ...]:
@@ -68,17 +67,3 @@ def _chosen(config: pytest.Config, kind: str, existing: list[str]) -> tuple[str,
                 f"--{kind}: unknown {kind} {name!r}; choose from {', '.join(existing)}{hint}"
             )
     return tuple(dict.fromkeys(names))
-
-
-def _world_sizes(text: str) -> tuple[int, ...]:
-    sizes = []
-    for part in text.split(","):
-        # isdecimal alone knows other scripts' digits, isdigit superscripts too.
-        number = part.strip()
-        if not (number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST_RANKS):
-            raise pytest.UsageError(
-                f"--world-size: {number[:20]!r} is not a number of ranks; expected whole numbers "
-                f"from 1 to {MOST_RANKS}, like 2 or 2,4"
-            )
-        sizes.append(int(number))
-    return tuple(dict.fromkeys(sizes))

@@ -1,4 +1,4 @@
-"""What the plugin's modules keep in pytest's configuration."""
+"""Keys of what the plugin's modules keep in pytest's configuration."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zerogate.plugin.progress import Progress
-from zerogate.plugin.selection import Selection
+from zerogate.config.options import Options
+from zerogate.plugin.progress import TerminalProgress
 
 if TYPE_CHECKING:
     from zerogate.session.session import Session
 
-SELECTION = pytest.StashKey[Selection]()
+OPTIONS = pytest.StashKey[Options]()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
-PROGRESS = pytest.StashKey[Progress]()
+PROGRESS = pytest.StashKey[TerminalProgress]()
 LOCK = pytest.StashKey[Any]()
 CLOSING_LINES = pytest.StashKey[list[str]]()

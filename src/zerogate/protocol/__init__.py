@@ -1,1 +1,1 @@
-"""What the controller and the ranks share: cells, jobs, records. Standard library only."""
+"""Types that the controller and the ranks share: cells, jobs, records. Standard library only."""

@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all, on a full disk and after a crash too."""
+"""Atomic writes: a reader sees the whole file or none, even on a full disk or after a crash."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` (a dataclass or JSON-able) so that a reader sees all of it or nothing."""
+    """Write ``value`` (a dataclass or a JSON object) so that a reader sees all of it or nothing."""
     text = json.dumps(value if isinstance(value, dict) else asdict(value), indent=1)
     write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` atomically; the data is on the disk before the name is."""
+    """Replace ``path`` atomically. The data reaches the disk before the new name does."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -28,12 +28,12 @@ def write_text(path: Path, text: str) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # A full disk does not say which file it was.
+            error.filename = str(path)  # The error of a full disk names no file.
         raise
 
 
 def _sync_folder(folder: Path) -> None:
-    """The new name is on the disk too, and not only in memory."""
+    """Flush ``folder``, so that the new name is on the disk and not only in memory."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The largest size that fits in memory: ask and tell. Pure: sizes and peaks in, sizes out.
+"""Search for the largest size that fits in memory, by ask and tell. Sizes and peaks in, sizes out.
 
-A probe launch tries sizes in one process group until one runs out of memory, which ends it. What
-its first size did is certain; what a later one did may owe something to what came before it (a
+A probe launch tries sizes in one process group until one runs out of memory, which ends it. The
+result of its first size is certain. The result of a later one may depend on the sizes before it (a
 fragmented cache), so both sides of the answer are certified in launches of their own.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 GALLOP = 16
-"""How many times the last size the next one is at most: memory curves have kinks."""
+"""Largest ratio of the next size to the last one: memory curves have kinks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A launch to make: ``sizes`` in that order, then ever larger ones below ``stop``.
+    """A launch to make: it tries ``sizes`` in that order, then ever larger ones below ``stop``.
 
-    Without ``stop`` there are no larger ones.
+    Without ``stop`` it tries no larger ones.
     """
 
     sizes: tuple[int, ...]
@@ -28,7 +28,7 @@ class Probe:
 
 
 class Tried(NamedTuple):
-    """A size that fit: its peak, and what is held when its forward pass is done, in bytes."""
+    """A size that fit: its peak, and the bytes held after its forward pass."""
 
     size: int
     peak_bytes: int
@@ -36,11 +36,12 @@ class Tried(NamedTuple):
 
 
 def next_size(tried: Sequence[Tried], budget_bytes: int, stop: int) -> int | None:
-    """The size to try next in the same process group; None when there is none below ``stop``.
+    """Return the size to try next in the same process group; None if there is none below ``stop``.
 
-    Sizes that fit cost three steps, one that does not costs the launch; so this stops short of
-    where the peak would meet the budget. What the forward pass leaves is a line from the first
-    sample on; peaks rise as it does once activations outweigh what is needed anyway.
+    A size that fits costs three steps; one that does not costs the launch. So the next size stays
+    below the one whose peak would meet the budget. The bytes held after the forward pass grow
+    linearly from the first sample on. Peaks grow at the same rate once activations outweigh the
+    memory that every size needs.
     """
     *_, before, last = [None, *sorted(tried)]
     assert last is not None
@@ -52,7 +53,7 @@ def next_size(tried: Sequence[Tried], budget_bytes: int, stop: int) -> int | Non
         forward = (last.forward_bytes - before.forward_bytes) / wider
         whole = (last.peak_bytes - before.peak_bytes) / wider
         if (steepest := max(forward, whole)) > 0:
-            # A long step may span a kink, beyond which peaks rise more steeply than it shows.
+            # A long step may span a kink, and beyond it peaks rise faster than the step shows.
             share = 1 / 2 if wider > before.size else 7 / 8
             step = int((budget_bytes - last.peak_bytes) / steepest * share)
             if whole < forward / 20:
@@ -63,17 +64,18 @@ def next_size(tried: Sequence[Tried], budget_bytes: int, stop: int) -> int | Non
 
 @dataclass
 class Search:
-    """Finds the largest size up to ``limit`` that fits.
+    """Search for the largest size up to ``limit`` that fits.
 
-    ``guess`` is where to look first: what a baseline says. 0 is an answer: not even 1 fits.
+    ``guess`` is the size to try first, from a baseline. The answer is 0 if not even 1 fits.
     """
 
     limit: int
     guess: int | None = None
     launches: int = 0
-    _fits: dict[int, bool] = field(default_factory=dict)  # size -> in a fresh launch
+    _fits: dict[int, bool] = field(default_factory=dict)  # size -> whether in a fresh launch
     _fails: dict[int, bool] = field(default_factory=dict)
-    _misled: bool = False  # late sizes ran out that fit afresh, or it takes long: fresh ones count
+    # Only fresh launches count: a late size ran out that fits in one, or the search takes long.
+    _misled: bool = False
 
     @property
     def low(self) -> int:
@@ -82,16 +84,16 @@ class Search:
 
     @property
     def high(self) -> int:
-        """The smallest size that is known not to."""
+        """The smallest size that is known not to fit."""
         return min(self._fails, default=self.limit + 1)
 
     @property
     def answer(self) -> int | None:
-        """The largest size that fits; None while that is not certain."""
+        """The largest size that fits; None until that is certain."""
         return self.low if self.ask() is None else None
 
     def ask(self) -> Probe | None:
-        """The next launch to make; None when the answer is certified."""
+        """Return the next launch to make; None when the answer is certified."""
         low, high = self.low, self.high
         if high - low > 1:
             return self._narrow(low, high)
@@ -117,7 +119,7 @@ class Search:
         return certificate((low + high) // 2, stop=high)
 
     def tell(self, probe: Probe, fitted: Sequence[int], failed: int | None) -> None:
-        """What came of a launch: the sizes that fit, and the one that ran out, if one did."""
+        """Add the result of a launch: the sizes that fit, and the one that ran out, if any."""
         self.launches += 1
         first = probe.sizes[0]
         if self._misled:
@@ -126,7 +128,7 @@ class Search:
             self._fits[size] = self._fits.get(size, False) or size == first
         if failed is not None:
             self._fails[failed] = self._fails.get(failed, False) or failed == first
-        # A fresh launch outdoes what was seen late in another.
+        # A fresh launch overrides a late result of another one.
         if first in fitted:
             self._misled |= any(not fresh and size <= first for size, fresh in self._fails.items())
             self._fails = {
@@ -136,14 +138,14 @@ class Search:
             self._fits = {
                 size: fresh for size, fresh in self._fits.items() if fresh or size < first
             }
-        # From here on bisecting alone, which takes log2 launches more, and the certificates.
+        # From here on only bisect: that takes log2 launches more, and the certificates.
         self._misled |= self.launches >= math.log2(self.limit) - 3
         if self._misled:
             self._fails = {size: fresh for size, fresh in self._fails.items() if fresh}
         self._settle()
 
     def _settle(self) -> None:
-        """Where fresh launches contradict each other, the failure counts: it may happen again."""
+        """Let the failure count if fresh launches contradict each other: it may happen again."""
         certain = min((size for size, fresh in self._fails.items() if fresh), default=None)
         if certain is not None:
             self._fits = {size: fresh for size, fresh in self._fits.items() if size < certain}
@@ -151,5 +153,5 @@ class Search:
 
 
 def certificate(size: int, stop: int | None = None) -> Probe:
-    """``size`` in a fresh launch, and then half of it: two points of the line that peaks follow."""
+    """Return a fresh launch of ``size`` and then half of it: two points of the line of peaks."""
     return Probe((size, size // 2) if size > 1 else (size,), stop)

@@ -1,6 +1,6 @@
 """A cell: what is trained, how it is sharded, on how many ranks, at which size.
 
-The identity of everything measured. Nothing else knows how a cell's id is spelled.
+A cell identifies everything that is measured. Only this module knows how its id is spelled.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """``gpt2xl_wikitext2-zero3_offload-w2-cpu``: pytest's parameter id and the name on disk."""
+        """Pytest's parameter id and the name on disk: ``gpt2xl_wikitext2-zero3_offload-w2-cpu``."""
         return f"{self.workload}-{self.key}-{self.tier}"
 
     @property
     def key(self) -> str:
-        """``zero3_offload-w2``: the cell within its workload's baseline file."""
+        """The cell's key in its workload's baseline file: ``zero3_offload-w2``."""
         return f"{self.strategy}-w{self.world_size}"
 
     @property
@@ -60,11 +60,12 @@ class Cell:
 
 
 def parse_cell(text: str) -> Cell:
-    """The cell with this id; the cpu tier's where no tier is named. Raises ValueError."""
+    """Return the cell with this id; of the cpu tier if the id names none. Raises ValueError."""
     found = re.fullmatch(r"(\w+)-([\w-]+)-w([1-9]\d{0,3})(?:-(cpu|gpu))?", text)
     if found is None:
         raise ValueError(
-            f"{text!r} is no cell; expected one like gpt2xl_wikitext2-zero2-w2, as tests are named"
+            f"{text!r} is no cell; expected an id like gpt2xl_wikitext2-zero2-w2; copy it from the "
+            "name of a test"
         )
     workload, strategy, world_size, tier = found.groups()
     return Cell(
@@ -76,5 +77,5 @@ def parse_cell(text: str) -> Cell:
 
 
 def data_name(workload: str) -> str:
-    """The data set's folder: what follows the model in ``<model>_<data>``."""
+    """Return the name of the data set's folder: the part after the model in ``<model>_<data>``."""
     return workload.split("_", 1)[-1]

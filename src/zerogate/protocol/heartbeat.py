@@ -1,4 +1,4 @@
-"""Where a rank is: written by the rank at every phase and step, read by the controller when it waits.
+"""Heartbeats: a rank writes one at every phase and step, and the controller reads it while it waits.
 
 Standard library only, like ``record``. Times are of the monotonic clock, which all processes of a
 machine share.
@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 WIDTH = 256
-"""Bytes of the file: written over in place, which neither grows it nor needs space on a full disk."""
+"""Bytes of the file. Overwriting it in place needs no space, so a full disk does not matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """``step`` counts what is done of the phase: optimizer steps, or batch sizes tried."""
+    """Progress of a rank: ``step`` counts the phase's optimizer steps, or the batch sizes tried."""
 
     pid: int
     phase: str
@@ -38,7 +38,7 @@ class Pulse:
 
     def beat(self, phase: str, step: int) -> None:
         found = Heartbeat(pid=os.getpid(), phase=phase, step=step, at=time.monotonic())
-        # Training does not fail because a disk is full; its records will.
+        # A full disk does not end training here: writing the record will report it.
         with contextlib.suppress(OSError):
             os.pwrite(self._file, json.dumps(asdict(found)).ljust(WIDTH).encode(), 0)
 
@@ -48,5 +48,5 @@ def heartbeat_path(folder: Path, rank: int) -> Path:
 
 
 def stacks_path(folder: Path, rank: int) -> Path:
-    """Where a rank writes its stacks when it is asked to."""
+    """Return the file that a rank writes its stacks to when the controller requests them."""
     return folder / f"rank{rank}.stacks"

@@ -1,6 +1,6 @@
-"""The wire between controller and ranks: a job goes out, one record per rank comes back.
+"""Files between controller and ranks: a job goes out, one record per rank comes back.
 
-Standard library only: ranks write records, the controller reads them through pydantic, which
+Standard library only: ranks write records, and the controller reads them through pydantic, which
 checks these same dataclasses strictly.
 """
 
@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from zerogate.protocol.cell import Cell
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version of records. 1 had fields that the controller filled in; ``launch.result`` still reads it."""
 
 Strict = dict[str, Any]
 STRICT: Strict = {"extra": "forbid", "strict": True}
@@ -22,19 +23,19 @@ Outcome = Literal["ok", "oom", "error"]
 Purpose = Literal["training", "probe"]
 BatchKind = Literal["train", "eval"]
 PRETRAINED = "published"
-"""The origin of weights that are not random."""
+"""The origin of pretrained weights, as records and baselines say it."""
 
 SHARED_DEVICE = "shared_device"
-"""The topology of ranks that run together on one device."""
+"""Topology of ranks that run together on one device."""
 OTHER_COLLECTIVE = "other_collective"
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", OTHER_COLLECTIVE)
-"""The kinds that are counted apart."""
+"""Kinds of collectives that are counted separately."""
 Phase = Literal["init", "first_step", "steady", "eval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a workload trains at one tier; what all strategies share.
+    """Training settings of a workload at one tier; all strategies share them.
 
     Steps are optimizer steps. ``micro_batch_size`` is per rank. The learning rate rises linearly
     over ``warmup_steps`` and falls linearly to 0 (DeepSpeed's WarmupDecayLR, warmup_type linear).
@@ -54,8 +55,9 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRequest:
-    """Batch sizes to try in one process group: ``sizes`` in that order, then ever larger ones below
-    ``stop`` until one runs out of memory. ``kind``: of training, or of evaluation.
+    """Batch sizes of training or evaluation (``kind``) to try in one process group.
+
+    It tries ``sizes`` in that order, then ever larger ones below ``stop`` until one runs out of memory.
     """
 
     kind: BatchKind
@@ -65,11 +67,13 @@ class ProbeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """A batch size that fit. ``peak_allocated_bytes`` is of the rank that needed most, above what a
-    rank holds before the model; ``forward_bytes`` what is held when the forward pass is done: it rises
-    with every sample from the first, where the peak may be that of a bucket or of the optimizer step.
-    ``step_seconds`` of each optimizer step (of the evaluation). ``allocator_retries``: how often the
-    allocator gave its cache back to make room.
+    """A batch size that fit.
+
+    ``peak_allocated_bytes`` is that of the rank that needed most, above what a rank holds before the
+    model. ``forward_bytes`` is held after the forward pass: it grows with every sample from the first
+    on, while the peak may be that of a bucket or of the optimizer step. ``step_seconds`` are those of
+    each optimizer step (or of the evaluation). ``allocator_retries`` counts how often the allocator
+    returned its cache to make room.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -93,12 +97,12 @@ class Collective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """What one rank did in one optimizer step, counted after the timed ones.
+    """Counts of what one rank did in one optimizer step, taken after the timed ones.
 
-    ``operators`` are torch's, nested ones too; ``flops`` those of matrix products, convolutions,
-    additions and multiplications (``torch.profiler`` with flops). ``model_state_bytes`` is what is
-    held between backward pass and optimizer step: parameters, gradients, optimizer states (ZeRO,
-    arXiv 1910.02054, section 3.1) and whatever buffers shard them.
+    ``operators`` are torch's, nested ones too. ``flops`` are those of matrix products, convolutions,
+    additions and multiplications (``torch.profiler`` with flops). ``model_state_bytes`` is held
+    between backward pass and optimizer step: parameters, gradients, optimizer states (ZeRO,
+    arXiv 1910.02054, section 3.1) and the buffers that shard them.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -113,17 +117,17 @@ class Traced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What the controller asks of a launch; every rank reads the same file.
+    """Request of the controller for a launch; every rank reads the same file.
 
     ``run`` is the same for all launches of a run, also of one that was interrupted and resumed.
-    Paths are absolute. ``requested`` is what ranks must find applied, ``ops`` the compiled
-    DeepSpeed ops that they will load. ``learning_rate``, ``micro_batch_size`` and
-    ``gradient_accumulation_steps`` replace the recipe's when given; with ``steps`` training stops
-    after so many and nothing is evaluated. ``preload`` are functions that a rank calls first,
-    ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is
+    Paths are absolute. ``requested`` is the configuration that ranks must find applied, ``ops`` the
+    compiled DeepSpeed ops that they load. ``learning_rate``, ``micro_batch_size`` and
+    ``gradient_accumulation_steps`` replace the recipe's values if given. With ``steps``, training
+    stops after that many steps and there is no evaluation. ``preload`` are functions that a rank calls
+    first, ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is
     what a full-size cell may use on each rank's device; a scale model gets its share of it.
-    ``precision`` is the mixed precision that the machine forces; None where the file's stands.
-    ``shared_devices``: on how many devices more ranks run together; 0 where each has its own.
+    ``precision`` is the mixed precision that the machine forces; None to keep the file's.
+    ``shared_devices`` is the number of devices that more ranks share; 0 if each rank has its own.
     """
 
     run: str
@@ -157,9 +161,9 @@ class Job:
 class PhaseMemory:
     """Device memory of one rank in one phase, above what it held before the model was built.
 
-    A card's allocator also tells the peaks of what was asked for (``requested``), of blocks in use or
-    waiting for a stream (``active``), and of what it took from the driver (``reserved``): see
-    torch.cuda.memory_stats. The counting allocator has none of these: 0.
+    A card's allocator also reports the peaks of the bytes that were requested (``requested``), of
+    blocks in use or waiting for a stream (``active``), and of the bytes it took from the driver
+    (``reserved``): see torch.cuda.memory_stats. The counting allocator has none of these: 0.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -173,14 +177,11 @@ class PhaseMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """The CUDA device that a rank ran on, and the most that its allocator had reserved there.
+    """CUDA device that a rank ran on, and the peak that its allocator reserved there.
 
-    ``allocator_retries``: how often the allocator gave its cache back to make room; ``allocator_ooms``:
-    how often that was not enough; ``pinned_bytes``: the peak of pinned host memory.
-
-    The rest is the controller's to fill in: ``peak_bytes`` is all that the process had, by ``source``
-    (``devices.ladder``), ``driver_bytes`` what the driver kept, ``strangers`` the processes of others
-    that were on it, ``troubles`` why seconds mean nothing.
+    ``allocator_retries`` counts how often the allocator returned its cache to make room,
+    ``allocator_ooms`` how often that was not enough. ``pinned_bytes`` is the peak of pinned host
+    memory. NVML's readings are stored beside the record; ``metrics.device_use`` joins the two.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -192,19 +193,14 @@ class Device:
     allocator_retries: int = 0
     allocator_ooms: int = 0
     pinned_bytes: int = 0
-    peak_bytes: int = 0
-    driver_bytes: int = 0
-    source: str = ""
-    strangers: tuple[int, ...] = ()
-    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What ended a rank early. ``phase`` is where it was: set-up, train, eval.
+    """Error that ended a rank early, and the phase in which it did (set-up, train, eval).
 
-    ``at`` is seconds since the epoch: the rank that failed first has the cause, its peers mostly
-    report a lost connection.
+    ``at`` is in seconds since the epoch: the rank that failed first has the cause, and its peers
+    mostly report a lost connection.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -218,15 +214,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankRecord:
-    """What one rank measured, written atomically whatever happens to it.
+    """Measurements of one rank, written atomically whatever happens to it.
 
-    Per-step tuples have one entry per optimizer step; ``loss`` is this rank's mean over the step's
-    micro-batches, ``gradient_norm`` the global norm before clipping, 0 where loss scaling skipped the
-    step, ``step_live_bytes`` what is held when it is done, without data. Per-epoch tuples have one
-    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports it runs. Samples
-    that no rank drew in an epoch are missed; those drawn again, beyond what fills the last global
-    batch, repeated. A probe has ``probed``, the sizes that fit, and ``probing``, the one it tried last
-    (0: none yet). ``topology`` is said where ranks share a device: their seconds then mean nothing.
+    Per-step tuples have one entry per optimizer step: ``loss`` is this rank's mean over the step's
+    micro-batches, ``gradient_norm`` the global norm before clipping (0 if loss scaling skipped the
+    step), ``step_live_bytes`` the bytes held after the step, without data. Per-epoch tuples have one
+    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports that it runs.
+    Samples that no rank drew in an epoch are missed. Samples drawn again, beyond those that fill the
+    last global batch, are repeated. A probe has ``probed``, the sizes that fit, and ``probing``, the
+    one it tried last (0: none yet). ``topology`` is set if ranks share a device: their seconds then
+    mean nothing.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -238,7 +235,6 @@ class RankRecord:
     outcome: Outcome
     failure: Failure | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    accelerate_environment: dict[str, str] = field(default_factory=dict)
     applied: dict[str, Any] = field(default_factory=dict)
     workload_version: int = 0
     data_origin: str = ""
@@ -255,7 +251,6 @@ class RankRecord:
     step_samples: tuple[int, ...] = ()
     train_seconds: tuple[float, ...] = ()
     eval_seconds: float = 0.0
-    eval_samples: int = 0
     setup_seconds: float = 0.0
     canary_seconds: float = 0.0
     memory: dict[Phase, PhaseMemory] = field(default_factory=dict)
@@ -285,7 +280,7 @@ def job_path(folder: Path) -> Path:
 
 
 def read_job(path: Path) -> Job:
-    """The job as the controller wrote it; both sides are the same release, so it is not validated."""
+    """Return the controller's job, not validated: both sides are the same release."""
     values = json.loads(path.read_text())
     values["cell"] = Cell(**values["cell"])
     values["ops"], values["preload"] = tuple(values["ops"]), tuple(values["preload"])

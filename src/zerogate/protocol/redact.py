@@ -1,4 +1,4 @@
-"""Which environment variables hold what must be in no log, record or report."""
+"""Secrets in environment variables, which no log, record or report may contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECRET = re.compile(
 )
 
 SHORTEST = 6
-"""Characters: a shorter value is no secret, and masking it would mask words."""
+"""Characters of the shortest secret: masking shorter values would mask words."""
 
 
 def is_secret(name: str) -> bool:
@@ -19,7 +19,7 @@ def is_secret(name: str) -> bool:
 
 
 def masked(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """``text`` with the name of the variable, in angle brackets, for every secret's value."""
+    """Return ``text`` with every secret's value replaced by its variable's name in angle brackets."""
     for name, value in environment.items():
         if is_secret(name) and len(value.strip()) >= SHORTEST:
             text = text.replace(value.strip(), f"<{name}>")

@@ -1,4 +1,4 @@
-"""The first release that is not like the good one, in log2 evaluations. Pure: it asks, and is told."""
+"""Binary search for the first bad release, in log2 evaluations. Pure: the caller evaluates."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ State = Literal["good", "bad", "skipped"]
 
 @dataclass
 class BinarySearch:
-    """``releases`` from the good end to the bad one, both included, in whichever direction of time.
+    """A search over ``releases`` from the good end to the bad one, both included, in either
+    direction of time.
 
-    Ends are asked for first: a bisection between two that do not differ finds nothing, at length. What
-    cannot run is skipped, as ``git bisect skip`` does.
+    The ends come first: a bisection between two that do not differ takes long and finds nothing.
+    Releases that cannot run are skipped, as ``git bisect skip`` does.
     """
 
     releases: Sequence[str]
     told: dict[str, State] = field(default_factory=dict)
 
     def ask(self) -> str | None:
-        """The release to try next; None when it is known, or can be known no better."""
+        """Return the next release to evaluate; None once the result cannot get any better."""
         ends = self.releases[0], self.releases[-1]
         for end in ends:
             if end not in self.told:
@@ -40,14 +41,14 @@ class BinarySearch:
 
     @property
     def problem(self) -> str:
-        """Why there is nothing to find; empty while there may be."""
+        """The reason why there is nothing to find; empty while there may be something."""
         good, bad = self.releases[0], self.releases[-1]
         if self.told.get(good, "good") != "good":
-            return f"{good} was to be good and cannot be measured"
+            return f"{good} should be good but cannot be measured"
         if self.told.get(bad, "bad") == "skipped":
-            return f"{bad} was to be bad and cannot be measured"
+            return f"{bad} should be bad but cannot be measured"
         if self.told.get(bad) == "good":
-            return f"{bad} was to be bad and measures what {good} does"
+            return f"{bad} should be bad but measures the same as {good}"
         return ""
 
     @property
@@ -60,7 +61,7 @@ class BinarySearch:
 
     @property
     def skipped(self) -> list[str]:
-        """Releases between last good and first bad, which could not run: it may be one of them."""
+        """Releases between last good and first bad that could not run: any may be the first bad."""
         low, high = self._bounds()
         return list(self.releases[low + 1 : high])
 

@@ -1,4 +1,4 @@
-"""A bisection carried out: releases tried until it is known which changed a metric of a cell."""
+"""A bisection: releases are evaluated until the one that changed a metric of a cell is known."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ Evaluate = Callable[[Packages], Evaluation]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Culprit:
-    """The release of ``package`` with which a metric differs from ``last_good``, and both evaluations.
+    """The release of ``package`` at which a metric first differs from ``last_good``, with the
+    evaluations of both.
 
-    ``skipped`` are releases in between that cannot run; ``beside`` are the packages that must be there
-    too.
+    ``skipped`` are releases in between that cannot run. ``beside`` are the other packages that the
+    change needs.
     """
 
     package: str
@@ -37,7 +38,7 @@ class Culprit:
     def __str__(self) -> str:
         mended = Version(self.last_good) > Version(self.first_bad)
         text = (
-            f"{self.package} {self.last_good} mended it; {self.first_bad} is the last that has it"
+            f"{self.package} {self.last_good} fixed it; {self.first_bad} is the last bad one"
             if mended
             else f"{self.package} {self.first_bad} is the first bad one; {self.last_good} is good"
         )
@@ -50,8 +51,10 @@ class Culprit:
 
 @dataclass
 class Bisect:
-    """Looks for what makes ``metric`` of ``cell`` differ between ``sides``. ``releases`` are those of
-    each package, from its good end to its bad one; ``lines`` is what was told of each evaluation.
+    """A search for what makes ``metric`` of ``cell`` differ between ``package_sets``.
+
+    ``releases`` are those of each package, from its good end to its bad one. ``lines`` has a line
+    for each evaluation.
     """
 
     package_sets: PackageSets
@@ -60,13 +63,15 @@ class Bisect:
     evaluate: Evaluate
     evaluate_afresh: Evaluate
     releases: Mapping[str, Sequence[str]]
-    say: Callable[[str], None]
+    output: Callable[[str], None]
     lines: list[str] = field(default_factory=list)
     _evaluations: dict[Packages, Evaluation] = field(default_factory=dict)
 
     def culprits(self) -> Iterator[Culprit]:
-        """One for each package that it takes and whose releases can be told apart; told to ``say`` as
-        it goes. Raises ConfigError where there is nothing to find.
+        """Yield a culprit for each package that the change needs, if its release can be found.
+
+        Evaluations and culprits are reported to ``output``. Raises ConfigError if there is nothing
+        to find, or if the metric is not the same when it is measured again.
         """
         packages = list(self.package_sets.good)
         self._check_ends(packages)
@@ -74,31 +79,31 @@ class Bisect:
             packages = ddmin(
                 packages, lambda some: self._state(self.package_sets.moved(some)) == "bad"
             )
-            self.say(f"it takes {' and '.join(packages)}")
+            self.output(f"the change needs {' and '.join(packages)}")
         for one in packages:
             found = self._culprit(one, [other for other in packages if other != one])
             if found is not None:
-                self.say(str(found))
+                self.output(str(found))
                 yield found
 
     def _check_ends(self, packages: Sequence[str]) -> None:
         problem = ""
         if (state := self._state(self.package_sets.moved([]))) == "bad":
-            problem = f"{self._name([])} was to be good and has a number that is none"
+            problem = f"{self._name([])} should be good but measured no finite number"
         elif state == "skipped":
-            problem = f"{self._name([])} was to be good and cannot be measured"
+            problem = f"{self._name([])} should be good but cannot be measured"
         elif (state := self._state(self.package_sets.moved(packages))) == "skipped":
-            problem = f"{self._name(packages)} was to be bad and cannot be measured"
+            problem = f"{self._name(packages)} should be bad but cannot be measured"
         elif state == "good":
             problem = (
-                f"{self._name(packages)} was to be bad and measures what {self._name([])} does"
+                f"{self._name(packages)} should be bad but measures the same as {self._name([])}"
             )
         if problem:
             raise ConfigError(f"bisect: {problem}; choose other ends, or another metric")
 
     def _culprit(self, package: str, others: Sequence[str]) -> Culprit | None:
-        """The release of ``package``, with ``others`` as they are on the bad side; None where they do
-        not run with its good one.
+        """Return the culprit of ``package``, with ``others`` at their bad releases; None if they do
+        not run with its good release.
         """
         good = self.package_sets.good[package]
         beside = {name: self.package_sets.bad[name] for name in others}
@@ -110,8 +115,8 @@ class Bisect:
         if found.problem:
             with_others = " and ".join(f"{name} {release}" for name, release in beside.items())
             self._tell(
-                f"{package}: {good} cannot be measured with {with_others}: they run only together, and "
-                f"which release of {package} it was cannot be told"
+                f"{package}: {good} cannot be measured with {with_others}: they run only together, "
+                f"so the first bad release of {package} cannot be found"
             )
             return None
         ends = []
@@ -122,8 +127,8 @@ class Bisect:
             self._tell(f"{self._words(packages)}, measured again: {state}: {why}")
             if state != expected:
                 raise ConfigError(
-                    f"bisect: {package} {release} was {expected} and now is {state}; the metric is not "
-                    "the same from launch to launch; choose another"
+                    f"bisect: {package} {release} was {expected} and is {state} when measured "
+                    "again; the metric differs from launch to launch; choose another"
                 )
             ends.append(evaluation)
         return Culprit(
@@ -145,7 +150,7 @@ class Bisect:
         return state
 
     def _judged(self, evaluation: Evaluation) -> tuple[State, str]:
-        """Whether ``evaluation`` measured what the good side did; and in words."""
+        """Return whether ``evaluation`` is good, bad or skipped, and why."""
         cell, metric = self.cell.id, self.metric
         if metric not in evaluation.values.get(cell, {}):
             why = {**evaluation.failures, **evaluation.absent}.get(
@@ -163,15 +168,15 @@ class Bisect:
 
     def _tell(self, line: str) -> None:
         self.lines.append(line)
-        self.say(line)
+        self.output(line)
 
     def _words(self, packages: Packages) -> str:
-        """Packages that differ from side to side, by name and release."""
+        """Return the packages that differ between the package sets, by name and release."""
         own = packages[len(self.package_sets.both) :]
         return ", ".join(one.replace("==", " ") for one in own)
 
     def _name(self, moved: Sequence[str]) -> str:
-        """A side in a sentence: the release alone where there is one package."""
+        """Return a package set's name for a sentence; for one package, the release alone."""
         if len(self.package_sets.good) == 1:
             (name,) = self.package_sets.good
             return self.package_sets.bad[name] if moved else self.package_sets.good[name]

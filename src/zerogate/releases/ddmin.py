@@ -1,4 +1,4 @@
-"""Which of several packages that changed together a change comes from. Pure: it asks."""
+"""The packages that cause a change, among several that changed. Pure: the caller evaluates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from itertools import pairwise
 
 
 def ddmin(packages: Sequence[str], is_bad: Callable[[Sequence[str]], bool]) -> list[str]:
-    """Of ``packages``, which are bad together, some that are bad and would not be without any one.
+    """Return some of ``packages`` that are bad together, and would not be without any one of them.
 
-    Halves are asked for first, then what is left without each, then smaller groups: Zeller and
-    Hildebrandt's ddmin (doi 10.1109/32.988498). What cannot run counts as not bad.
+    ``packages`` must be bad together. Halves are evaluated first, then all but one group, then
+    smaller groups: Zeller and Hildebrandt's ddmin (doi 10.1109/32.988498). Packages that cannot run
+    count as not bad.
     """
     left, count = list(packages), 2
     while len(left) > 1:
@@ -29,6 +30,6 @@ def ddmin(packages: Sequence[str], is_bad: Callable[[Sequence[str]], bool]) -> l
 
 
 def _split(packages: Sequence[str], count: int) -> list[list[str]]:
-    """``count`` groups of neighbours, as equal as may be."""
+    """Return ``count`` groups of neighbours of almost equal size."""
     bounds = [len(packages) * one // count for one in range(count + 1)]
     return [list(packages[low:high]) for low, high in pairwise(bounds)]

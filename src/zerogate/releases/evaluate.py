@@ -1,11 +1,11 @@
-"""Packages tried: cells measured with them laid over. What was measured is kept on disk."""
+"""Evaluation of packages: cells are measured with them laid over, and the results kept on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,27 +21,27 @@ from zerogate.protocol.cell import Cell, parse_cell
 from zerogate.releases.evaluation import Evaluation
 from zerogate.report.results import write_results
 from zerogate.session.factory import open_session
-from zerogate.session.runner import Step
+from zerogate.session.progress import Progress
 from zerogate.session.session import Session
 
 LONGEST_NAME = 100
-"""Of a folder that is named by what is in it."""
+"""Longest name of a folder that lists its packages; a longer one is hashed."""
 
 
 def evaluate_packages(
-    packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+    packages: Sequence[str], cells: Sequence[Cell], options: Options, progress: Progress
 ) -> Evaluation:
-    """Measure ``cells`` with ``packages`` laid over; what an earlier evaluation measured under the same
-    things is taken.
+    """Measure ``cells`` with ``packages`` laid over. Values of an earlier evaluation with the same
+    fingerprint are reused.
 
-    Only what was measured is kept: a failure may have been this machine's, of that day.
+    Failures are not reused: the machine may have caused them that day. Raises ConfigError.
     """
     folder = evaluation_folder(options, packages)
     path = folder / "evaluation.json"
     try:
-        with laid_over(packages, options, show) as session:
+        with laid_over(packages, options, progress) as session:
             folder.mkdir(parents=True, exist_ok=True)
-            found = Evaluation(packages=tuple(packages), fingerprint=session.runner.fingerprint())
+            found = Evaluation(packages=tuple(packages), fingerprint=session.setup.fingerprint())
             kept = _read(path)
             if kept is not None and kept.fingerprint == found.fingerprint:
                 found = replace(kept, failures={}, absent={})
@@ -51,13 +51,13 @@ def evaluate_packages(
                     write_json(path, found)
     except InvalidOverlayError as error:
         return Evaluation(packages=tuple(packages), invalid=error.reason)
-    # An earlier command may have asked for more.
+    # An earlier command may have measured more cells.
     asked = {cell.id for cell in cells}
     return replace(found, values={name: one for name, one in found.values.items() if name in asked})
 
 
 def _read(path: Path) -> Evaluation | None:
-    """What was kept; None where there is nothing, or somebody else's."""
+    """Return the stored evaluation; None if there is none, or the file is not ours."""
     try:
         found = from_json(Evaluation, path.read_bytes())
         for name, values in found.values.items():
@@ -73,23 +73,23 @@ def _read(path: Path) -> Evaluation | None:
 
 
 def evaluate_afresh(
-    packages: Sequence[str], cells: Sequence[Cell], options: Options, show: Callable[[Step], None]
+    packages: Sequence[str], cells: Sequence[Cell], options: Options, progress: Progress
 ) -> Evaluation:
-    """The same, with nothing taken of an earlier evaluation."""
+    """Measure ``cells`` with ``packages`` laid over, and reuse nothing of an earlier evaluation."""
     shutil.rmtree(evaluation_folder(options, packages), ignore_errors=True)
-    return evaluate_packages(packages, cells, options, show)
+    return evaluate_packages(packages, cells, options, progress)
 
 
 @contextmanager
-def laid_over(
-    packages: Sequence[str], options: Options, show: Callable[[Step], None]
-) -> Iterator[Session]:
-    """A session whose ranks find ``packages`` first. Raises ConfigError."""
+def laid_over(packages: Sequence[str], options: Options, progress: Progress) -> Iterator[Session]:
+    """Open a session whose ranks find ``packages`` first. Raises ConfigError."""
     folder = evaluation_folder(options, packages)
     own = replace(options, packages=tuple(packages), report_folder=folder)
-    session = open_session(own, launch_hook=lambda job, where: None, show=show, save=write_results)
+    session = open_session(
+        own, launch_hook=lambda job, where: None, progress=progress, save=write_results
+    )
     try:
-        session.runner.lay_over()
+        session.setup.lay_over()
         yield session
     finally:
         session.close()
@@ -103,7 +103,7 @@ def evaluation_folder(options: Options, packages: Sequence[str]) -> Path:
 
 
 def _with(known: Evaluation, session: Session, cell: Cell) -> Evaluation:
-    if why := session.runner.unavailable(cell):
+    if why := session.setup.unavailable(cell):
         return replace(known, absent=known.absent | {cell.id: why})
     try:
         found = session.measure(cell)

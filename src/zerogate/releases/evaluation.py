@@ -1,4 +1,4 @@
-"""What came of trying packages, and what one evaluation measured otherwise than another. Pure."""
+"""The evaluation of a set of packages, and the changes between two evaluations. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from zerogate.metrics.table import metric_named
 from zerogate.protocol.cell import parse_cell
 from zerogate.protocol.record import STRICT, Strict
 from zerogate.verdicts.baselines import MetricBaseline
-from zerogate.verdicts.verdict import judge
+from zerogate.verdicts.verdict import compare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What came of ``packages`` (requirements), measured under ``fingerprint`` with ``software``.
-    ``values`` are the portable metrics of each cell that ran; ``failures`` the first line of why
-    another did not, ``absent`` why this machine cannot run it at all. With ``invalid``, what pip or
-    Python said, nothing was launched.
+    """The evaluation of ``packages`` (requirements), under ``fingerprint`` with ``software``.
+
+    ``values`` are the portable metrics of each cell that ran. ``failures`` has the first line of
+    the error of each cell that failed, and ``absent`` why this machine cannot run a cell at all.
+    ``invalid`` is the message of pip or Python if nothing could be launched.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -34,7 +35,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A metric that is not what it was. ``was`` and ``now`` are of ``step``, where it is a series."""
+    """A change of a metric. For a series, ``was`` and ``now`` are the values at ``step``."""
 
     cell: str
     metric: str
@@ -45,11 +46,11 @@ class Change:
 
 
 def changes(reference: Evaluation, own: Evaluation) -> list[Change]:
-    """What ``own`` measured otherwise than ``reference``, by the limits that baselines have."""
+    """Return the changes from ``reference`` to ``own``, by the limits that baselines have."""
     found = []
     for name, values in own.values.items():
         before = reference.values.get(name, {})
-        if before:  # By the same meters: what is missing is a change.
+        if before:  # Both have the same meters, so a missing metric is a change.
             found += [Change(name, one, None, None, None, True) for one in {*before} ^ {*values}]
         for metric_name, value in values.items():
             if metric_name not in before:
@@ -57,7 +58,7 @@ def changes(reference: Evaluation, own: Evaluation) -> list[Change]:
             metric = metric_named(metric_name, own.quality_better.get(name))
             was = before[metric_name]
             entry = MetricBaseline(value=was, spread=0.0, launches=(was,))
-            verdict = judge(parse_cell(name), metric, value, entry)
+            verdict = compare(parse_cell(name), metric, value, entry)
             if verdict.status in ("regressed", "improved"):
                 worse = verdict.status == "regressed"
                 found.append(
@@ -69,7 +70,7 @@ def changes(reference: Evaluation, own: Evaluation) -> list[Change]:
 
 
 def number(value: float | None) -> str:
-    """A measured number in a table."""
+    """Return a measured number as text for a table."""
     if value is None:
         return "not a number"
     return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"

@@ -1,4 +1,4 @@
-"""A sweep as a heat map: releases from left to right, the metrics of each cell from top to bottom."""
+"""A sweep as a heat map: releases from left to right, metrics of each cell from top to bottom."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 COLOURS = "RdBu_r"
 DECADES = 6
-"""A change of one in a million is the palest that is still seen, one of 100 % the darkest."""
+"""Powers of ten on the colour scale: a change of one in a million is the palest that is still
+visible, one of 100 % the darkest."""
 PALEST = 0.15
 
 
 def draw(package: str, cells: Sequence[str], rows: Sequence[Row], path: Path) -> str:
-    """Draw ``rows`` against the first release that ran, into ``path`` (PNG); why not, where it cannot
-    be drawn here, else empty. Metrics that never changed are only counted.
+    """Draw ``rows`` against the first release that ran, into ``path`` (PNG), without the metrics
+    that never changed. Return why it cannot be drawn here; empty if it was.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return "no picture: matplotlib is not installed; pip install 'pytest-zerogate[picture]'"
-    except Exception as error:  # Settings of its own that it cannot read.
+    except Exception as error:  # It cannot read its own settings.
         return f"no picture: matplotlib: {one_line(str(error))}"
     metrics = {cell: _changed(cell, rows) for cell in cells}
     heights = [max(2, len(names)) for names in metrics.values()]
@@ -50,7 +51,7 @@ def draw(package: str, cells: Sequence[str], rows: Sequence[Row], path: Path) ->
 
 
 def _changed(cell: str, rows: Sequence[Row]) -> list[str]:
-    """The metrics of ``cell`` that some release changed, in the order of the metric table."""
+    """Return the metrics of ``cell`` that some release changed, in the metric table's order."""
     found = {one.metric for row in rows for one in row.since_first if one.cell == cell}
     order = list(METRICS)
     return sorted(
@@ -98,7 +99,10 @@ def _did_not_run(cell: str, row: Row) -> str:
 
 
 def _ratio(one: Change) -> float:
-    """How far it moved, by what it was: 0.1 is 10 %."""
+    """Return the size of the change relative to the old value: 0.1 is 10 %.
+
+    It is infinite if either value is missing, or the old one is zero.
+    """
     if one.was is None or one.now is None or not one.was:
         return math.inf
     ratio = abs(one.now - one.was) / abs(one.was)
@@ -113,7 +117,7 @@ def _shade(one: Change) -> float:
 
 
 def _words(one: Change) -> str:
-    """By how many percent it moved, and where it can be seen in which direction."""
+    """Return a short label of the change: a signed percentage, or a factor from 10 on."""
     ratio = _ratio(one)
     if one.now is None or not math.isfinite(one.now):
         return "none"

@@ -1,37 +1,38 @@
-"""What a bisection found, ready to paste into an upstream issue."""
+"""The report of a bisection, ready to paste into an upstream issue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from zerogate.config.options import Options
+from zerogate.config.strategy import read_strategy
 from zerogate.config.strategy_file import ConfigError
 from zerogate.metrics.table import metric_named
 from zerogate.protocol.atomic_write import write_text
-from zerogate.protocol.cell import Cell
 from zerogate.releases.bisect import Bisect, Culprit
 from zerogate.releases.evaluation import changes, number
 from zerogate.releases.reproduction import Reproduction, reproduce
 from zerogate.releases.templates import template
-from zerogate.session.runner import Step
+from zerogate.session.progress import Progress
 
 
 def report(
-    search: Bisect,
+    bisect: Bisect,
     culprit: Culprit,
     options: Options,
     *,
     command: str,
-    show: Callable[[Step], None],
-    say: Callable[[str], None],
+    progress: Progress,
+    output: Callable[[str], None],
 ) -> None:
-    """Write ``report-PACKAGE.md`` into the report folder, with what a script that does without zerogate
-    prints for both releases, which is run for it.
+    """Write ``report-PACKAGE.md`` into the report folder.
+
+    For the report, a script that does not use zerogate is written and run with both releases.
     """
-    cell, metric = search.cell, search.metric
-    alone = len(search.package_sets.good) == 1
+    cell, metric = bisect.cell, bisect.metric
+    alone = len(bisect.package_sets.good) == 1
     file = "reproduce.py" if alone else f"reproduce-{culprit.package}.py"
-    found, why = None, f"no script shows {metric} without zerogate"
+    found, why = None, f"no script can show {metric} without zerogate"
     try:
         found = reproduce(
             culprit.good.packages,
@@ -41,47 +42,54 @@ def report(
             title=f"{culprit.package} {culprit.first_bad} is not like {culprit.last_good}: {metric}",
             file=file,
             options=options,
-            show=show,
+            progress=progress,
         )
-    except ConfigError as error:  # The rest is known, and is to be read.
+    except ConfigError as error:  # The rest of the report is worth writing all the same.
         why = str(error)
     path = options.report_folder / f"report-{culprit.package}.md"
-    write_text(path, as_markdown(search, culprit, found, command))
+    strategy = read_strategy(options.project.strategy_file(cell.strategy))
+    text = as_markdown(bisect, culprit, found, command, deepspeed=strategy.is_deepspeed)
+    write_text(path, text)
     if found is None:
-        say(why)
+        output(why)
     else:
         shows = "shows it too" if found.differs else "does not show it"
-        say(f"{options.report_folder / file}, which does without zerogate, {shows}")
-    say(f"for the issue upstream: {path}")
+        output(f"{options.report_folder / file}, a script without zerogate, {shows}")
+    output(f"report for an upstream issue: {path}")
 
 
 def as_markdown(
-    search: Bisect, culprit: Culprit, reproduction: Reproduction | None, command: str
+    bisect: Bisect,
+    culprit: Culprit,
+    reproduction: Reproduction | None,
+    command: str,
+    *,
+    deepspeed: bool,
 ) -> str:
-    cell = search.cell
+    cell = bisect.cell
     return template("report.md.jinja", number=number).render(
         culprit=culprit,
         cell=cell,
-        metric=metric_named(search.metric, culprit.bad.quality_better.get(cell.id)),
+        metric=metric_named(bisect.metric, culprit.bad.quality_better.get(cell.id)),
         changes=changes(culprit.good, culprit.bad),
         reproduction=reproduction,
-        install=_install(culprit, cell),
+        install=_install(culprit, deepspeed=deepspeed),
         software=[
             (name, value)
             for name, value in culprit.bad.software.items()
-            # Where it lies on this machine says nothing to others.
+            # A path on this machine means nothing to others.
             if not name.endswith("_file")
         ],
         command=command,
-        lines=search.lines,
+        lines=bisect.lines,
     )
 
 
-def _install(culprit: Culprit, cell: Cell) -> str:
-    """The packages that the script takes, as the ranks had them."""
+def _install(culprit: Culprit, *, deepspeed: bool) -> str:
+    """Return pins of the packages that the script needs, at the versions that the ranks had."""
     software: Mapping[str, str] = culprit.bad.software
     names = ["torch", "transformers", "accelerate"]
-    if cell.strategy.startswith("zero") or culprit.package == "deepspeed":
+    if deepspeed or culprit.package == "deepspeed":
         names.append("deepspeed")
     return " ".join(
         f"{name}=={software[name].partition('+')[0]}" for name in names if name in software

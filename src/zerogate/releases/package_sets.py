@@ -1,4 +1,4 @@
-"""What ``--good`` and ``--bad`` say: a release of one package, or of several that changed together."""
+"""Package sets of ``--good`` and ``--bad``: releases of one package, or of several."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from zerogate.config.strategy_file import ConfigError
-from zerogate.environment.dependencies import installed
+from zerogate.protocol.stack import installed_version
 from zerogate.releases.package_index import version
 
 
 @dataclass(frozen=True, slots=True)
 class PackageSets:
     """Two sets of packages. ``good`` and ``bad`` are the releases, by name, of those that differ;
-    ``both`` are requirements that are laid over on either side.
+    ``both`` are requirements that are part of either set.
     """
 
     good: Mapping[str, str]
@@ -27,49 +27,49 @@ class PackageSets:
     both: tuple[str, ...] = ()
 
     def with_releases(self, other: Mapping[str, str]) -> tuple[str, ...]:
-        """Requirements: the good side, with ``other`` releases of some of its packages."""
+        """Return the requirements of the good set, with ``other`` releases of some packages."""
         found = {**self.good, **other}
         return (*self.both, *(f"{name}=={release}" for name, release in found.items()))
 
     def moved(self, packages: Sequence[str]) -> tuple[str, ...]:
-        """Requirements: the good side, with the bad one's releases of ``packages``."""
+        """Return the requirements of the good set, with the bad set's releases of ``packages``."""
         return self.with_releases({name: self.bad[name] for name in packages})
 
 
 def one_package(
     name: str, good: Sequence[str], bad: Sequence[str], both: Sequence[str]
 ) -> PackageSets:
-    """PackageSets of one package by its releases. Raises ConfigError."""
+    """Return the sets of two releases of one package. Raises ConfigError."""
     for option, texts in (("--good", good), ("--bad", bad)):
         if len(texts) != 1:
             raise ConfigError(f"{option}: given {len(texts)} times; expected one release of {name}")
         version(texts[0], option)
     if good == bad:
-        raise ConfigError(f"--bad: {bad[0]} is --good too; expected two releases")
+        raise ConfigError(f"--bad: {bad[0]} is --good too; expected two different releases")
     return PackageSets({name: good[0]}, {name: bad[0]}, tuple(both))
 
 
 def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str]) -> PackageSets:
     """Return the sets that pins (``name==release``) and files of pins (``pip freeze``) describe.
 
-    A package that one side does not name counts as installed here. Raises ConfigError.
+    A package that only one set names has its installed release in the other. Raises ConfigError.
     """
     (left, others), (right, other_others) = _pins(good, "--good"), _pins(bad, "--bad")
     if unlike := sorted(others ^ other_others):
         raise ConfigError(
-            f"{'--good' if unlike[0] in others else '--bad'}: {unlike[0]!r} is not on the other side, "
-            "and no pin whose release could be tried; expected the same on both sides, or NAME==VERSION"
+            f"{'--good' if unlike[0] in others else '--bad'}: {unlike[0]!r} is not a pin, and not "
+            "in the other package set; expected NAME==VERSION, or the same line in both"
         )
     for own, other, option in ((left, right, "--good"), (right, left, "--bad")):
         for name in other.keys() - own.keys():
             own[name] = _installed(name, option)
     differing = sorted(name for name in left if Version(left[name]) != Version(right[name]))
     if not differing:
-        raise ConfigError("--bad: the same packages as --good; expected some that changed")
+        raise ConfigError("--bad: the same packages as --good; expected another release of some")
     same = [
         f"{name}=={release}"
         for name, release in left.items()
-        if name not in differing and release != installed(name)
+        if name not in differing and release != installed_version(name)
     ]
     return PackageSets(
         {name: left[name] for name in differing},
@@ -79,7 +79,7 @@ def several_packages(good: Sequence[str], bad: Sequence[str], both: Sequence[str
 
 
 def _pins(texts: Sequence[str], option: str) -> tuple[dict[str, str], set[str]]:
-    """The releases by package, and the lines that name none (checkouts, in what pip freezes)."""
+    """Return the releases by package, and the lines that are no pins (``pip freeze``: checkouts)."""
     found: dict[str, str] = {}
     others = set()
     for text in texts:
@@ -92,7 +92,7 @@ def _pins(texts: Sequence[str], option: str) -> tuple[dict[str, str], set[str]]:
                 continue
             name, release = pin
             if not release:
-                continue  # For other machines.
+                continue  # A pin for other machines.
             if found.setdefault(name, release) != release:
                 raise ConfigError(
                     f"{option}: {name} is both {found[name]} and {release}; expected one release"
@@ -101,7 +101,7 @@ def _pins(texts: Sequence[str], option: str) -> tuple[dict[str, str], set[str]]:
 
 
 def _pin(text: str, option: str) -> tuple[str, str] | None:
-    """Name and release, empty where it is for other machines; None for what is no pin."""
+    """Return a pin's name and release, or None. A pin for other machines has an empty release."""
     try:
         wanted = Requirement(text)
         (one,) = wanted.specifier
@@ -111,7 +111,7 @@ def _pin(text: str, option: str) -> tuple[str, str] | None:
     if one.operator != "==" or wanted.url is not None:
         return None
     if wanted.extras:
-        raise ConfigError(f"{option}: {text!r} asks for an extra; expected NAME==VERSION")
+        raise ConfigError(f"{option}: {text!r} has an extra; expected NAME==VERSION")
     here = wanted.marker is None or wanted.marker.evaluate()
     return canonicalize_name(wanted.name), one.version if here else ""
 
@@ -121,15 +121,16 @@ def _lines(text: str, option: str) -> list[str]:
         return Path(text).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError):
         raise ConfigError(
-            f"{option}: {text!r} is neither a pin nor a file that can be read; expected NAME==VERSION, "
-            "or a file of such lines; one package is named first: zerogate bisect deepspeed --good 1.0"
+            f"{option}: {text!r} is neither a pin nor a file that can be read; expected "
+            "NAME==VERSION, or a file of such lines; name a single package first: zerogate bisect "
+            "deepspeed --good 1.0"
         ) from None
 
 
 def _installed(name: str, option: str) -> str:
-    found = installed(name)
+    found = installed_version(name)
     if found is None:
         raise ConfigError(
-            f"{option}: {name} is not named there, and not installed; expected a release of it"
+            f"{option}: {name} is not in that set, and not installed; expected NAME==VERSION"
         )
     return found

@@ -1,4 +1,4 @@
-"""A script that shows a change without zerogate, for those who are to mend it."""
+"""A script that shows a change without zerogate, for the package's maintainers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zerogate.releases.templates import template
 WIDTH = 96
 STEPS = {"loss": 24, "gradient_norm": 24, "bytes": 3}
 REPEAT = 8
-"""After how many micro-batches the data begins again, so that there is something to learn."""
+"""Number of micro-batches after which the data repeats, so that there is something to learn."""
 
 SHOWS = {
     "loss": "the loss of each optimizer step",
@@ -26,7 +26,7 @@ QUALITY = ("f1", "accuracy", "bleu", "perplexity")
 
 
 def shown(metric: str) -> str:
-    """By what a script shows a change of ``metric``: a key of SHOWS; empty where it cannot."""
+    """Return the key of SHOWS that shows a change of ``metric`` in a script; empty if none does."""
     if metric in SHOWS:
         return metric
     if metric in QUALITY:
@@ -38,8 +38,9 @@ def shown(metric: str) -> str:
 
 
 def script(cell: Cell, told: Mapping[str, Any], metric: str, title: str) -> str:
-    """A Python file that trains the ``cell`` that ``told`` (``rank.description``) describes and prints,
-    as JSON, what shows the metric. It imports nothing of zerogate.
+    """Return a Python script that trains ``cell`` and prints, as JSON, what shows ``metric``.
+
+    ``told`` describes the cell (``worker.description``). The script imports nothing of zerogate.
     """
     environment = told["environment"]
     fsdp = environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
@@ -60,7 +61,7 @@ def script(cell: Cell, told: Mapping[str, Any], metric: str, title: str) -> str:
         "environment": own,
         "precision": "" if cpu else environment.get("ACCELERATE_MIXED_PRECISION", ""),
         "named_optimizer": bool(deepspeed and "optimizer" in deepspeed),
-        # On random data, and without a warm-up, the recipe's would diverge.
+        # The recipe's would diverge on random data without a warm-up.
         "learning_rate": told["learning_rate"] / 10,
         "shown": by,
         "shows": SHOWS[by],
@@ -76,7 +77,7 @@ def _literal(value: Any) -> str:
 
 
 def _drawn(tensor: Mapping[str, Any]) -> str:
-    """The call that draws integers like those of ``tensor``; filled where they are all the same."""
+    """Return the call that draws integers like ``tensor``; ``torch.full`` if all are equal."""
     shape, low, high = tensor["shape"], tensor["low"], tensor["high"]
     if high - low == 1:
         return f"torch.full({shape}, {low})"

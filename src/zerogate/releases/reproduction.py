@@ -1,4 +1,4 @@
-"""Whether a change shows without zerogate: the script for it is written, and run on both sides."""
+"""Reproduction of a change without zerogate, by a script that is run with both package sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from zerogate.protocol.record import job_path
 from zerogate.releases.evaluate import laid_over
 from zerogate.releases.evaluation import Evaluation, changes
 from zerogate.releases.repro_script import script, shown
-from zerogate.session.runner import Step
+from zerogate.session.progress import Progress
 from zerogate.session.session import Session
 
 DESCRIBE_SECONDS = 300.0
@@ -32,7 +32,7 @@ RUN_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """The line that the script printed; ``value`` is None, and the line says why, where it did not."""
+    """The line that the script printed; if none, ``line`` says why and ``value`` is None."""
 
     line: str
     value: Any = None
@@ -40,7 +40,7 @@ class Printed:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What the script printed with the packages of the good side and of the bad one."""
+    """The script's text, and the lines it printed with the good and the bad packages."""
 
     text: str
     good: Printed
@@ -57,19 +57,21 @@ def reproduce(
     title: str,
     file: str = "reproduce.py",
     options: Options,
-    show: Callable[[Step], None],
+    progress: Progress,
 ) -> Reproduction | None:
-    """Write ``file`` into the report folder, run it with either packages, and compare; None for
-    a metric that it has nothing to show by. Raises ConfigError where the cell cannot be described.
+    """Write ``file`` into the report folder, run it with both package sets, and compare.
+
+    Returns None for a metric that no script can show. Raises ConfigError if the cell cannot be
+    described.
     """
     if not (by := shown(metric)):
         return None
-    with laid_over(good, options, show) as session:
+    with laid_over(good, options, progress) as session:
         text = script(cell, _described(session, cell), metric, title)
         path = options.report_folder / file
         write_text(path, text)
         left = _run(path, cell, session)
-    with laid_over(bad, options, show) as session:
+    with laid_over(bad, options, progress) as session:
         right = _run(path, cell, session)
     return Reproduction(text, left, right, _differ(by, cell, left, right))
 
@@ -80,7 +82,7 @@ def _described(session: Session, cell: Cell) -> dict[str, Any]:
         write_json(path, session.runner.job(cell, Path(scratch)))
         command = [sys.executable, "-m", "zerogate.worker.description", str(path)]
         try:
-            done = run_helper(command, session.runner.environment(cell), DESCRIBE_SECONDS)
+            done = run_helper(command, session.setup.environment(cell), DESCRIBE_SECONDS)
         except subprocess.TimeoutExpired:
             raise ConfigError(
                 f"{cell.id}: cannot be described in {DESCRIBE_SECONDS:.0f} s"
@@ -92,19 +94,19 @@ def _described(session: Session, cell: Cell) -> dict[str, Any]:
 
 
 def _run(path: Path, cell: Cell, session: Session) -> Printed:
-    """Run the script as its first lines say."""
-    runner = session.runner
+    """Run the script with the command in its first lines."""
+    setup = session.setup
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(cell.world_size), str(path)]
 
-    def say(text: str) -> None:
-        runner.notify(Step(text, cell))
+    def tell(text: str) -> None:
+        setup.tell(text, cell)
 
-    say(f"reproduce.py with {', '.join(session.options.packages)}")
-    cards = runner.assignment(cell).uuids
+    tell(f"reproduce.py with {', '.join(session.options.packages)}")
+    cards = setup.assignment(cell).uuids
     try:
-        with lock_devices(cards or ["cpu"], say), tempfile.TemporaryDirectory() as scratch:
-            done = run_helper(command, runner.environment(cell), RUN_SECONDS, folder=Path(scratch))
+        with lock_devices(cards or ["cpu"], tell), tempfile.TemporaryDirectory() as scratch:
+            done = run_helper(command, setup.environment(cell), RUN_SECONDS, folder=Path(scratch))
     except subprocess.TimeoutExpired:
         return Printed(f"it did not end within {RUN_SECONDS:.0f} s")
     except LauncherFailedError as error:
@@ -134,7 +136,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _error(messages: str) -> str:
-    """The first error of a rank, not what torchrun says of it."""
+    """Return the first error of a rank, not torchrun's summary of it."""
     lines = [line.strip() for line in messages.splitlines()]
     errors = [line for line in lines if "Error: " in line and "ChildFailedError" not in line]
     return one_line(errors[0]) if errors else last_line(messages)

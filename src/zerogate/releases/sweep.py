@@ -1,4 +1,4 @@
-"""Release after release through the same cells: which one changed what."""
+"""A sweep: every release runs the same cells, which shows what each of them changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from zerogate.report.results import readable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One release. ``changes`` are against ``against``, the release before it that ran; ``since_first``
-    against the first of all that ran.
+    """One release. ``changes`` are against ``against``, the last release before it that ran;
+    ``since_first`` are against the first release that ran.
     """
 
     release: str
@@ -36,7 +36,7 @@ class Row:
 
 
 def sweep(releases: Iterable[str], attempt: Callable[[str], Evaluation]) -> Iterable[Row]:
-    """A row for each release, oldest first, as it is tried."""
+    """Yield a row for each release, oldest first, as soon as it is evaluated."""
     before: dict[str, tuple[str, Evaluation]] = {}
     first: dict[str, Evaluation] = {}
     for release in releases:
@@ -73,7 +73,7 @@ def as_json(package: str, cells: Sequence[str], rows: Iterable[Row]) -> dict[str
 
 
 def as_markdown(package: str, cells: Sequence[str], rows: Iterable[Row]) -> str:
-    """A table, a line for each release and what happened to it."""
+    """Return a Markdown table with one line for each release."""
     lines = [
         f"| {package} | outcome | what |",
         "|---|---|---|",

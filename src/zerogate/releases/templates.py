@@ -1,4 +1,4 @@
-"""The templates of what is written for others to run and to read."""
+"""Templates of the script and of the report that are written for others."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import jinja2
 
 
 def template(name: str, **filters: Callable[[Any], str]) -> jinja2.Template:
-    """The template of that name, which lies beside this file. A value it lacks is an error."""
+    """Return the template ``name``, which lies beside this file. A missing value is an error."""
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("zerogate.releases", "."),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # They are Python and Markdown.
+        autoescape=False,  # The results are Python and Markdown.
     )
     found.filters |= filters
     return found.get_template(name)

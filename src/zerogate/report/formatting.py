@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from zerogate.metrics.table import METRICS
+from zerogate.protocol.units import GIB, MIB
 from zerogate.verdicts.verdict import Verdict
-
-GIB, MIB = 1024**3, 1024**2
 
 
 def number(value: float | None, unit: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import math
 import platform
 from dataclasses import asdict
@@ -16,11 +15,14 @@ from zerogate.metrics.measurement import Measurement
 from zerogate.metrics.model_states import paper_bytes_per_parameter
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.stack import STACK
+from zerogate.protocol.stack import STACK, installed_version
 from zerogate.session.session import Session
 
 SCHEMA_VERSION = 1
 PACKAGES = (*STACK, "pytest")
+
+STORED_NAMES = {"device_events": "troubles", "other_processes": "strangers"}
+"""Keys of schema version 1 whose values have better names in the code."""
 
 
 def results(session: Session) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def results(session: Session) -> dict[str, Any]:
         ],
         "failures": _failures(session),
         "batch_sizes": [
-            {"cell": cell.id, **asdict(found)}
+            {"cell": cell.id, **_with_stored_names(asdict(found))}
             for (cell, _), found in sorted(session.batch_sizes.items())
         ],
         "verdicts": [verdict.as_dict() for verdict in session.verdicts],
@@ -47,7 +49,7 @@ def results(session: Session) -> dict[str, Any]:
 def _against(other: Session) -> dict[str, Any]:
     """What was measured of the other environment."""
     return {
-        "packages": dict(other.runner.overlay.packages) if other.runner.overlay else {},
+        "packages": dict(other.setup.overlay.packages) if other.setup.overlay else {},
         "measurements": [_measurement(other, one) for _, one in sorted(other.measurements.items())],
         "failures": _failures(other),
     }
@@ -82,20 +84,13 @@ def environment(session: Session) -> dict[str, Any]:
         "driver": driver()[0],
         "cuda_devices": [card.name for card in cuda_devices()],
         "python": platform.python_version(),
-        "packages": {name: package_version(name) for name in PACKAGES},
-        "overlay": dict(session.runner.overlay.packages) if session.runner.overlay else {},
+        "packages": {name: installed_version(name) or "absent" for name in PACKAGES},
+        "overlay": dict(session.setup.overlay.packages) if session.setup.overlay else {},
         "launcher": session.options.launcher,
         "launches": session.runner.launches,
         "resumed_launches": session.runner.resumed_launches,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def package_version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _measurement(session: Session, measurement: Measurement) -> dict[str, Any]:
@@ -108,7 +103,7 @@ def _measurement(session: Session, measurement: Measurement) -> dict[str, Any]:
         "model_states": states
         and {"bytes_per_parameter": states[0], "paper_bytes_per_parameter": states[1]},
         "values": {name: measurement.value(name) for name in measurement.names},
-        "launches": [asdict(launch) for launch in measurement.launches],
+        "launches": [_with_stored_names(asdict(launch)) for launch in measurement.launches],
     }
 
 
@@ -119,9 +114,13 @@ def model_states(session: Session, cell: Cell) -> tuple[float, float] | None:
         return None
     settings = measurement.settings
     paper = paper_bytes_per_parameter(
-        session.runner.strategy(cell),
+        session.setup.strategy(cell),
         cell.world_size,
         4 if settings["dtype"] == "float32" else 2,
         cell.tier,
     )
     return measurement.scalar("model_state_bytes") / settings["parameters"], paper
+
+
+def _with_stored_names(values: dict[str, Any]) -> dict[str, Any]:
+    return {STORED_NAMES.get(name, name): value for name, value in values.items()}

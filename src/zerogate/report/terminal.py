@@ -6,12 +6,13 @@ import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
+from zerogate.metrics.batch_size import SIZE
 from zerogate.metrics.measurement import SPEEDUP_AT_MAX, Measurement, speedup_at_max, speedup_over
 from zerogate.metrics.table import METRICS
 from zerogate.protocol.cell import Cell
-from zerogate.report.formatting import MIB, percent, sentence, word
+from zerogate.protocol.units import MIB
+from zerogate.report.formatting import percent, sentence, word
 from zerogate.report.results import model_states
-from zerogate.session.batch_size import SIZE
 from zerogate.session.session import Session
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import GRAVITY, Verdict
@@ -84,8 +85,8 @@ def _table(session: Session, cells: list[Cell]) -> str:
             if cell in cells and not found.size:
                 why = f"{cell.strategy}: OOM at 1: {found.note}"
                 lines += textwrap.wrap(why, WIDTH, subsequent_indent="    ")
-        for published in session.published:
-            lines += reference_lines(published, cells, session.hardware(first))
+        for results in session.reference_results:
+            lines += reference_lines(results, cells, session.hardware(first))
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

@@ -13,7 +13,8 @@ from zerogate.environment.requirements import check_requirement
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Launcher
-from zerogate.session.runner import LaunchHook, Step
+from zerogate.session.progress import Progress, ProgressUpdate
+from zerogate.session.runner import LaunchHook
 from zerogate.session.session import Session
 
 
@@ -21,14 +22,14 @@ def open_session(
     options: Options,
     *,
     launch_hook: LaunchHook,
-    show: Callable[[Step], None],
+    progress: Progress,
     save: Callable[[Session], object],
 ) -> Session:
     """Return a session that has ``save`` called whenever a cell is done. Nothing is launched yet."""
 
-    def notify(step: Step) -> None:
-        show(step)
-        if step.state != "started":
+    def progress_and_save(update: ProgressUpdate) -> None:
+        progress(update)
+        if update.state != "started":
             # Nothing already measured is lost when a later cell, or this process, ends badly.
             # Where it cannot be written, the end of the session says so.
             with suppress(OSError):
@@ -47,13 +48,13 @@ def open_session(
             theirs,
             launchers=_launchers(theirs.report_folder),
             launch_hook=launch_hook,
-            notify=lambda step: show(replace(step, text=f"{step.text} ({label})")),
+            progress=lambda update: progress(replace(update, text=f"{update.text} ({label})")),
         )
     session = Session(
         options,
         launchers=_launchers(options.report_folder),
         launch_hook=launch_hook,
-        notify=notify,
+        progress=progress_and_save,
         against=other,
     )
     return session
@@ -75,7 +76,7 @@ def prepare_environments(session: Session) -> None:
         try:
             for text in one.options.packages:
                 check_requirement(text)
-            one.runner.lay_over()
+            one.setup.lay_over()
         except ConfigError as error:
             raise ConfigError(f"{option}: {error}") from None
         try:

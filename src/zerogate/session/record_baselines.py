@@ -28,9 +28,9 @@ from zerogate.verdicts.baselines import (
     with_speedup,
     write_baselines,
 )
-from zerogate.verdicts.comparability import comparable
+from zerogate.verdicts.comparability import other_settings
 from zerogate.verdicts.invariants import judge_same
-from zerogate.verdicts.verdict import judge
+from zerogate.verdicts.verdict import compare
 
 
 def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Cell, str]]:
@@ -61,7 +61,7 @@ def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Ce
                 ),
             )
             written.append(path)
-    parts = {cell: disturbances(one) for cell, one in session.measurements.items()}
+    parts = {cell: left_out(one) for cell, one in session.measurements.items()}
     return written, {cell: why for cell, why in parts.items() if why} | broken
 
 
@@ -114,14 +114,23 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
     )
     baseline = of_measurement(measurement, provenance)
     told = {
-        name: entry for name, entry in baseline.metrics.items() if not _disturbed(measurement, name)
+        name: entry
+        for name, entry in baseline.metrics.items()
+        if not _not_comparable(measurement, name)
     }
     baseline = replace(baseline, metrics=told)
     reference = session.measurements.get(cell.reference)
-    if reference is None or cell.is_reference or measurement.troubled or reference.troubled:
+    if (
+        reference is None
+        or cell.is_reference
+        or measurement.device_events
+        or reference.device_events
+    ):
         return baseline
     at_max = speedup_at_max(reference, measurement)
-    if at_max is not None and not (measurement.probe_strangers or reference.probe_strangers):
+    if at_max is not None and not (
+        measurement.probe_other_processes or reference.probe_other_processes
+    ):
         baseline = with_speedup(baseline, SPEEDUP_AT_MAX, (at_max,))
     if not (reference.launches and measurement.launches):
         return baseline
@@ -133,28 +142,30 @@ def _beside_card(cell: Cell) -> dict[str, str]:
     return {"driver": driver()[0], "host": host_key()} if cell.tier == "gpu" else {}
 
 
-def _disturbed(measurement: Measurement, name: str) -> bool:
-    """Whether what others did on the devices is in the metric: seconds of a throttled device, and sizes
-    found beside a stranger, would let anything pass from now on.
+def _not_comparable(measurement: Measurement, name: str) -> bool:
+    """Return whether the metric contains what happened on the devices.
+
+    As baselines, the seconds of a throttled device and sizes found beside another process would let
+    anything pass from then on.
     """
     metric = metric_named(name, measurement.quality_better)
-    sizes = metric.budget is not None and measurement.probe_strangers
-    return bool(sizes or (metric.is_speed and measurement.troubled))
+    sizes = metric.budget is not None and measurement.probe_other_processes
+    return bool(sizes or (metric.is_speed and measurement.device_events))
 
 
-def disturbances(measurement: Measurement) -> str:
-    """What is not recorded of the cell, and why; empty where everything is."""
+def left_out(measurement: Measurement) -> str:
+    """Return what is not recorded of the cell, with the reason; empty where everything is."""
     found = []
-    if measurement.troubled:
-        found.append(f"no seconds: {'; '.join(dict.fromkeys(measurement.troubled))}")
-    if measurement.probe_strangers:
+    if measurement.device_events:
+        found.append(f"no seconds: {'; '.join(dict.fromkeys(measurement.device_events))}")
+    if measurement.probe_other_processes:
         found.append("no batch sizes: another process was on the device")
     return "; ".join(found)
 
 
 def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline) -> CellBaseline:
     """``new``, but with every entry of ``old`` that it is no change from."""
-    if old is None or comparable(measurement, old):
+    if old is None or other_settings(measurement, old):
         return new
     if old.provenance.hardware != new.provenance.hardware:
         return new
@@ -172,7 +183,7 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         if name not in kept:
             continue
         metric = metric_named(name, measurement.quality_better)
-        if judge(measurement.cell, metric, kept[name].value, entry).status == "ok":
+        if compare(measurement.cell, metric, kept[name].value, entry).status == "ok":
             kept[name] = entry
         elif metric.is_speed:
             slower_or_faster = True
@@ -195,7 +206,7 @@ def _is_speed(name: str, measurement: Measurement) -> bool:
 def _asked_for(name: str, measurement: Measurement) -> bool:
     if name in (SPEEDUP, SPEEDUP_AT_MAX):
         return False
-    if _disturbed(measurement, name):
+    if _not_comparable(measurement, name):
         return False
     budget = metric_named(name, measurement.quality_better).budget
     return bool(measurement.launches) if budget is None else budget in measurement.searched

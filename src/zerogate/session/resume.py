@@ -32,19 +32,19 @@ class Run:
     fingerprint: dict[str, str]
 
 
-class Kept:
+class KeptLaunches:
     """The launches in a report folder that count: those of this run, begun now or resumed."""
 
     def __init__(self, report_folder: Path, fingerprint: Callable[[], dict[str, str]]) -> None:
         self._folder = report_folder
-        self._made_under = fingerprint
+        self._fingerprint = fingerprint
         self._run: Run | None = None
         self._resumed = False
 
     def resume(self) -> None:
         """Go on with the run in the folder, if there is one. Raises ConfigError."""
         try:
-            now = self._made_under()
+            now = self._fingerprint()
         except OSError as error:
             raise ConfigError(
                 f"--resume: {error.filename}: {error.strerror}; it is needed to tell whether "
@@ -57,7 +57,7 @@ class Kept:
     def run_id(self) -> str:
         """This run's; without one to go on with it begins here, and what was kept before is not."""
         if self._run is None:
-            self._run = Run(id=uuid.uuid4().hex, fingerprint=self._made_under())
+            self._run = Run(id=uuid.uuid4().hex, fingerprint=self._fingerprint())
             write_json(run_path(self._folder), self._run)
             for scratch in self._folder.glob("launches/*/*/scratch"):
                 shutil.rmtree(scratch, ignore_errors=True)  # Of a session that was killed.
@@ -67,9 +67,9 @@ class Kept:
         """There is nothing to go on with: the next run begins anew."""
         run_path(self._folder).unlink(missing_ok=True)
 
-    def keep(self, folder: Path, ended: LaunchResult) -> None:
+    def keep(self, folder: Path, result: LaunchResult) -> None:
         """Have the launch in ``folder`` count if this run is resumed."""
-        write_json(folder / ENDED, asdict(ended) | {"log": str(ended.log)})
+        write_json(folder / ENDED, asdict(result) | {"log": str(result.log)})
 
     def find(self, job: Job, folder: Path) -> tuple[Job, Path, LaunchResult] | None:
         """The launch of ``job`` that this run has kept in ``folder``: its job, and how it ended."""
@@ -77,11 +77,11 @@ class Kept:
             return None
         try:
             theirs = read_job(job_path(folder))
-            ended = from_json(LaunchResult, (folder / ENDED).read_bytes())
+            result = from_json(LaunchResult, (folder / ENDED).read_bytes())
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None  # Not there, or not whole: it is launched again.
         same = replace(job, launch_id=theirs.launch_id, controller_pid=theirs.controller_pid)
-        return (theirs, folder, ended) if _as_json(theirs) == _as_json(same) else None
+        return (theirs, folder, result) if _as_json(theirs) == _as_json(same) else None
 
 
 def _as_json(job: Job) -> str:

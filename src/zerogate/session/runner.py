@@ -1,4 +1,4 @@
-"""One launch of a cell: what the ranks are told, which launcher starts them, what they bring back."""
+"""Runs one launch of a cell: tells the ranks what to do, starts them, and reads what they wrote."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
-from zerogate.config.options import Options
-from zerogate.config.strategy import Strategy, read_strategy
-from zerogate.devices.assignment import Assignment, assign_devices, missing_capacity
 from zerogate.devices.host_memory import oom_kills
-from zerogate.devices.nvml import DeviceWatch
-from zerogate.environment.compiled_ops import NativeOps
-from zerogate.environment.fingerprint import fingerprint
-from zerogate.environment.overlay import Overlay, lay_over
-from zerogate.environment.torch_cuda import cuda_lacks
-from zerogate.environment.variables import rank_environment
+from zerogate.devices.nvml import (
+    DeviceReadings,
+    DeviceWatch,
+    LaunchReadings,
+    read_devices,
+    readings_path,
+)
 from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.errors import (
     OutOfMemoryError,
@@ -30,35 +26,32 @@ from zerogate.launch.errors import (
     name_launcher_failure,
 )
 from zerogate.launch.idle import IdleLevels
-from zerogate.launch.launcher import Launcher
+from zerogate.launch.launcher import Launcher, LaunchResult
 from zerogate.launch.locks import lock_devices
 from zerogate.launch.process_tree import remove_shared_memory
 from zerogate.launch.result import collect_records
 from zerogate.launch.watchdog import Watchdog
-from zerogate.metrics.device_use import (
-    Readings,
-    readings_path,
-    with_device_use,
-    with_strangers,
-)
+from zerogate.metrics.device_use import LaunchRecords
 from zerogate.protocol.atomic_write import write_json
-from zerogate.protocol.cell import TIERS, Cell, Tier
-from zerogate.protocol.record import Job, ProbeRequest, RankRecord, job_path, record_path
-from zerogate.session.resume import Kept
+from zerogate.protocol.cell import Cell
+from zerogate.protocol.record import Job, ProbeRequest, RankRecord, job_path
+from zerogate.session.rank_setup import RankSetup
+from zerogate.session.resume import KeptLaunches
 
-DEVICE_MEMORY_BYTES = {"cpu": 24 * 2**30, "gpu": None}
-"""The article's card, whose share the cpu tier's scale models get; on the gpu tier the card itself."""
+VARIANT_STEPS = 6
+"""The first two train at learning rate 0; the others compare what the optimizer made of them."""
 
 LaunchHook = Callable[[Job, Path], "tuple[RankRecord, ...] | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the session is doing now, for whoever shows progress."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobChanges:
+    """How a training launch differs from its cell's recipe; the fields are those of ``Job``."""
 
-    text: str
-    cell: Cell | None = None
-    state: Literal["started", "done", "failed"] = "started"
+    steps: int = VARIANT_STEPS
+    micro_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    preload: tuple[str, ...] = ()
 
 
 class Runner:
@@ -66,236 +59,195 @@ class Runner:
 
     def __init__(
         self,
-        options: Options,
+        setup: RankSetup,
         *,
         launchers: Mapping[str, Callable[[], Launcher]],
         launch_hook: LaunchHook,
         deadlines: Callable[[Cell], Deadlines],
-        notify: Callable[[Step], None],
         idle: IdleLevels | None = None,
     ) -> None:
-        self.options = options
+        self.setup = setup
+        self.options = setup.options
         self.launches = 0
         self.resumed_launches = 0
-        self.overlay: Overlay | None = None
-        self._cuda_lacks: str | None = None
-        self.notify = notify
+        self.idle = idle or IdleLevels()
         self._launchers = launchers
         self._launcher: dict[str, Launcher] = {}
         self._launch_hook = launch_hook
         self._deadlines = deadlines
-        self.idle = idle or IdleLevels()
-        self._kept = Kept(options.report_folder, self.fingerprint)
-        self._native = self._native_ops()
+        self._kept = KeptLaunches(setup.options.report_folder, setup.fingerprint)
 
-    def _native_ops(self) -> dict[Tier, NativeOps]:
-        cache, over = self.options.cache_folder, self.overlay.folder if self.overlay else None
-        return {
-            tier: NativeOps(cache, tier, notify=lambda text: self.notify(Step(text)), overlay=over)
-            for tier in TIERS
-        }
+    def job(self, cell: Cell, folder: Path) -> Job:
+        """Return the job of a training launch, whose ranks write their records to ``folder``."""
+        project, real = self.options.project, self.options.data_folder
+        place = self.setup.assignment(cell)
+        return Job(
+            run=self._kept.run_id,
+            launch_id=f"{cell.id}-{os.getpid()}-{time.time_ns()}",
+            purpose="training",
+            cell=cell,
+            config_file=str(project.strategy_file(cell.strategy)),
+            requested=self.setup.requested(cell),
+            precision=self.setup.precision(cell),
+            ops=self.setup.strategy(cell).ops(cell.tier),
+            workload_file=str(project.workload_file(cell.workload)),
+            data_folder=str((real or project.generated_data) / cell.data_name),
+            data_origin="real" if real else "generated",
+            scratch_folder=str(folder / "scratch"),
+            record_folder=str(folder),
+            root_folder=str(project.root),
+            controller_pid=os.getpid(),
+            shared_devices=len(place.devices) if place.shared else 0,
+            # Ranks that share a device keep to their share of it in training too.
+            device_memory_bytes=self.setup.device_memory_bytes(cell) if place.shared else None,
+        )
 
-    def lay_over(self) -> None:
-        """Have ranks find the packages that were asked for first. Raises ConfigError, without the
-        option's name.
+    def launch(self, cell: Cell, index: int, of: int) -> LaunchRecords:
+        """Launch ``cell`` for training; every record is ok. ``index`` and ``of`` count its launches.
+
+        Raises the LaunchFailedError that the launch ended with.
         """
-        asked, cache = self.options.packages, self.options.cache_folder
-        if asked:
-            self.overlay = lay_over(asked, cache, lambda text: self.notify(Step(text)))
-            self._native = self._native_ops()
+        return self._launch(cell, str(index), f"training launch {index + 1}/{of}", lambda job: job)
 
-    def strategy(self, cell: Cell) -> Strategy:
-        return read_strategy(self.options.root / "configs" / f"{cell.strategy}.yaml")
+    def launch_variant(self, cell: Cell, name: str, changes: JobChanges) -> LaunchRecords:
+        """Launch ``cell`` for training with ``changes`` to its recipe; ``name`` is the launch's folder.
 
-    def unavailable(self, cell: Cell) -> str:
-        """Why this machine cannot run ``cell``, with the remedy; empty when it can.
-
-        Builds what must be compiled for it, once.
+        Raises the LaunchFailedError that the launch ended with.
         """
-        strategy, options = self.strategy(cell), self.options
-        if cell.tier == "gpu" and (
-            why := missing_capacity(
-                cell, strategy, self.assignment(cell), share_device=options.share_device,
-                root=options.root, folder=options.report_folder,
+
+        def changed(job: Job) -> Job:
+            return replace(
+                job,
+                steps=changes.steps,
+                micro_batch_size=changes.micro_batch_size,
+                gradient_accumulation_steps=changes.gradient_accumulation_steps,
+                preload=changes.preload,
             )
-        ):  # fmt: skip
-            return why
-        if cell.tier == "gpu":
-            if self._cuda_lacks is None:
-                self._cuda_lacks = cuda_lacks(self.environment(cell))
-            if self._cuda_lacks:
-                return self._cuda_lacks
-        return self._native[cell.tier].ensure(strategy.ops(cell.tier)).absent
 
-    def assignment(self, cell: Cell) -> Assignment:
-        """Where the cell's ranks run on this machine."""
-        return assign_devices(cell, share_device=self.options.share_device)
+        return self._launch(cell, name, name.replace("-", " "), changed)
 
-    def _precision(self, cell: Cell) -> str | None:
-        has_bf16 = self.assignment(cell).has_bf16
-        return self.strategy(cell).forced_precision(cell.tier, has_bf16=has_bf16)
+    def probe(self, cell: Cell, request: ProbeRequest, index: int) -> LaunchRecords:
+        """Launch ``cell`` to try batch sizes; every record is ok.
 
-    def requested(self, cell: Cell) -> dict[str, Any]:
-        """What ranks of the cell must find applied."""
-        return self.strategy(cell).requested(cell, self._precision(cell))
-
-    def launch(self, cell: Cell, index: int, of: int) -> tuple[RankRecord, ...]:
-        """Launch ``cell`` for training; the records of its ranks, all ok.
-
-        ``index`` and ``of`` count the cell's launches. Raises the LaunchFailedError it ended with.
+        Raises the LaunchFailedError that the launch ended with. Running out of memory is an
+        OutOfMemoryError that has the failing rank's record, and the readings of the devices.
         """
-        return self._launch(
-            cell, f"training launch {index + 1}/{of}", str(index), purpose="training"
-        )
 
-    def vary(self, cell: Cell, name: str, **asked: Any) -> tuple[RankRecord, ...]:
-        """Launch ``cell`` for training in another way: ``asked`` are fields of its job.
+        def probing(job: Job) -> Job:
+            memory = self.setup.device_memory_bytes(cell)
+            return replace(job, purpose="probe", probe=request, device_memory_bytes=memory)
 
-        Raises the LaunchFailedError it ended with.
-        """
-        return self._launch(cell, name.replace("-", " "), name, purpose="training", **asked)
-
-    def probe(self, cell: Cell, request: ProbeRequest, index: int) -> tuple[RankRecord, ...]:
-        """Launch ``cell`` to try batch sizes; the records of its ranks, all ok.
-
-        Raises the LaunchFailedError it ended with; running out of memory is an OutOfMemoryError
-        that has the failing rank's record.
-        """
         text = f"{request.kind} batch size, launch {index + 1}: {request.sizes[0]}"
-        return self._launch(
-            cell,
-            text + (" and up" if request.stop else ""),
-            f"{request.kind}-batch-{index}",
-            purpose="probe",
-            probe=request,
-            device_memory_bytes=(
-                self.options.device_memory_bytes or DEVICE_MEMORY_BYTES[cell.tier]
-            ),
-        )
+        text += " and up" if request.stop else ""
+        return self._launch(cell, f"{request.kind}-batch-{index}", text, probing, probe=True)
 
-    def _launch(self, cell: Cell, text: str, name: str, **asked: Any) -> tuple[RankRecord, ...]:
-        command = self.options.command(cell, asked["purpose"])
-        missing = self._native[cell.tier].ensure(self.strategy(cell).ops(cell.tier))
-        if missing.failed:
-            raise RankCrashedError(f"{cell.id}: {missing.failed}", command=command)
+    def _launch(
+        self,
+        cell: Cell,
+        name: str,
+        text: str,
+        change: Callable[[Job], Job],
+        *,
+        probe: bool = False,
+    ) -> LaunchRecords:
+        """Launch the cell's job, changed, in the folder ``name``; or return what this run has kept."""
+        command = self.options.command(cell, batch_size=probe)
+        if failed := self.setup.compile(cell).failed:
+            raise RankCrashedError(f"{cell.id}: {failed}", command=command)
         self.launches += 1
         folder = self.options.report_folder / "launches" / cell.id / name
         with name_disk_failure(cell, folder, command):
-            job = replace(self.job(cell, folder), **asked)
+            job = change(self.job(cell, folder))
         if kept := self._kept.find(job, folder):
-            with suppress(RankCrashedError, OSError):  # Damaged meanwhile: it is launched again.
-                records = collect_records(*kept, command)
+            with suppress(RankCrashedError, OSError, ValueError):  # Damaged: it is launched again.
+                found = _collect(*kept, read_devices(folder), command)
                 self.resumed_launches += 1
-                self.notify(Step(f"{text}, kept from the interrupted run", cell))
-                return records
-        self.notify(Step(text, cell))
+                self.setup.tell(f"{text}, kept from the interrupted run", cell)
+                return found
+        self.setup.tell(text, cell)
         scratch = Path(job.scratch_folder)
         try:
             with name_disk_failure(cell, folder, command):
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.mkdir(parents=True)
                 write_json(job_path(folder), job)
-            return self._launch_hook(job, folder) or self._run(job, folder, command)
+            if records := self._launch_hook(job, folder):
+                return LaunchRecords(ranks=records, devices=read_devices(folder))
+            return self._run(job, folder, command)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _run(self, job: Job, folder: Path, command: str) -> tuple[RankRecord, ...]:
-        """Have the launcher start the job's ranks, alone on their devices."""
+    def _run(self, job: Job, folder: Path, command: str) -> LaunchRecords:
+        """Lock the devices, have the launcher start the ranks, and read their records."""
         cell = job.cell
-        cards = self.assignment(cell).uuids
-        say = partial(self._say, cell)
-        with name_launcher_failure(cell, command), lock_devices(cards or ["cpu"], say):
-            self.idle.await_idle(cards, say)
+        cards = self.setup.assignment(cell).uuids
+
+        def tell(text: str) -> None:
+            self.setup.tell(text, cell)
+
+        with name_launcher_failure(cell, command), lock_devices(cards or ["cpu"], tell):
+            self.idle.await_idle(cards, tell)
             launcher = self._launcher_for(cell)
-            environment = self.environment(cell)
+            environment = self.setup.environment(cell)
             killed = oom_kills()
             watchdog = Watchdog(job, folder, self._deadlines(cell))
             try:
-                with name_disk_failure(cell, folder, command), DeviceWatch(cards) as watched:
-                    ended = launcher.launch(job, folder, environment, watchdog)
+                with name_disk_failure(cell, folder, command), DeviceWatch(cards) as watch:
+                    result = launcher.launch(job, folder, environment, watchdog)
             finally:
-                remove_shared_memory({beat.pid for beat in watchdog.heartbeats().values() if beat})
-        self.idle.saw(watched.devices)
-        ended = replace(ended, oom_kills=oom_kills() - killed)
+                beats = watchdog.heartbeats().values()
+                remove_shared_memory({beat.pid for beat in beats if beat})
+        self.idle.saw(watch.devices)
+        result = replace(result, oom_kills=oom_kills() - killed)
+        devices = watch.devices if cards else None
         with name_disk_failure(cell, folder, command):
-            if watched.devices:  # Also of a launch that failed: it can be replayed.
-                found = Readings(origin="recorded", devices=watched.devices)
-                write_json(readings_path(folder), found)
+            if devices is not None:  # Also of a launch that failed: it can be replayed.
+                readings = LaunchReadings(origin="recorded", devices=devices)
+                write_json(readings_path(folder), readings)
             try:
-                records = collect_records(job, folder, ended, command)
-            except OutOfMemoryError as error:
-                if job.purpose == "probe":  # That is an answer.
-                    error.record = with_strangers(error.record, watched.devices)
-                    if error.record is not None:  # As it is found when the run is resumed.
-                        write_json(record_path(folder, error.record.rank), error.record)
-                    self._kept.keep(folder, ended)
+                found = _collect(job, folder, result, devices, command)
+            except OutOfMemoryError:
+                if job.purpose == "probe":  # That is an answer, and counts when the run is resumed.
+                    self._kept.keep(folder, result)
                 raise
-            seen = with_device_use(records, watched.devices)
-            if watched.devices:
-                for record in seen:
-                    write_json(record_path(folder, record.rank), record)
-            self._kept.keep(folder, ended)
-        return seen
-
-    def _say(self, cell: Cell, text: str) -> None:
-        self.notify(Step(text, cell))
-
-    def finish(self) -> None:
-        """Everything was measured: there is nothing to resume."""
-        self._kept.finish()
+            self._kept.keep(folder, result)
+        return found
 
     def resume(self) -> None:
         """Keep what the interrupted run in the report folder measured. Raises ConfigError."""
         self._kept.resume()
 
-    def fingerprint(self) -> dict[str, str]:
-        """Everything that what is measured now depends on."""
-        over = f"{self.overlay} ({self.overlay.folder.name})" if self.overlay else "nothing"
-        return fingerprint(self.options.root, self.options.settings() | {"--with": over})
+    def finish(self) -> None:
+        """Note that everything was measured: there is nothing to resume."""
+        self._kept.finish()
 
-    def environment(self, cell: Cell) -> dict[str, str]:
-        """The environment of the cell's ranks."""
-        overlay = self.overlay.folder if self.overlay else None
-        folder = self._native[cell.tier].folder
-        return rank_environment(cell.tier, folder, overlay, world_size=cell.world_size)
-
-    def job(self, cell: Cell, folder: Path) -> Job:
-        """What ranks of the cell are told that leave what they measure in ``folder``."""
-        root = self.options.root
-        real = self.options.data_folder
-        place = self.assignment(cell)
-        return Job(
-            run=self._kept.run_id,
-            launch_id=f"{cell.id}-{os.getpid()}-{time.time_ns()}",
-            purpose="training",
-            cell=cell,
-            config_file=str(root / "configs" / f"{cell.strategy}.yaml"),
-            requested=self.requested(cell),
-            precision=self._precision(cell),
-            ops=self.strategy(cell).ops(cell.tier),
-            workload_file=str(root / "workloads" / f"{cell.workload}.py"),
-            data_folder=str((real or root / "workloads" / "data") / cell.data_name),
-            data_origin="real" if real else "generated",
-            scratch_folder=str(folder / "scratch"),
-            record_folder=str(folder),
-            root_folder=str(root),
-            controller_pid=os.getpid(),
-            shared_devices=len(place.devices) if place.shared else 0,
-            # Who shares keeps to its share in training too.
-            device_memory_bytes=self.options.device_memory_bytes if place.shared else None,
-        )
+    def close(self) -> None:
+        """End the launchers, and every process that they keep."""
+        for launcher in self._launcher.values():
+            launcher.close()
+        self._launcher.clear()
 
     def _launcher_for(self, cell: Cell) -> Launcher:
         name = self.options.launcher
         if cell.tier == "gpu" and name == "forkserver":
             # Forking ranks beside CUDA has not been tried on a card; torchrun is known to work.
-            self.notify(Step("gpu tier: ranks are started by torchrun, not the fork server", cell))
+            self.setup.tell("gpu tier: torchrun starts the ranks, not the fork server", cell)
             name = "torchrun"
         if name not in self._launcher:
             self._launcher[name] = self._launchers[name]()
         return self._launcher[name]
 
-    def close(self) -> None:
-        for launcher in self._launcher.values():
-            launcher.close()
-        self._launcher.clear()
+
+def _collect(
+    job: Job,
+    folder: Path,
+    result: LaunchResult,
+    devices: Mapping[str, DeviceReadings] | None,
+    command: str,
+) -> LaunchRecords:
+    """Return the records of a launch beside what NVML saw. Raises a LaunchFailedError, as they say."""
+    try:
+        return LaunchRecords(ranks=collect_records(job, folder, result, command), devices=devices)
+    except OutOfMemoryError as error:
+        error.devices = devices
+        raise

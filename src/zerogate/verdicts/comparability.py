@@ -1,102 +1,154 @@
-"""What stands between a measurement and its baseline: why the two may not be compared. Pure."""
+"""Whether a measurement may be compared with its baseline, and why not. Pure.
+
+Each function returns one reason as a sentence, and nothing in words where it does not apply.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from zerogate.metrics.measurement import Measurement, differing_settings
 from zerogate.metrics.table import Metric
 from zerogate.verdicts.baselines import CellBaseline
-from zerogate.verdicts.verdict import change_of
+from zerogate.verdicts.evidence import SPEEDUPS, Evidence
+from zerogate.verdicts.verdict import Status, change_of
 
 CANARY_LIMIT = 0.2
 """A core this much slower or faster than at recording cannot be held to the recorded seconds."""
 
 
-def comparable(measurement: Measurement, baseline: CellBaseline) -> str:
-    """Why the two cannot be compared at all; empty when they can."""
-    differing = differing_settings(measurement.settings, baseline.settings)
+def comparability(evidence: Evidence, baseline: CellBaseline, metric: Metric) -> tuple[Status, str]:
+    """Return ``ok`` and "" where the metric may be compared with ``baseline``; else the status that
+    stands for the comparison, and the gravest reason.
+    """
+    for status, reason in _reasons(evidence, baseline, metric):
+        if reason:
+            return status, reason
+    return "ok", ""
+
+
+def _reasons(
+    evidence: Evidence, baseline: CellBaseline, metric: Metric
+) -> Iterator[tuple[Status, str]]:
+    """Yield whatever may keep the two from being compared, the gravest first."""
+    own, reference = evidence.own, evidence.reference
+    # Other data are the user's choice; any other difference leaves the cell without a baseline.
+    recorded = baseline.settings.get("data_origin")
+    chosen = recorded is not None and recorded != own.settings["data_origin"]
+    yield "not_comparable" if chosen else "no_baseline", other_settings(own, baseline)
+    yield "not_comparable", other_budget(own, baseline, metric)
+    if metric.budget is not None:
+        yield "invalid", other_processes(own)
+    if metric.scope == "hardware":
+        yield "not_comparable", other_hardware(baseline, evidence.hardware)
+    if metric.name in SPEEDUPS and reference is not None:
+        beside = other_processes(reference) if metric.budget is not None else ""
+        why = beside or other_conditions(reference)
+        yield "invalid", f"DDP: {why}" if why else ""
+    yield "not_comparable", untaught_quality(own, metric)
+    if metric.series:
+        yield "not_comparable", other_skipped_steps(own, baseline)
+    if metric.is_speed:
+        if own.cell.tier == "gpu":
+            yield "not_comparable", other_host(baseline, evidence.host)
+        yield "invalid", other_conditions(own) or other_speed(own, baseline)
+
+
+def other_settings(own: Measurement, baseline: CellBaseline) -> str:
+    """Name the settings in which the baseline differs: nothing of the cell can be compared then."""
+    differing = differing_settings(own.settings, baseline.settings)
     return f"the baseline is of other settings ({'; '.join(differing)})" if differing else ""
 
 
-def same_hardware(baseline: CellBaseline, hardware: str) -> str:
-    """Why what depends on the hardware cannot be held to the baseline; empty when it can."""
+def other_budget(own: Measurement, baseline: CellBaseline, metric: Metric) -> str:
+    """Name the budgets where a batch size was searched under another one."""
+    if metric.budget is None or metric.budget not in baseline.metrics:
+        return ""
+    ours, recorded = own.value(metric.budget), baseline.metrics[metric.budget].value
+    return f"recorded with a budget of {recorded} bytes, this is {ours}" if ours != recorded else ""
+
+
+def other_processes(own: Measurement) -> str:
+    """Name other processes that were on the device during the search: they took memory from it."""
+    if not own.probe_other_processes:
+        return ""
+    pids = ", ".join(map(str, own.probe_other_processes))
+    return f"sizes not judged: process {pids} was on the device too"
+
+
+def other_hardware(baseline: CellBaseline, hardware: str) -> str:
+    """Name both machines where the baseline was recorded on another one."""
     recorded = baseline.provenance.hardware
     return "" if recorded == hardware else f"recorded on {recorded}, this is {hardware}"
 
 
-def taught(measurement: Measurement, metric: Metric) -> str:
-    """Why quality says nothing of the stack; empty where it does."""
-    full_size = measurement.cell.tier == "gpu"
-    if not (full_size and metric.name in measurement.quality_better):
+def other_host(baseline: CellBaseline, host: str) -> str:
+    """Name both hosts where a card's seconds were recorded in another one: it has a part in them."""
+    recorded = baseline.provenance.software.get("host", host)
+    return "" if recorded == host else f"recorded on a card of {recorded}, this is of {host}"
+
+
+def untaught_quality(own: Measurement, metric: Metric) -> str:
+    """Say that generated data teach a full-size model nothing, where the metric is its quality."""
+    full_size = own.cell.tier == "gpu"
+    if not (full_size and metric.name in own.quality_better):
         return ""
-    if measurement.settings["data_origin"] != "generated":
+    if own.settings["data_origin"] != "generated":
         return ""
     return "generated data teach a full-size model nothing in so few steps; see --data-dir"
 
 
-def alone(measurement: Measurement) -> str:
-    """Why batch sizes say nothing of the stack; empty where they do."""
-    if not measurement.probe_strangers:
-        return ""
-    pids = ", ".join(map(str, measurement.probe_strangers))
-    return f"sizes not judged: process {pids} was on the device too"
+def other_skipped_steps(own: Measurement, baseline: CellBaseline) -> str:
+    """Name the optimizer steps that loss scaling skipped, where they are not those of the baseline.
 
-
-def same_steps(measurement: Measurement, baseline: CellBaseline) -> str:
-    """Why series are not of the same optimizer steps: loss scaling skips one where it overflows, with a
-    norm of 0, and all that follows is then of other weights. Empty where they are.
+    A skipped step has a norm of 0, and all later steps then train other weights.
     """
     norms = baseline.metrics.get("gradient_norm")
-    if norms is None or not measurement.launches:
+    if norms is None or not own.launches:
         return ""
-    ours = {_steps(launch.skipped) for launch in measurement.launches}
+    ours = {_steps(launch.skipped) for launch in own.launches}
     series = [launch for launch in norms.launches if isinstance(launch, tuple)]
-    theirs = {_steps(norm == 0 for norm in launch) for launch in series}
-    if ours == theirs and len(ours) == 1:
+    recorded = {_steps(norm == 0 for norm in launch) for launch in series}
+    if ours == recorded and len(ours) == 1:
         return ""
-    own, recorded = (" or ".join(sorted(map(_named, steps))) for steps in (ours, theirs))
-    return f"loss scaling skipped other steps ({own}) than when recorded ({recorded})"
+    now, then = (" or ".join(sorted(map(_in_words, steps))) for steps in (ours, recorded))
+    return f"loss scaling skipped other steps ({now}) than when recorded ({then})"
 
 
 def _steps(holds: Iterable[bool]) -> tuple[int, ...]:
     return tuple(step for step, one in enumerate(holds) if one)
 
 
-def _named(steps: tuple[int, ...]) -> str:
+def _in_words(steps: tuple[int, ...]) -> str:
     return ", ".join(map(str, steps)) or "none"
 
 
-def same_host(baseline: CellBaseline, host: str) -> str:
-    """Why seconds of a card are not held to the baseline's: a card's host has a part in them."""
-    recorded = baseline.provenance.software.get("host", host)
-    return "" if recorded == host else f"recorded on a card of {recorded}, this is of {host}"
+def conditions(own: Measurement) -> tuple[str, ...]:
+    """Return the conditions that make seconds incomparable: a shared device, device events."""
+    if topology := own.settings.get("topology"):
+        return (f"ranks share a device (topology: {topology})", *own.device_events)
+    return own.device_events
 
 
-def undisturbed(measurement: Measurement) -> str:
-    """What happened to the devices that makes seconds worthless; empty where nothing did."""
-    if not measurement.troubles:
+def other_conditions(own: Measurement) -> str:
+    """Name the conditions under which the seconds of a measurement compare with no others."""
+    found = conditions(own)
+    return f"seconds not judged: {'; '.join(dict.fromkeys(found))}" if found else ""
+
+
+def other_speed(own: Measurement, baseline: CellBaseline) -> str:
+    """Name both speeds where this CPU is not as fast as when the baseline was recorded.
+
+    The canary is the CPU's work: of cards, NVML tells.
+    """
+    recorded = baseline.provenance.canary_seconds
+    change = change_of(own.canary_seconds, recorded)
+    if own.cell.tier == "gpu" or abs(change) <= CANARY_LIMIT:
         return ""
-    return f"seconds not judged: {'; '.join(dict.fromkeys(measurement.troubles))}"
-
-
-def same_speed(measurement: Measurement, baseline: CellBaseline) -> str:
-    """Why seconds say nothing of the stack, on the same hardware; empty when they do."""
-    recorded = baseline.provenance
-    if why := undisturbed(measurement):
-        return why
-    change = change_of(measurement.canary_seconds, recorded.canary_seconds)
-    # It is the CPU's work; of cards NVML tells.
-    if measurement.cell.tier == "gpu" or abs(change) <= CANARY_LIMIT:
-        return ""
-    return (
-        f"seconds not judged: this machine is {_times(change)} than when the baseline was "
-        f"recorded (a fixed piece of work takes {measurement.canary_seconds * 1e3:.2f} ms, then "
-        f"{recorded.canary_seconds * 1e3:.2f} ms)"
-    )
-
-
-def _times(change: float) -> str:
-    return (
+    times = (
         f"{1 + change:.1f} times slower" if change > 0 else f"{1 / (1 + change):.1f} times faster"
+    )
+    return (
+        f"seconds not judged: this machine is {times} than when the baseline was recorded (a fixed "
+        f"piece of work takes {own.canary_seconds * 1e3:.2f} ms, then {recorded * 1e3:.2f} ms)"
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from zerogate.metrics.measurement import Measurement
 from zerogate.metrics.table import Metric, metric_named
 from zerogate.protocol.schedule import schedule
-from zerogate.verdicts.verdict import Status, Verdict, change_of, judge_series
+from zerogate.verdicts.verdict import Status, Verdict, change_of, compare_series
 
 PARITY_LIMIT = 1e-3
 """Relative difference from DDP that a step's loss or gradient norm may have in fp32."""
@@ -30,7 +30,7 @@ def judge_same(
     metric: Metric, own: Measurement, other: Measurement, *, limit: float = PARITY_LIMIT
 ) -> Verdict:
     """Hold a per-step series of ``own`` to that of another cell of the same session."""
-    found = judge_series(
+    found = compare_series(
         own.cell, metric, own.series(metric.name), other.series(metric.name), limit
     )
     return replace(found, metric=f"{metric.name}_parity", against=other.cell.strategy)
@@ -43,7 +43,7 @@ def judge_equivalent(metric: Metric, own: Measurement, other: Measurement, way: 
         why = "the loss averages tokens, so it depends on how samples are grouped"
         return _no_verdict(own, metric, way, why)
     mine = own.series(metric.name)[: len(theirs)]
-    found = judge_series(own.cell, metric, mine, theirs, PARITY_LIMIT)
+    found = compare_series(own.cell, metric, mine, theirs, PARITY_LIMIT)
     return replace(found, metric=f"{metric.name}_{way}", against=way.replace("_", " "))
 
 
@@ -56,9 +56,11 @@ def judge_learned(own: Measurement, metric: Metric) -> Verdict:
     return _verdict(own, metric, "learned", reached, value, floor, "needed", note)
 
 
-def judge_below(own: Measurement, other: Measurement, metric: Metric) -> Verdict:
+def judge_below(
+    own: Measurement, other: Measurement, metric: Metric, *, offloads_more: bool
+) -> Verdict:
     """Hold bytes of ``own`` to those of a strategy that shards or offloads less: it needs fewer."""
-    if own.cell.world_size == 1 and not _offloads_more(own, other):
+    if own.cell.world_size == 1 and not offloads_more:
         return _no_verdict(own, metric, "below", "a single rank has nobody to shard with")
     return _compared(own, other, metric, "below")
 
@@ -83,10 +85,6 @@ def _bytes_of(own: Measurement, metric: Metric) -> float:
         return 0
     pinned = own.value("pinned_bytes") if metric.name == "peak_host_bytes" else None
     return own.scalar(metric.name) + (pinned if isinstance(pinned, int) else 0)
-
-
-def _offloads_more(own: Measurement, other: Measurement) -> bool:
-    return own.cell.strategy.startswith(f"{other.cell.strategy}_")
 
 
 def judge_needed(own: Measurement, metric: Metric) -> Verdict:
@@ -159,7 +157,7 @@ def judge_schedule(own: Measurement) -> Verdict:
         * schedule(step, warmup_steps=own.settings["warmup_steps"], total_steps=len(measured))
         for step in taken
     )
-    found = judge_series(own.cell, metric, measured, expected, SCHEDULE_LIMIT)
+    found = compare_series(own.cell, metric, measured, expected, SCHEDULE_LIMIT)
     return replace(found, metric=f"{metric.name}_schedule", against="the schedule")
 
 

@@ -35,10 +35,10 @@ class Paired:
     pairs_more: int | None = 0
 
 
-def compare(
+def compare_pairs(
     own: Sequence[float], theirs: Sequence[float], confidence: float = CONFIDENCE
 ) -> Paired:
-    """Seconds of launches that were made in turn, pair by pair.
+    """Compare the seconds of launches that were made in turn, pair by pair.
 
     The interval is Student's, of the mean of the logarithms of the pairs' ratios: a machine that
     drifts slows both of a pair, and ratios are as far from 1 on either side. It is slower where all of
@@ -66,8 +66,8 @@ def compare(
 def _half_width(deviation: float, pairs: int, confidence: float) -> float:
     from scipy.stats import t
 
-    quantile: float = t.ppf((1 + confidence) / 2, pairs - 1)
-    return quantile * deviation / math.sqrt(pairs)
+    _, quantile = t.interval(confidence, pairs - 1)
+    return float(quantile) * deviation / math.sqrt(pairs)
 
 
 def _pairs(deviation: float, mean: float, limit: float, made: int, confidence: float) -> int | None:

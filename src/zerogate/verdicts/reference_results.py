@@ -30,10 +30,10 @@ class ReferenceResults:
         return self.workloads.get(cell.workload, {}).get(cell.strategy, {})
 
 
-def read_reference_results(root: Path) -> list[ReferenceResults]:
-    """All files of the project in ``root``, by name. Raises ConfigError."""
+def read_reference_results(baselines: Path) -> list[ReferenceResults]:
+    """Return the results in the folder ``published`` of ``baselines``, by name. Raises ConfigError."""
     found = []
-    for path in sorted((root / "baselines" / "published").glob("*.json")):
+    for path in sorted((baselines / "published").glob("*.json")):
         try:
             found.append(from_json(ReferenceResults, path.read_bytes()))
         except (OSError, ValueError) as error:

@@ -59,10 +59,10 @@ class Verdict:
         return {**values.pop("cell"), **values}
 
 
-def judge(
+def compare(
     cell: Cell, metric: Metric, measured: Value | None, baseline: MetricBaseline | None
 ) -> Verdict:
-    """Hold one measured value to its baseline; both are known to be comparable."""
+    """Compare one measured value with its baseline; both are known to be comparable."""
     metric = metric.on(cell.tier)
 
     def verdict(status: Status, **values: Any) -> Verdict:
@@ -75,7 +75,7 @@ def judge(
         return verdict("no_baseline", measured=number, note="no baseline of this metric")
     if isinstance(measured, tuple) or isinstance(baseline.value, tuple):
         limits = [_allowed(metric, one) for one in _spreads(baseline)]
-        return judge_series(cell, metric, _series(measured), _series(baseline.value), limits)
+        return compare_series(cell, metric, _series(measured), _series(baseline.value), limits)
     allowed = _allowed(metric, baseline.spread)
     expected = baseline.value
     # Of 0 a spread is absolute (``baseline.spread``).
@@ -109,14 +109,14 @@ def _spreads(baseline: MetricBaseline) -> list[float]:
     ]
 
 
-def judge_series(
+def compare_series(
     cell: Cell,
     metric: Metric,
     measured: tuple[float, ...],
     expected: tuple[float, ...],
     limits: float | Sequence[float],
 ) -> Verdict:
-    """Hold each step to its own of ``limits``, or all to one, relative to what is expected there."""
+    """Compare each step by its own of ``limits``, or all by one, relative to what is expected there."""
     if isinstance(limits, float):
         limits = [limits] * len(expected)
     if len(measured) != len(expected) or not measured:

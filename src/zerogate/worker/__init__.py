@@ -1,1 +1,1 @@
-"""What runs inside a rank. Imports torch, accelerate, the workload and ``protocol``."""
+"""Code that runs inside a rank. It imports torch, accelerate, the workload and ``protocol``."""

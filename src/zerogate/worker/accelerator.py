@@ -1,4 +1,4 @@
-"""Builds the Accelerator for a job, as a user's script does, plus what a CPU needs."""
+"""The Accelerator for a job, built as in a user's script, plus what a CPU needs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from zerogate.worker.workload import Workload
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=180)
 NCCL_TIMEOUT = timedelta(hours=12)
-"""Longer than any launch may take: NCCL's watchdog aborts the process without a word from Python, where
-the controller's deadline asks every rank for its stacks first."""
+"""Timeout longer than any launch may take. NCCL's watchdog would abort the process without a Python
+traceback; the controller's deadline requests the stacks of every rank first."""
 
 
 def build_accelerator(job: Job, workload: Workload) -> Accelerator:
-    """The Accelerator for the strategy that the environment describes.
+    """Build the Accelerator for the strategy that the environment describes.
 
     The ``ACCELERATE_*`` variables must be set. Raises whatever Accelerate or DeepSpeed raise.
     """
@@ -53,12 +53,12 @@ def build_accelerator(job: Job, workload: Workload) -> Accelerator:
 def _process_group(tier: Tier, *, shared: bool) -> InitProcessGroupKwargs:
     if tier == "gpu" and not (shared and torch.cuda.nccl.version() < SHARING_NCCL):
         return InitProcessGroupKwargs(timeout=NCCL_TIMEOUT)
-    # Without a named backend Accelerate >= 1.13 believes it is alone while DeepSpeed runs N ranks.
+    # Without a named backend Accelerate >= 1.13 assumes one process while DeepSpeed runs N ranks.
     return InitProcessGroupKwargs(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 
 
 def deepspeed_plugin(job: Job, workload: Workload) -> DeepSpeedPlugin:
-    """What the ``ACCELERATE_*`` variables say of DeepSpeed, with sizes that fit the tier's model."""
+    """Return the plugin that the ``ACCELERATE_*`` variables describe, sized for the tier's model."""
     plugin = DeepSpeedPlugin()
     config = plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = workload.recipe.micro_batch_size
@@ -87,25 +87,26 @@ def _fsdp_plugin(workload: Workload) -> FullyShardedDataParallelPlugin:
 
 
 def _let_accelerate_shard_on_cpu() -> None:
-    """Accelerate has no way to FSDP on CPU: it would silently train with DDP.
+    """Make Accelerate use FSDP on the CPU, where it would silently train with DDP.
 
-    Its state is told that the ranks are devices of the kind it shards over; torch itself shards
-    over gloo well.
+    Its state is set to the type that it shards over. torch itself can shard over gloo.
     """
     PartialState(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
 def count_free_memory_without_nvml() -> None:
-    """Where devices are named by UUID DeepSpeed 0.19 ends in asking NVML for the one with that number
-    (its ``CUDA_Accelerator._get_nvml_gpu_id``); without NVML it counts what torch has left.
+    """Make DeepSpeed count free memory by torch instead of NVML if devices are named by UUID.
+
+    DeepSpeed 0.19 parses every entry of CUDA_VISIBLE_DEVICES as a number to ask NVML for that device,
+    and fails on a UUID (``CUDA_Accelerator._get_nvml_gpu_id``).
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if all(entry.strip().isdecimal() for entry in named.split(",") if entry):
         return
     from deepspeed.accelerator import cuda_accelerator, get_accelerator
 
-    get_accelerator()  # Which looks for NVML once.
+    get_accelerator()  # Looks for NVML, once.
     cuda_accelerator.pynvml = None
 
 
@@ -115,7 +116,7 @@ def _params_on_disk(config: Mapping[str, Any]) -> bool:
 
 
 def largest_parameter(workload: Workload) -> int:
-    """Elements of the workload's largest parameter, found without memory."""
+    """Return the number of elements of the workload's largest parameter, without allocating it."""
     with torch.device("meta"):
         model = workload.build_skeleton()
     return max(parameter.numel() for parameter in model.parameters())

@@ -16,17 +16,18 @@ SOURCE = Path(__file__).parent / "native" / "cpu_allocator.cpp"
 
 
 class AllocatorUnavailableError(RuntimeError):
-    """The counting allocator cannot be built or loaded here; says why and what to do."""
+    """The counting allocator cannot be built or loaded here; the message says what to do."""
 
 
 class BuildFailedError(AllocatorUnavailableError):
-    """There is a compiler, and it cannot build the allocator against this torch."""
+    """The compiler cannot build the counting allocator against this torch."""
 
 
 def build(folder: Path) -> Path:
-    """Compile the allocator into ``folder``, unless it is there already. Seconds.
+    """Compile the allocator into ``folder`` unless it is there already; return the library.
 
-    Raises AllocatorUnavailableError where there is no C++ compiler or it fails.
+    Takes seconds. Raises AllocatorUnavailableError if there is no C++ compiler, BuildFailedError if
+    the compiler fails.
     """
     version = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]
     library = folder / f"zerogate_cpu_allocator-{version}.so"
@@ -39,7 +40,7 @@ def build(folder: Path) -> Path:
             "install g++ (Debian: apt install g++)"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Ranks may get here at the same time; each builds its own, and the last to finish stays.
+    # Ranks may build at the same time: each writes its own file, and the last one stays.
     unfinished = library.with_suffix(f".{os.getpid()}")
     result = subprocess.run(
         [
@@ -64,21 +65,22 @@ def build(folder: Path) -> Path:
         first = (result.stderr.strip().splitlines() or ["no message"])[0]
         raise BuildFailedError(
             f"cpu memory: {compiler} could not build the counting allocator: {first}; "
-            "a g++ that knows C++20 and this torch's c10 headers were expected"
+            "expected C++20 and this torch's c10 headers; install a newer g++"
         )
     unfinished.replace(library)
     return library
 
 
 class CountingAllocator:
-    """Counts every byte that torch allocates on the CPU in this process, from installation on."""
+    """Counter of every byte that torch allocates on the CPU in this process from now on."""
 
     def __init__(self, library: Path) -> None:
         try:
             self._library = ctypes.CDLL(str(library))
         except OSError as error:
             raise AllocatorUnavailableError(
-                f"cpu memory: {library} does not load ({error}); remove it to have it built anew"
+                f"cpu memory: {library} does not load ({error}); expected the counting allocator; "
+                "remove the file to rebuild it"
             ) from error
         for name in ("live_bytes", "peak_bytes", "ooms"):
             getattr(self._library, f"zerogate_{name}").restype = ctypes.c_int64
@@ -92,14 +94,14 @@ class CountingAllocator:
         return int(self._library.zerogate_peak_bytes())
 
     def ooms(self) -> int:
-        """How often the budget was crossed."""
+        """Return how often an allocation failed because of the budget."""
         return int(self._library.zerogate_ooms())
 
     def reset_peak(self) -> None:
         self._library.zerogate_reset_peak()
 
     def set_budget(self, size_bytes: int) -> None:
-        """Raise ``torch.OutOfMemoryError`` from now on when live bytes would pass ``size_bytes``.
+        """Raise ``torch.OutOfMemoryError`` from now on when live bytes would exceed ``size_bytes``.
 
         0 removes the budget.
         """

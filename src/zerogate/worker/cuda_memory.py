@@ -1,4 +1,4 @@
-"""A rank's CUDA device: the caching allocator's own statistics, and a budget like a smaller card's."""
+"""A rank's CUDA device: statistics of the caching allocator, and a budget like a smaller card's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PEAKS = ("requested", "active", "reserved")
 
 
 class CudaMemoryMeter:
-    """The CUDA caching allocator's own statistics for the current device."""
+    """Meter that reads the CUDA caching allocator's statistics for the current device."""
 
     source = "cuda_allocator"
 
@@ -21,7 +21,7 @@ class CudaMemoryMeter:
         self._most_reserved = 0
 
     def device(self) -> Device:
-        """Where this rank runs, and what its allocator has reserved at most, in all phases."""
+        """Return this rank's device and the peak that its allocator reserved there in all phases."""
         found = torch.cuda.get_device_properties(torch.cuda.current_device())
         stats = torch.cuda.memory_stats()
         return Device(
@@ -41,7 +41,7 @@ class CudaMemoryMeter:
         return torch.cuda.max_memory_allocated()
 
     def further_peaks(self) -> dict[str, int]:
-        """Since the last reset, by the field of PhaseMemory."""
+        """Return the peaks since the last reset, in bytes, by field of PhaseMemory."""
         stats = torch.cuda.memory_stats()
         return {f"peak_{name}_bytes": int(stats[f"{name}_bytes.all.peak"]) for name in PEAKS}
 
@@ -50,12 +50,14 @@ class CudaMemoryMeter:
         torch.cuda.reset_peak_memory_stats()
 
     def set_budget(self, size_bytes: int) -> None:
-        """Leave this process ``size_bytes`` of the card: for what it holds outside of the allocator
-        by now (CUDA's context, NCCL) and, with the rest, for the allocator. Collective.
+        """Limit this process to ``size_bytes`` of the card. Collective.
+
+        The budget covers what the process already holds outside the allocator (CUDA's context, NCCL).
+        The allocator may use the rest.
         """
         dist_known = dist.is_initialized()
         if dist_known:
-            dist.barrier()  # Every rank has its context by then.
+            dist.barrier()  # Afterwards every rank has its CUDA context.
         free, total = torch.cuda.mem_get_info()
         here = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
         places: list[tuple[str, int]] = [(here, torch.cuda.memory_reserved())]
@@ -74,10 +76,10 @@ class CudaMemoryMeter:
 
 
 def budget_share(size_bytes: int, *, used: int, reserved: list[int], total: int) -> float:
-    """The share of a card that a rank's allocator may have, so that the rank stays in ``size_bytes``.
+    """Return the fraction of a card that a rank's allocator may use to keep within ``size_bytes``.
 
-    ``used`` of the card's ``total`` bytes are taken, ``reserved`` by the allocators of the ranks on it;
-    the rest is contexts and libraries, the same for each rank.
+    ``used`` of the card's ``total`` bytes are taken; the allocators of the ranks on it have
+    ``reserved`` of these. The rest is contexts and libraries, the same for each rank.
     """
     outside = max(0, used - sum(reserved)) // len(reserved)
     return min(1.0, max(0.0, (size_bytes - outside) / total))

@@ -1,4 +1,4 @@
-"""Reads a data set's own files: parquet, JSON lines or text, laid out as the hub ships them."""
+"""Reader of a data set's own files: parquet, JSON lines or text, laid out as the hub ships them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "te
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """Files of one split below ``folder``: named ``train-00000-of-00001.parquet`` (glue, wikitext),
-    ``…_train.parquet`` in ``train/`` (MuDoConv), ``wiki.train.raw.txt``, ``train.jsonl``.
+    """Return the files of one split below ``folder``, sorted by path.
 
-    Raises FileNotFoundError when there is none, ValueError when formats are mixed.
+    Names are like ``train-00000-of-00001.parquet`` (glue, wikitext), ``…_train.parquet`` in ``train/``
+    (MuDoConv), ``wiki.train.raw.txt`` or ``train.jsonl``. Raises FileNotFoundError if there is none,
+    ValueError if formats are mixed.
     """
     files = sorted(
         path
@@ -25,8 +26,8 @@ def split_files(folder: Path, split: str) -> list[Path]:
     )
     if not files:
         raise FileNotFoundError(
-            f"{folder}: no file of the {split!r} split; expected names with {split!r} in them "
-            f"ending in {', '.join(READERS)}; download the data set as the hub ships it"
+            f"{folder}: no file of the {split!r} split; expected {split!r} in the file's name and "
+            f"an ending like {', '.join(READERS)}; download the data set as the hub ships it"
         )
     suffixes = {path.suffix for path in files}
     if len(suffixes) > 1:
@@ -46,9 +47,10 @@ def _is_split(path: Path, split: str) -> bool:
 def read_split(
     folder: Path, split: str, columns: Sequence[str], limit: int | None = None
 ) -> Dataset:
-    """The named columns of one split, in file order; at most ``limit`` rows.
+    """Return the named columns of one split, in file order; at most ``limit`` rows.
 
-    Raises FileNotFoundError, or ValueError naming the columns that the files lack.
+    Raises FileNotFoundError if the split has no files, ValueError if they lack a column (the message
+    names it) or mix formats.
     """
     from datasets import Dataset, disable_progress_bars
 
@@ -62,7 +64,7 @@ def read_split(
     if missing:
         raise ValueError(
             f"{files[0]}: no column {', '.join(map(repr, missing))}; expected {', '.join(columns)}, "
-            f"found {', '.join(dataset.column_names)}"
+            f"found {', '.join(dataset.column_names)}; use the data set's files as the hub ships them"
         )
     dataset = dataset.select_columns(list(columns))
     return dataset if limit is None else dataset.select(range(min(limit, len(dataset))))

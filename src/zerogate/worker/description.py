@@ -1,8 +1,8 @@
-"""A cell in the words of its libraries, for a script that does without zerogate.
+"""Description of a cell in the terms of its libraries, for a script that does not need zerogate.
 
     python -m zerogate.worker.description JOB
 
-prints it as JSON: no ranks are needed for it, and none are started.
+prints it as JSON. This starts no ranks.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from zerogate.worker.setup import job_workload
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """The model by its class and config, a micro-batch by its tensors' shapes, the engine's settings as
-    they are applied on this tier, and the recipe.
+    """Return the model's class and config, the shapes of a micro-batch's tensors, the engine's
+    settings as this tier applies them, and the recipe.
     """
     environment = export_accelerate_environment(job.config_file, job.cell.world_size, job.precision)
     workload = job_workload(job)
@@ -53,7 +53,7 @@ def describe(job: Job) -> dict[str, Any]:
             name: {
                 "shape": list(tensor.shape),
                 "dtype": str(tensor.dtype),
-                # What is below 0 is padding, which a loss ignores.
+                # Values below 0 are padding, which a loss ignores.
                 "low": max(0, int(tensor.min())),
                 "high": int(tensor.max()) + 1,
             }
@@ -68,7 +68,7 @@ def describe(job: Job) -> dict[str, Any]:
 
 
 def _unlike_default(config: Any) -> dict[str, Any]:
-    """The fields that somebody chose, and the model's type."""
+    """Return the model's type and the fields that differ from its defaults."""
     default = type(config)().to_dict()
     kept = {name: value for name, value in config.to_dict().items() if value != default.get(name)}
     for name in ("architectures", "dtype", "transformers_version"):

@@ -1,7 +1,7 @@
-"""Bytes that DeepSpeed's offload moves to and from disk, counted where it hands them over.
+"""Bytes that DeepSpeed's offload moves to and from disk, counted in DeepSpeed's I/O calls.
 
-The kernel's own counters miss what stays in a page cache or lies on tmpfs; these do not depend on the
-file system.
+The kernel's own counters miss what stays in the page cache or lies on tmpfs. These counters do not
+depend on the file system.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ _swapped: Counter[str] = Counter()
 
 
 def swapped_bytes() -> Counter[str]:
-    """Bytes ``read`` and ``written`` since the rank began."""
+    """Return the bytes ``read`` and ``written`` since the rank began."""
     return _swapped.copy()
 
 
 def count_swapped_bytes(module: Any) -> None:
-    """Have the handles of ``module``, DeepSpeed's async_io, count what they are given.
+    """Make the handles of ``module``, DeepSpeed's async_io, count the bytes that they move.
 
-    Once: a rank's fork server has loaded the same module.
+    A second call changes nothing: a rank's fork server may have loaded the same module already.
     """
     if module.aio_handle.__name__ != COUNTING:
         module.aio_handle = _counting(module.aio_handle)
 
 
 def _counting(handle_class: Any) -> Any:
-    """``handle_class`` whose reads and writes are counted; all of them take the tensor first."""
+    """Return ``handle_class`` with counted reads and writes; all of them take the tensor first."""
 
     def counted(name: str) -> Any:
         original = getattr(handle_class, name)

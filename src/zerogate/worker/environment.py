@@ -1,32 +1,24 @@
-"""What a rank's environment is: Accelerate's variables for a strategy, and who is installed."""
+"""A rank's environment: Accelerate's variables for a strategy, and the installed releases."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
 
-from zerogate.protocol.stack import STACK
+from zerogate.protocol.accelerate_launch import launch_arguments
+from zerogate.protocol.stack import STACK, installed_version
 
-# What Accelerate's launcher says to its ranks.
+# Accelerate's launcher sets variables with these prefixes for its ranks.
 PREFIXES = ("ACCELERATE_", "FSDP_")
-
-
-def launch_arguments(config_file: str, world_size: int, precision: str | None) -> list[str]:
-    """What the cell decides, as options of ``accelerate launch``."""
-    arguments = ["--config_file", config_file, "--num_processes", str(world_size)]
-    if precision is not None:
-        arguments += ["--mixed_precision", precision]
-    return arguments
 
 
 def export_accelerate_environment(
     config_file: str, world_size: int, precision: str | None
 ) -> dict[str, str]:
-    """Set the variables that ``accelerate launch`` would give its ranks, by Accelerate's own code.
+    """Set the variables that ``accelerate launch`` sets for its ranks, by Accelerate's own code.
 
-    Does nothing but read them back where ``accelerate launch`` started this rank.
+    Returns them. Sets none if ``accelerate launch`` started this rank.
     """
     if "ACCELERATE_MIXED_PRECISION" not in os.environ:
         os.environ.update(_accelerate_environment(config_file, world_size, precision))
@@ -40,7 +32,7 @@ def _accelerate_environment(
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
     arguments = launch_arguments(config_file, world_size, precision)
-    parsed = launch_command_parser().parse_args([*arguments, "--main_process_port", "0", "rank"])
+    parsed = launch_command_parser().parse_args([*arguments, "rank"])
     args, defaults, precision_from_file = _validate_launch_command(parsed)
     if args.use_deepspeed:
         # As launch_command does before it starts ranks.
@@ -54,17 +46,13 @@ def _accelerate_environment(
 
 
 def software() -> dict[str, str]:
-    """Releases of what is under test, as a rank sees them."""
+    """Return the releases of the packages under test, as a rank sees them."""
     import torch
 
     found = {"python": platform.python_version()}
-    for name in STACK:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
+    found |= {name: installed_version(name) or "absent" for name in STACK}
     if overlay := os.environ.get("ZEROGATE_OVERLAY"):
-        # Which file each comes from: the record of a comparison has to show that there was one.
+        # The files prove in the record that a comparison really used other packages.
         for name in STACK:
             spec = importlib.util.find_spec(name)
             if spec is not None and spec.origin and spec.origin.startswith(overlay):

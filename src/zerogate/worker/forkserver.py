@@ -1,21 +1,20 @@
 """The fork server: imports the training stack once, then forks ranks from it.
 
 Importing torch, transformers, accelerate and DeepSpeed takes each rank seconds; a fork takes none.
-Runs as ``python -m zerogate.worker.forkserver FD CONTROLLER_PID`` and talks JSON lines over that
-socket:
+It runs as ``python -m zerogate.worker.forkserver FD CONTROLLER_PID`` and exchanges JSON lines over
+that socket:
 
     in   {"folder": …, "cwd": …, "environment": {…}, "world_size": N}   once per launch
     out  {"ready": true} first; {"pids": […]}, then {"rank": R, "exit_code": C} for every rank
-    in   {"bury": true}   when a launch left processes behind and they have been ended
+    in   {"bury": true}   after the controller ended processes that a launch left behind
     out  {"buried": true}
 
-When the controller closes its end, or dies, every rank is killed and the server leaves.
+When the controller closes its end or dies, the server kills every rank and exits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -28,10 +27,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from zerogate.protocol.prctl import adopt_orphans, signal_at_parent_death
 from zerogate.worker.parent_death import exit_with_controller
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 
 PRELOAD = (
     "torch.distributed.fsdp",
@@ -54,19 +51,22 @@ PRELOAD = (
 
 
 def preload() -> None:
-    """Import the stack, but touch no device: a CUDA context does not survive a fork."""
+    """Import the stack without touching a device: a CUDA context does not survive a fork.
+
+    Raises RuntimeError if an import created a context.
+    """
     for name in PRELOAD:
         try:
             importlib.import_module(name)
         except ImportError:
-            # A rank that needs it will say so in its record; others need not care.
+            # A rank that needs it reports the error in its record; other ranks do not need it.
             continue
     import torch
 
     if torch.cuda.is_initialized():
         raise RuntimeError(
-            "fork server: importing the stack made a CUDA context; ranks cannot be forked from "
-            "it; use --launcher torchrun"
+            "fork server: importing the stack created a CUDA context; expected none, since a context "
+            "does not survive a fork; use --launcher torchrun"
         )
     gc.collect()
     gc.freeze()
@@ -79,7 +79,7 @@ def load_ops(names: list[str]) -> None:
     try:
         ops.load(names, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     except Exception:
-        # The rank that needs it meets the same error, and records it.
+        # The rank that needs the op gets the same error and records it.
         traceback.print_exc()
 
 
@@ -137,7 +137,7 @@ class Server:
         self._send({"pids": pids})
 
     def _bury(self) -> None:
-        """Between launches: collect what was adopted from ranks and has ended."""
+        """Reap, between launches, the processes that were adopted from ranks and have ended."""
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
@@ -151,11 +151,11 @@ class Server:
         self._send({"rank": rank, "exit_code": os.waitstatus_to_exitcode(status)})
 
     def _become_rank(self, rank: int, request: dict[str, Any]) -> None:
-        """In the child: never returns."""
+        """Run the rank in the forked child. Never returns."""
         status = 1
         try:
             self._channel.close()
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            signal_at_parent_death(signal.SIGKILL)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             os.setpgid(0, 0)
@@ -178,11 +178,11 @@ class Server:
 
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
-    # The closed channel alone would be noticed only between launches.
+    # A closed channel alone may be noticed too late, for example while ops are loaded.
     exit_with_controller(int(sys.argv[2]), with_group=True)
-    # What ranks start stays below this process when they end, where the controller finds it.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # The controller's business: it closes the channel when it is interrupted.
+    # Adopts the processes that ranks leave behind, so that the controller finds them below this one.
+    adopt_orphans()
+    # The controller handles an interrupt: it closes the channel.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     preload()
     server = Server(channel)

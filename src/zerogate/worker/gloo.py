@@ -1,11 +1,11 @@
-"""Makes peaks on gloo exact: a collective is over when gloo has let go of its tensors.
+"""Exact memory peaks on gloo: a collective returns only when gloo has released its tensors.
 
-gloo runs a collective on a thread of its own, which tells the caller that it is done a moment
-before it drops its references. Whether a gradient bucket is freed before or after the next is
-allocated is then a race, and peak bytes differ from run to run. CUDA has no such race: its
-allocator reuses memory in stream order. Here the caller waits those microseconds, and what an
-engine starts asynchronously is finished before it is handed out, which is stream order too. With
-a rank on every core there is nothing that could overlap anyway.
+gloo runs a collective on its own thread, which reports completion a moment before it drops its
+references. Then it is a race whether a gradient bucket is freed before or after the next one is
+allocated, and peak bytes differ from run to run. CUDA has no such race: its allocator reuses memory
+in stream order. Here the caller waits those microseconds. A collective that an engine starts
+asynchronously is finished before its work is returned, which is stream order too. With a rank on
+every core nothing could overlap anyway.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Some have another name since torch 2.13, and keep the old one.
+# Some have a new name since torch 2.13, and keep the old one.
 COLLECTIVES = (
     "all_gather",
     "all_gather_into_tensor",
@@ -33,19 +33,19 @@ COLLECTIVES = (
     "reduce_scatter_tensor",
 )
 
-# What DDP calls when it is built; they make tensors that only gloo and C++ ever see.
+# DDP calls these when it is built. They create tensors that only gloo and C++ see.
 NATIVE = ("_broadcast_coalesced", "_verify_params_across_processes")
 
 GIVE_UP_SECONDS = 1.0
 
 RELEASE_SECONDS = 0.05
-"""How long gloo's thread may take to let go of what nobody waits for."""
+"""Time for gloo's thread to release tensors of collectives that no caller waits for."""
 
 
 def wait_for_release(live_bytes: Callable[[], int]) -> None:
-    """Have every collective of this process return only once gloo holds nothing of it.
+    """Make every collective of this process return only when gloo has released its tensors.
 
-    ``live_bytes`` is what this process has allocated.
+    ``live_bytes`` returns the bytes that this process has allocated.
     """
     for name in NATIVE:
         setattr(dist, name, _settled_native(getattr(dist, name), live_bytes))
@@ -57,14 +57,15 @@ def wait_for_release(live_bytes: Callable[[], int]) -> None:
 
 
 def once_released(live_bytes: Callable[[], int]) -> int:
-    """Live bytes without what gloo holds of torch's functional collectives, which go past
-    ``wait_for_release`` (FSDP2's gradient norm is one). Letting go only ever lowers them, so the
-    least of a while is the answer.
+    """Return the live bytes without what gloo still holds of torch's functional collectives.
+
+    Those bypass ``wait_for_release`` (FSDP2's gradient norm is one). A release only lowers the live
+    bytes, so the minimum over RELEASE_SECONDS is the answer.
     """
     least = live_bytes()
     give_up = time.monotonic() + RELEASE_SECONDS
     while time.monotonic() < give_up:
-        time.sleep(0)  # Lets go of the interpreter lock, which gloo's thread may be waiting for.
+        time.sleep(0)  # Releases the interpreter lock, which gloo's thread may be waiting for.
         least = min(least, live_bytes())
     return least
 
@@ -94,8 +95,8 @@ def _settled(collective: Callable[..., Any], live_bytes: Callable[[], int]) -> C
         tensors = list(_tensors(list(bound.arguments.values())))
         storages = [tensor.untyped_storage() for tensor in tensors]
         held = _holders(tensors, storages)
-        # Some collectives work on copies of their own; tensors come from the caller, so that what
-        # was live before is live after.
+        # Some collectives work on copies of their own. The caller allocated the arguments, so live
+        # bytes are the same before and after.
         before = live_bytes()
         collective(*bound.args, **bound.kwargs)
         _wait_while(lambda: _holders(tensors, storages) > held or live_bytes() > before)
@@ -105,7 +106,7 @@ def _settled(collective: Callable[..., Any], live_bytes: Callable[[], int]) -> C
 
 
 def _finished_work() -> Any:
-    """A work that is done: whoever waits for it goes on at once."""
+    """Return a finished work, so that waiting for it returns at once."""
     future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
     future.set_result([])
     c10d: Any = torch._C._distributed_c10d
@@ -115,13 +116,13 @@ def _finished_work() -> Any:
 def _wait_while(held: Callable[[], bool]) -> None:
     give_up = time.monotonic() + GIVE_UP_SECONDS
     while held() and time.monotonic() < give_up:
-        time.sleep(0)  # Lets go of the interpreter lock, which gloo's thread may be waiting for.
+        time.sleep(0)  # Releases the interpreter lock, which gloo's thread may be waiting for.
 
 
 def _holders(tensors: list[torch.Tensor], storages: list[torch.UntypedStorage]) -> int:
-    """How many references to the tensors and to their storages there are in all.
+    """Return the number of references to the tensors and to their storages.
 
-    Storages count apart: a work's future holds them without holding the tensor. So do Python's
+    Storages count separately: a work's future holds them without holding the tensor. So do Python's
     references: gloo's thread drops its own first and then waits for the interpreter lock to drop
     the one on the Python object.
     """

@@ -1,4 +1,4 @@
-"""Every strategy starts from the same weights, or its losses mean nothing beside another's."""
+"""Initial weights: the same ones for every strategy, so that their losses can be compared."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from zerogate.worker.workload import Workload
 
 
 def build_model(workload: Workload, accelerator: Accelerator, seed: int) -> torch.nn.Module:
-    """The workload's model with the weights that ``seed`` gives, however it is sharded.
+    """Build the workload's model with the weights that ``seed`` gives, however it is sharded.
 
-    Under ZeRO-3 the model is built sharded, and transformers then draws its weights in another
-    order than an unsharded model's; rank 0 hands it those of the unsharded one. Collective.
+    Under ZeRO-3 the model is built sharded, and transformers then draws its weights in a different
+    order than for an unsharded model. Rank 0 replaces them by those of an unsharded one. Collective.
     """
     plugin = accelerator.state.deepspeed_plugin
     torch.manual_seed(seed)
@@ -28,7 +28,7 @@ def build_model(workload: Workload, accelerator: Accelerator, seed: int) -> torc
     reference: dict[str, torch.nn.Parameter] = {}
     torch.manual_seed(seed)
     with plugin.zero3_init_context_manager(enable=False):
-        integrations.unset_hf_deepspeed_config()  # The switch that this one leaves on.
+        integrations.unset_hf_deepspeed_config()  # The context manager leaves this on.
         if accelerator.process_index == 0:
             reference = dict(workload.build_model().named_parameters())
     for name, parameter in model.named_parameters():

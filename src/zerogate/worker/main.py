@@ -1,4 +1,4 @@
-"""A rank's entry: reads the job, trains, writes its record whatever happens.
+"""A rank's entry point: reads the job, trains, and writes a record whatever happens.
 
 ``python -m zerogate.worker.main JOB`` under torchrun or accelerate; ``run`` from the fork server.
 """
@@ -25,20 +25,20 @@ EXIT_ERROR = 1
 
 
 def run(folder: Path) -> int:
-    """Do the job in ``folder`` as the rank that the environment names; the exit status.
+    """Run the job in ``folder`` as the rank that the environment names; return the exit status.
 
-    The caller ends the process with it at once: after a failure peers may sit in a collective,
-    and nothing here may wait for them.
+    The caller must end the process with it at once: after a failure peers may hang in a collective,
+    and this process must not wait for them.
     """
     started = time.perf_counter()
     job = read_job(job_path(folder))
     exit_with_controller(job.controller_pid)
     rank = int(os.environ["RANK"])
     share_device(job)
-    # Asked for when a launch is late; kept open, since the disk may be full by then.
+    # The controller requests stacks when a launch is late. Opened now: the disk may be full by then.
     stacks = stacks_path(folder, rank).open("w")
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
-    faulthandler.enable(all_threads=True)  # Into the log, where a library aborts or crashes.
+    faulthandler.enable(all_threads=True)  # To the log if a library crashes.
     record = RecordBuilder(job, rank)
     try:
         from zerogate.worker.oom import is_device_oom
@@ -62,15 +62,16 @@ def run(folder: Path) -> int:
         _print(error)
         return EXIT_OOM if oom else EXIT_ERROR
     record.write("ok")
-    stacks_path(folder, rank).unlink(missing_ok=True)  # Nobody had to ask.
+    stacks_path(folder, rank).unlink(missing_ok=True)  # Nobody requested stacks.
     return 0
 
 
 def share_device(job: Job) -> None:
-    """Where there are more ranks than devices, give this one its device; before torch is imported.
+    """Assign this rank its device if there are more ranks than devices. Call before importing torch.
 
-    DeepSpeed takes the device with the number LOCAL_RANK. NCCL lets ranks share one when told to, from
-    2.30 on (``rank.accelerator`` sees to older ones), and may then hang for want of multiprocessors.
+    DeepSpeed uses the device with the number LOCAL_RANK. NCCL lets ranks share a device if a variable
+    allows it, from 2.30 on (``worker.accelerator`` handles older releases). It may then hang for lack
+    of multiprocessors, so its CTAs are limited.
     """
     if job.shared_devices:
         local = int(os.environ["LOCAL_RANK"]) % job.shared_devices
@@ -80,7 +81,7 @@ def share_device(job: Job) -> None:
 
 
 def _print(error: BaseException) -> None:
-    """Into the log, which others read too."""
+    """Print the error to the log, without secrets: the log is shared."""
     print(masked("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
 
 

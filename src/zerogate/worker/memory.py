@@ -1,8 +1,8 @@
-"""Device memory and time of one rank: the same words on CUDA and on CPU.
+"""Device memory and time of one rank, with the same terms on CUDA and on CPU.
 
 ``peak`` and ``live`` are bytes held by torch's allocator for the rank's device. On the CPU they come
-from the counting allocator (``rank.allocator``), which behaves like a card: it has a peak, a reset
-and a budget whose crossing raises ``torch.OutOfMemoryError``.
+from the counting allocator (``worker.allocator``), which behaves like a card: it has a peak, a reset
+and a budget. Exceeding the budget raises ``torch.OutOfMemoryError``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zerogate.worker.allocator import CountingAllocator
 
 
 class MemoryMeter(Protocol):
-    """Bytes held on the rank's device by torch's allocator."""
+    """Meter of the bytes that torch's allocator holds on the rank's device."""
 
     source: str
 
@@ -36,7 +36,7 @@ class MemoryMeter(Protocol):
 
 
 class CpuMemoryMeter:
-    """The counting CPU allocator."""
+    """Meter that reads the counting CPU allocator."""
 
     source = "cpu_allocator"
 
@@ -56,7 +56,7 @@ class CpuMemoryMeter:
         self._allocator.reset_peak()
 
     def set_budget(self, size_bytes: int) -> None:
-        """Have ``torch.OutOfMemoryError`` raised when live bytes would pass ``size_bytes``."""
+        """Raise ``torch.OutOfMemoryError`` from now on when live bytes would exceed ``size_bytes``."""
         self._allocator.set_budget(size_bytes)
 
     def retries(self) -> int:
@@ -67,10 +67,10 @@ class CpuMemoryMeter:
 
 
 class MemoryPhases:
-    """Peak and live bytes by phase, above what was held when this was made.
+    """Peak and live bytes by phase, above what was held when this object was created.
 
-    Garbage collection is ours while phases run: objects in reference cycles hold tensors until a
-    collection happens to come along, which would make peaks a matter of luck. ``settle`` collects.
+    Only ``settle`` collects garbage while phases run. Objects in reference cycles hold tensors until
+    a collection, so automatic collections would change peaks at random.
     """
 
     def __init__(self, meter: MemoryMeter | None) -> None:
@@ -82,7 +82,7 @@ class MemoryPhases:
 
     @property
     def live_bytes(self) -> int:
-        """What is held just now; 0 where memory cannot be counted."""
+        """Bytes held now; 0 if memory cannot be counted."""
         return self.meter.live_bytes() - self.floor_bytes if self.meter else 0
 
     @contextmanager
@@ -103,8 +103,8 @@ class MemoryPhases:
         )
 
     def settle(self, *, keep: bool = False) -> None:
-        """Collect garbage. With ``keep`` what survives is not looked at again, which makes the
-        collection after every step cheap.
+        """Collect garbage. With ``keep``, later collections skip what survives this one, which makes
+        the collection after every step cheap.
         """
         gc.collect()
         if keep:
@@ -112,7 +112,7 @@ class MemoryPhases:
 
 
 class Clock:
-    """Seconds between marks. On CUDA they are events on the current stream, read at the end."""
+    """Clock with marks. On CUDA they are events on the current stream, read at the end."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -127,7 +127,7 @@ class Clock:
             self._marks.append(time.perf_counter())
 
     def laps(self) -> list[float]:
-        """Seconds between each two neighbouring marks; waits for the device."""
+        """Return the seconds between each two neighbouring marks. Waits for the device."""
         if self._cuda:
             torch.cuda.synchronize()
         return [
@@ -144,17 +144,17 @@ def _between(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> 
 
 
 def wall_clock(device: torch.device) -> float:
-    """``perf_counter`` once the device has done what it was given."""
+    """Return ``perf_counter`` after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def canary_seconds(rounds: int = 7) -> float:
-    """Seconds of a fixed piece of CPU work: how fast this core is just now.
+    """Return the seconds of a fixed piece of CPU work, the median of ``rounds``.
 
-    Seconds of training are compared with a baseline only where the canary agrees with the
-    baseline's: a slow neighbour on a shared machine must not read as a regression.
+    They tell how fast this core is now. Seconds of training are compared with a baseline only if the
+    canary agrees with the baseline's: a slow neighbour on a shared machine is no regression.
     """
     matrix = torch.full((256, 256), 1.0 / 256)
     laps = []
@@ -175,9 +175,9 @@ def reset_peak_host_bytes() -> None:
 
 
 def peak_host_bytes() -> int:
-    """Peak resident memory since the last reset.
+    """Return the peak resident memory since the last reset, in bytes; 0 if the kernel has no VmHWM.
 
-    Not ``ru_maxrss``: a child starts with its parent's. 0 where the kernel does not tell.
+    ``ru_maxrss`` does not serve: a child starts with its parent's.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

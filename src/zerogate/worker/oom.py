@@ -1,7 +1,7 @@
-"""Whether an error says that the device is out of memory.
+"""Detection of errors that mean that the device is out of memory.
 
-torch raises OutOfMemoryError from its own allocator alone. CUDA, NCCL and the math libraries allocate
-by themselves and say so in messages of theirs. A host that is out of memory is another matter.
+torch raises OutOfMemoryError only from its own allocator. CUDA, NCCL and the math libraries allocate
+by themselves and have messages of their own. Errors of a host that is out of memory do not count.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import torch
 
 DEVICE_MESSAGES = {
     "CUDA": r"CUDA (driver )?(error: )?out of memory",
-    # Where NVML may not list processes torch fails over its own words for running out.
+    # If NVML may not list processes, torch fails while it writes its out-of-memory message.
     "torch": r"NVML_SUCCESS == .*INTERNAL ASSERT FAILED .*CUDACachingAllocator",
     "NCCL": r"Cuda failure (\d+ )?'out of memory'|Failed to CUDA [cm]alloc",
     "cuBLAS": r"CUBLAS_STATUS_ALLOC_FAILED",
     "cuDNN": r"CUDNN_STATUS_(INTERNAL_ERROR_DEVICE_)?ALLOC",
 }
-"""What each library's message has in it."""
+"""Pattern of each library's out-of-memory message."""
 
 _DEVICE = re.compile("|".join(DEVICE_MESSAGES.values()))
 
 
 NO_HANDLE = "CUBLAS_STATUS_NOT_INITIALIZED"
-"""What cuBLAS says when there is no room for its handle, and in other misfortunes."""
+"""cuBLAS's error if there is no memory for its handle; it has other causes too."""
 HANDLE_BYTES = 256 * 2**20
 
 

@@ -1,7 +1,7 @@
-"""Builds what ranks load compiled: DeepSpeed's ops and the counting allocator.
+"""Builder of the compiled code that ranks load: DeepSpeed's ops and the counting allocator.
 
-``python -m zerogate.worker.ops CONTROLLER_PID NAME …`` prints a JSON object, name -> what ``build``
-returns. Run apart from any launch: a build takes up to minutes and must not count as set-up.
+``python -m zerogate.worker.ops CONTROLLER_PID NAME …`` prints a JSON object, name -> result of
+``build``. It runs apart from any launch: a build may take minutes and must not count as set-up.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ REMEDIES = {
 
 
 def build(name: str, folder: Path) -> dict[str, str]:
-    """Build one op into ``folder``.
+    """Build one op into ``folder``; return an empty dict if it is there.
 
-    Empty once it is there; ``{"absent": why}`` where this machine lacks what it needs, and
-    ``{"failed": why}`` where it has that and the build goes wrong all the same.
+    Returns ``{"absent": why}`` if this machine lacks what the op needs, and ``{"failed": why}`` if it
+    has that and the build fails anyway.
     """
     try:
         if name == ALLOCATOR:
             allocator.build(folder)
             return {}
-        # A build that was killed leaves torch's lock, and every later one would wait for it for
-        # ever. Whoever calls this holds a lock of its own over the whole folder.
+        # A build that was killed leaves torch's lock, and every later one would wait for it forever.
+        # Removing it is safe: the caller holds its own lock on the whole folder.
         for lock in folder.glob("*/lock"):
             lock.unlink()
         builder = op_builder(name)
@@ -53,7 +53,7 @@ def build(name: str, folder: Path) -> dict[str, str]:
             remedy = REMEDIES.get(name, "not available on this machine")
             return {"absent": f"DeepSpeed op {name}: {remedy}"}
         if _lacks_toolkit(name):
-            return {"absent": f"DeepSpeed op {name}: needs CUDA's toolkit (nvcc; set CUDA_HOME)"}
+            return {"absent": f"DeepSpeed op {name}: needs the CUDA toolkit (nvcc; set CUDA_HOME)"}
         builder.load(verbose=False)
     except allocator.AllocatorUnavailableError as error:
         return {"failed" if isinstance(error, allocator.BuildFailedError) else "absent": str(error)}
@@ -64,8 +64,9 @@ def build(name: str, folder: Path) -> dict[str, str]:
 
 
 def _lacks_toolkit(name: str) -> bool:
-    """Whether the op is compiled against CUDA's headers, and nobody knows where they are; images made
-    to run things have the folder without the compiler, whose version DeepSpeed asks for.
+    """Return whether the op is compiled against CUDA's headers and the CUDA toolkit is missing.
+
+    Runtime images have the toolkit's folder without nvcc, whose version DeepSpeed reads.
     """
     from deepspeed.accelerator import get_accelerator
     from torch.utils.cpp_extension import CUDA_HOME
@@ -77,9 +78,9 @@ def _lacks_toolkit(name: str) -> bool:
 
 
 def load(names: Sequence[str], folder: Path) -> None:
-    """Load ops built into ``folder``, so that DeepSpeed finds them loaded.
+    """Load ops that were built into ``folder``, so that DeepSpeed finds them loaded.
 
-    Raises what DeepSpeed raises.
+    Raises whatever DeepSpeed raises.
     """
     if names:
         load_what_is_built(folder)
@@ -90,10 +91,10 @@ def load(names: Sequence[str], folder: Path) -> None:
 
 
 def load_what_is_built(folder: Path) -> None:
-    """Have DeepSpeed take ops from ``folder`` without asking whether they are up to date.
+    """Make DeepSpeed load ops from ``folder`` without checking whether they are up to date.
 
-    Asking takes seconds (which CPU this is, what ninja thinks), and it would compile anew wherever
-    DeepSpeed's sources lie at another path. The folder is kept by their content instead.
+    The check takes seconds (it detects the CPU and runs ninja), and it would recompile if DeepSpeed's
+    sources lie at another path. The name of the folder depends on their content instead.
     """
     from deepspeed.ops.op_builder.builder import OpBuilder
 
@@ -118,7 +119,7 @@ def load_what_is_built(folder: Path) -> None:
 
 
 def op_builder(name: str) -> Any:
-    """DeepSpeed's builder of the op, for the accelerator it runs on."""
+    """Return DeepSpeed's builder of the op, for the accelerator that DeepSpeed runs on."""
     from deepspeed.accelerator import get_accelerator
 
     return get_accelerator().create_op_builder(BUILDERS[name])
@@ -127,7 +128,7 @@ def op_builder(name: str) -> Any:
 def main() -> None:
     exit_with_controller(int(sys.argv[1]), with_group=True)
     folder = Path(os.environ["ZEROGATE_NATIVE_DIR"])
-    # Builders print; the answer alone goes to standard output.
+    # Builders print, but standard output must hold only the answer.
     with contextlib.redirect_stdout(sys.stderr):
         found = {name: build(name, folder) for name in sys.argv[2:]}
     print(json.dumps(found))

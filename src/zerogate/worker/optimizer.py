@@ -1,4 +1,4 @@
-"""The recipe's optimizer and learning rate schedule, in the form that the strategy wants."""
+"""The recipe's optimizer and learning rate schedule, in the form that the strategy needs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zerogate.protocol.schedule import schedule
 def build_optimizer(
     accelerator: Accelerator, model: torch.nn.Module, recipe: Recipe, total_steps: int
 ) -> tuple[Any, Any]:
-    """Optimizer and scheduler to hand to ``prepare``: placeholders where a DeepSpeed config file
-    names its own (Accelerate demands it), AdamW and a linear schedule elsewhere.
+    """Return the optimizer and the scheduler to pass to ``prepare``.
 
-    ``total_steps`` are optimizer steps of the whole run.
+    They are placeholders if a DeepSpeed config file names its own (Accelerate demands it), and AdamW
+    and a linear schedule otherwise. ``total_steps`` are the optimizer steps of the whole run.
     """
     plugin = accelerator.state.deepspeed_plugin
     config = plugin.deepspeed_config if plugin else {}

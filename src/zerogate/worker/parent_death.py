@@ -1,4 +1,4 @@
-"""Nothing that the controller asked for outlives it."""
+"""Exit with the controller: no process that it started outlives it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ POLL_SECONDS = 1.0
 
 
 def exit_with_controller(controller_pid: int, *, with_group: bool = False) -> None:
-    """End this process as soon as the controller has ended, however it did.
+    """End this process as soon as the controller has ended, for whatever reason.
 
-    Waits on a pidfd in a thread: no polling, and it also ends ranks that hang in a collective.
-    ``with_group`` ends the process group this one leads as well, by SIGTERM: ninja runs every
-    compiler in a group of its own, and ends them only when it is asked.
+    A thread waits on a pidfd: there is no polling, and it also ends ranks that hang in a collective.
+    ``with_group`` also sends SIGTERM to the process group that this process leads: ninja runs every
+    compiler in a group of its own and ends them only on a signal.
     """
     watched: int | None
     try:
         watched = os.pidfd_open(controller_pid)
     except ProcessLookupError:
         os._exit(CONTROLLER_GONE)
-    except OSError:  # No such call in this kernel or sandbox (gVisor): it is asked after.
+    except OSError:  # This kernel or sandbox (gVisor) has no pidfd: poll instead.
         watched = None
 
     def wait() -> None:
@@ -37,11 +37,11 @@ def exit_with_controller(controller_pid: int, *, with_group: bool = False) -> No
             os.killpg(0, signal.SIGTERM)
         os._exit(CONTROLLER_GONE)
 
-    threading.Thread(target=wait, name="zerogate-lifeline", daemon=True).start()
+    threading.Thread(target=wait, name="zerogate-exit", daemon=True).start()
 
 
 def _lives(pid: int) -> bool:
-    import psutil  # Nobody waits for it where there are pidfds.
+    import psutil  # Slow to import, and not needed where there are pidfds.
 
     with suppress(psutil.NoSuchProcess):
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)

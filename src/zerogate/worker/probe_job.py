@@ -1,8 +1,8 @@
-"""A probe launch on one rank: batch sizes tried until one runs out of memory.
+"""A probe launch on one rank: it tries batch sizes until one runs out of memory.
 
-Each size trains for three optimizer steps that are taken: optimizer states exist from the second on,
-and the third sees what the second left. fp16's loss scaling skips some at first, the same in all ranks.
-The samples are the longest there are, repeated if need be.
+Each size trains for three optimizer steps that are not skipped. Optimizer states exist from the second
+step on, and the third starts from what the second left. fp16's loss scaling skips some steps at first,
+the same ones on all ranks. The samples are the longest of the data set, repeated if there are too few.
 """
 
 from __future__ import annotations
@@ -24,23 +24,29 @@ if TYPE_CHECKING:
 
 STEPS = 3
 MOST_STEPS = 24
-"""A loss scale of 2^16 that is halved each time is through by then."""
+"""Largest number of steps to try, enough to halve a loss scale of 2^16 down to 1."""
 
 
 class NotMeasurableError(RuntimeError):
-    """A batch size cannot be found here."""
+    """A batch size cannot be measured here; the message says why."""
 
 
 def probe_cell(job: Job, record: RecordBuilder, started: float) -> None:
-    """Try the sizes that ``job`` asks for; running out of memory ends the rank."""
+    """Try the sizes that ``job`` requests. Running out of memory ends the rank.
+
+    Raises NotMeasurableError if device memory cannot be counted.
+    """
     request = job.probe
     assert request is not None
     cell = prepare(job, record, started)
     meter = cell.phases.meter
     if meter is None or cell.budget_bytes is None:
-        raise NotMeasurableError("batch size: device memory cannot be counted here; install g++")
+        raise NotMeasurableError(
+            "batch size: device memory cannot be counted here; expected the counting allocator, which "
+            "needs a C++ compiler; install g++"
+        )
     record.phase = "probe"
-    # Sorted here, once: steps are timed.
+    # Sorted once, here, because steps are timed.
     samples = sorted(
         cell.train_set.samples if request.kind == "train" else cell.eval_set,
         key=_length,
@@ -66,7 +72,7 @@ def probe_cell(job: Job, record: RecordBuilder, started: float) -> None:
 
 
 class Peaks:
-    """The peak of a size, and what is held when its forward pass is done, in bytes."""
+    """The peak of a size, and what is held after its forward pass, in bytes."""
 
     def __init__(self, phases: MemoryPhases, meter: MemoryMeter) -> None:
         self._phases = phases
@@ -90,7 +96,7 @@ def _try(
     peaks = Peaks(cell.phases, meter)
     seconds = (_train if kind == "train" else _evaluate)(cell, samples, size, peaks)
     own = [peaks.whole, peaks.forward]
-    # Sizes are chosen by peaks, and every rank must choose the same.
+    # Peaks decide the next size, and every rank must choose the same one.
     worst = torch.tensor(own, device=cell.accelerator.device)
     if dist.is_initialized():
         dist.all_reduce(worst, op=dist.ReduceOp.MAX)
@@ -105,9 +111,9 @@ def _try(
 
 
 def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> list[float]:
-    """Seconds of each step that was taken: one that loss scaling skips is shorter.
+    """Return the seconds of each step that loss scaling did not skip: a skipped one is shorter.
 
-    Raises NotMeasurableError where that skips nearly all of them: optimizer states would never exist.
+    Raises NotMeasurableError if nearly all steps are skipped, since optimizer states would never exist.
     """
     cell.trainer.model.train()
     cell.trainer.after_forward = peaks.after_forward
@@ -118,7 +124,8 @@ def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> l
         if len(taken) == MOST_STEPS:
             raise NotMeasurableError(
                 f"batch size: loss scaling skipped {len(taken) - sum(taken)} of {len(taken)} "
-                "optimizer steps; look for a loss that is not finite, or train in bf16"
+                f"optimizer steps; expected {STEPS} that are not skipped; look for a loss that is not "
+                "finite, or train in bf16"
             )
         micro_batches = (
             _batch(cell, samples, size)
@@ -133,17 +140,17 @@ def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> l
 
 def _evaluate(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> list[float]:
     _, seconds = cell.trainer.evaluate([_batch(cell, samples, size)])
-    peaks.forward = peaks.whole  # Generating holds its most in its last step.
+    peaks.forward = peaks.whole  # Generation holds the most in its last step.
     return [seconds]
 
 
 def _batch(cell: Prepared, samples: Sequence[Any], size: int) -> Batch:
-    """The first ``size`` samples, again from the start where there are fewer."""
+    """Return the first ``size`` samples as a micro-batch, repeated if there are fewer."""
     batch = cell.workload.collate([samples[index % len(samples)] for index in range(size)])
     return {name: values.to(cell.accelerator.device) for name, values in batch.items()}
 
 
 def _length(sample: Any) -> int:
-    """Tokens of a sample, over all of its sequences."""
+    """Return the number of tokens of a sample, over all of its sequences."""
     sequences = sample.values() if isinstance(sample, dict) else [sample]
     return sum(len(sequence) for sequence in sequences if hasattr(sequence, "__len__"))

@@ -1,4 +1,4 @@
-"""A rank's record in the making."""
+"""Builder of a rank's record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zerogate.protocol.redact import masked
 
 
 class RecordBuilder:
-    """The record in the making: what is known so far is written even when training fails."""
+    """Builder of a rank's record: it writes what is known so far even if training fails."""
 
     def __init__(self, job: Job, rank: int) -> None:
         self._job = job
@@ -28,7 +28,7 @@ class RecordBuilder:
 
     @property
     def phase(self) -> str:
-        """Where the rank is; every change is a heartbeat."""
+        """Phase that the rank is in; every change writes a heartbeat."""
         return self._phase
 
     @phase.setter
@@ -37,18 +37,18 @@ class RecordBuilder:
         self.beat(0)
 
     def beat(self, step: int) -> None:
-        """Tell that ``step`` steps of the phase are done."""
+        """Write a heartbeat: ``step`` steps of the phase are done."""
         self._pulse.beat(self._phase, step)
 
     def add(self, **values: Any) -> None:
         self._values.update(values)
 
     def add_at_end(self, known: Callable[[], dict[str, Any]]) -> None:
-        """Add what is known only then, however the rank ends."""
+        """Add the values that ``known`` returns when the rank ends, for whatever reason."""
         self._last = known
 
     def write(self, outcome: str, error: BaseException | None = None) -> None:
-        with suppress(Exception):  # A device that failed may tell nothing any more.
+        with suppress(Exception):  # A failed device may no longer answer.
             self.add(**self._last())
         failure = None
         if error is not None:
@@ -72,5 +72,5 @@ class RecordBuilder:
 
 
 def _printable(text: str) -> str:
-    """``text`` as UTF-8 can have it, lone surrogates as escapes, without the environment's secrets."""
+    """Return ``text`` as valid UTF-8, lone surrogates escaped, without the environment's secrets."""
     return masked(text).encode("utf-8", "backslashreplace").decode()

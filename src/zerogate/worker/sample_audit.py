@@ -1,4 +1,4 @@
-"""Which samples training drew: every one once an epoch, or a rank's loader is wrong."""
+"""Audit of the samples that training draws: each one once an epoch, or a rank's loader is wrong."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from zerogate.worker.workload import Batch
 
 
 class CountedSamples:
-    """The training set, counting how often each of its samples is drawn in each epoch, and knowing
-    which of the micro-batches made of them are still held.
+    """Training set that counts how often each sample is drawn in each epoch.
+
+    It also knows which micro-batches are still held.
     """
 
     def __init__(self, samples: Sequence[Any], collate: Callable[[list[Any]], Batch]) -> None:
         self.samples = samples
         self._collate = collate
         self._held: list[weakref.ref[torch.Tensor]] = []
-        # Not tensors: those would count as memory of the model's.
+        # Not tensors: those would count as the model's memory.
         self._drawn: list[Counter[int]] = [Counter()]
 
     def begin_epoch(self) -> None:
@@ -39,7 +40,7 @@ class CountedSamples:
         return self.samples[index]
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        """A micro-batch at once, as ``DataLoader`` asks; a ``datasets.Dataset`` is quicker at that."""
+        """Return a micro-batch for ``DataLoader``; ``datasets.Dataset`` is faster with all indices."""
         self._drawn[-1].update(indices)
         if hasattr(self.samples, "__getitems__"):
             found: list[Any] = self.samples.__getitems__(indices)
@@ -53,16 +54,18 @@ class CountedSamples:
         return batch
 
     def held_bytes(self, device: torch.device) -> int:
-        """Bytes of micro-batches on the CPU that somebody still holds: Accelerate's loader is one
-        ahead. Elsewhere they are copied to the device, and not known here.
+        """Return the bytes of micro-batches on the CPU that are still held: Accelerate's loader
+        fetches one ahead. 0 for other devices, whose copies are not known here.
         """
         alive = (one() for one in self._held if device.type == "cpu")
         storages = (tensor.untyped_storage() for tensor in alive if tensor is not None)
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def miscounts(self, padding: int, device: torch.device) -> tuple[int, int]:
-        """Samples missed, and samples drawn again beyond ``padding`` (what fills an epoch's last
-        global batch), over all ranks, in the worst epoch. Collective.
+        """Return the samples missed and the samples drawn again beyond ``padding``. Collective.
+
+        Both are counts over all ranks, in the worst epoch. ``padding`` is the number of samples that
+        fill an epoch's last global batch.
         """
         drawn = torch.tensor(
             [[epoch[index] for index in range(len(self))] for epoch in self._drawn if epoch],
@@ -76,7 +79,7 @@ class CountedSamples:
 
 
 def rows_of(gathered: Any) -> int:
-    """Samples in what was gathered: the first tensor's rows, or the objects of a list."""
+    """Return the number of gathered samples: the first tensor's rows, or the objects of a list."""
     if isinstance(gathered, dict):
         return rows_of(next(iter(gathered.values())))
     nested = isinstance(gathered, tuple | list) and bool(gathered)
@@ -87,7 +90,7 @@ def rows_of(gathered: Any) -> int:
 
 @contextmanager
 def counted_gathering(accelerator: Accelerator) -> Iterator[list[int]]:
-    """Rows of each ``gather_for_metrics`` while this lasts: the samples that are scored."""
+    """Yield a list that gets the rows of each ``gather_for_metrics``: the samples that are scored."""
     gather = accelerator.gather_for_metrics
     rows: list[int] = []
 

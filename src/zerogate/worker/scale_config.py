@@ -1,8 +1,8 @@
-"""The cpu tier's one change to a strategy: DeepSpeed's sizes shrink as the model did.
+"""The cpu tier's only change to a strategy: DeepSpeed's sizes shrink as much as the model.
 
-A scale model is only one if everything measured in elements shrinks with it. With DeepSpeed's
-default buckets (500 million elements) a model of 5 million parameters would hold 2 GB of buckets
-and ZeRO would need more memory than DDP.
+Everything that is measured in elements must shrink with the model. With DeepSpeed's default buckets
+(500 million elements) a model of 5 million parameters would hold 2 GB of buckets, and ZeRO would
+need more memory than DDP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEFAULT_ELEMENTS = {
 }
 
 DEFAULT_BUFFER_ELEMENTS = 100_000_000
-"""Of each buffer of ``offload_param`` (deepspeed/runtime/zero/offload_config.py)."""
+"""Default of each ``offload_param`` buffer in DeepSpeed (deepspeed/runtime/zero/offload_config.py)."""
 
 # DeepSpeed asserts that bucket sizes are multiples of its own alignment, 2 on most backends.
 ALIGNMENT = 8
@@ -31,11 +31,12 @@ ALIGNMENT = 8
 def scale_deepspeed(
     config: Mapping[str, Any], *, ratio: float, largest_parameter: int, scratch_folder: str
 ) -> dict[str, Any]:
-    """``config`` for a scale model with ``ratio`` = its parameters / the full model's.
+    """Return ``config`` for a scale model; ``ratio`` = its parameters / the full model's.
 
-    Sizes in elements are multiplied by ``ratio``; ``auto`` stays, since Accelerate derives it from
-    the scale model's own hidden size. Half precision goes (DeepSpeed refuses fp16 on CPU), pinned
-    memory goes (nothing to copy to), and disk offload is placed (``place_on_disk``).
+    Sizes in elements are multiplied by ``ratio``. ``auto`` stays, since Accelerate derives it from
+    the scale model's own hidden size. Half precision is removed (DeepSpeed refuses fp16 on CPU), and
+    so is pinned memory (there is no device to copy to). ``place_on_disk`` sets up disk offload;
+    ``largest_parameter`` is in elements.
     """
     scaled = {name: value for name, value in config.items() if name not in ("fp16", "bf16", "amp")}
     zero = dict(scaled.get("zero_optimization", {}))
@@ -55,8 +56,10 @@ def scale_deepspeed(
 def place_on_disk(
     config: Mapping[str, Any], *, largest: int, folder: str, ratio: float = 1.0
 ) -> dict[str, Any]:
-    """``config`` with disk offload, where it has that, in ``folder`` and in buffers of at least
-    ``largest`` elements: a parameter that does not fit into one ends DeepSpeed.
+    """Return ``config`` with its disk offload, if any, in ``folder``.
+
+    Parameter buffers are multiplied by ``ratio``, but have at least ``largest`` elements: DeepSpeed
+    fails on a parameter that does not fit into one.
     """
     zero = dict(config.get("zero_optimization", {}))
     for name in ("offload_optimizer", "offload_param"):
@@ -69,5 +72,5 @@ def place_on_disk(
 
 
 def scale_bytes(full_bytes: int, *, ratio: float) -> int:
-    """A memory budget of the full cell, for its scale model."""
+    """Return the memory budget of a scale model: ``ratio`` of the full cell's."""
     return round(full_bytes * ratio)

@@ -1,4 +1,4 @@
-"""What every launch on a rank begins with: the job becomes a model that is ready to train."""
+"""Set-up of every launch on a rank: it turns the job into a model that is ready to train."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A cell on one rank, checked and ready. ``budget_bytes`` is None where there is no budget."""
+    """A cell on one rank, checked and ready. ``budget_bytes`` is None if there is no budget."""
 
     workload: Workload
     accelerator: Accelerator
@@ -54,17 +54,15 @@ class Prepared:
 
 
 def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
-    """Build the cell of ``job``, and see that it is the one asked for.
+    """Build the cell of ``job`` and check that the engine runs what the job requests.
 
     ``started`` is the ``perf_counter`` at which this rank began. Raises NotAppliedError.
     """
     meter = _memory_meter(job, record)
     workload = job_workload(job)
+    export_accelerate_environment(job.config_file, job.cell.world_size, job.precision)
     record.add(
         environment=software(),
-        accelerate_environment=export_accelerate_environment(
-            job.config_file, job.cell.world_size, job.precision
-        ),
         workload_version=workload.version,
         data_origin=job.data_origin,
         parameters=workload.parameters,
@@ -117,30 +115,23 @@ def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
     )
 
 
-GIB = 2**30
-
-
 def _set_budget(job: Job, workload: Workload, phases: memory.MemoryPhases) -> int | None:
-    """Limit the device memory of a rank that probes, or shares its device, counted from what it holds
-    before the model; the limit, in bytes. Raises NotPossibleError where the device has less.
+    """Limit the device memory of a rank whose job has a budget; return the limit in bytes.
+
+    It counts from what the rank holds before the model. Raises NotPossibleError if the device has less.
     """
-    if phases.meter is None or not (job.purpose == "probe" or job.shared_devices):
+    if phases.meter is None or job.device_memory_bytes is None:
         return None
-    capacity = phases.meter.capacity_bytes()
+    budget, capacity = job.device_memory_bytes, phases.meter.capacity_bytes()
     if job.shared_devices:
         capacity //= -(-job.cell.world_size // job.shared_devices)
-    elif job.device_memory_bytes is None and job.cell.tier == "cpu":
-        return capacity
-    budget = job.device_memory_bytes
-    if budget is None:  # What is the same on every card of the kind, under every driver.
-        budget = capacity // GIB * GIB
     if job.cell.tier == "cpu":
         budget = scale_bytes(budget, ratio=workload.scale_parameters / workload.full_parameters)
-        capacity //= job.cell.world_size  # The ranks share what the host has.
+        capacity //= job.cell.world_size  # The ranks share the host's memory.
     if budget > capacity:
         raise NotPossibleError(
-            f"--device-memory: {budget} bytes for each rank (the scale model's share, on the cpu "
-            f"tier); this device has {capacity} for each; choose less"
+            f"--device-memory: {budget} bytes for each rank (on the cpu tier, the scale model's "
+            f"share) are too many; this device has {capacity} for each; choose less"
         )
     phases.meter.set_budget(phases.floor_bytes + budget)
     return budget
@@ -173,7 +164,7 @@ def _prepare(
         raise NotPossibleError(
             f"{job.data_folder}: {len(train_set)} samples to train on; one optimizer step takes "
             f"{per_step} (micro-batch {recipe.micro_batch_size} x accumulation "
-            f"{recipe.gradient_accumulation_steps} x {accelerator.num_processes} ranks); give more "
+            f"{recipe.gradient_accumulation_steps} x {accelerator.num_processes} ranks); use more "
             "data or fewer ranks"
         )
     total_steps = -(-len(train_set) // per_step) * recipe.epochs
@@ -181,17 +172,17 @@ def _prepare(
     model, optimizer, train_loader, scheduler = accelerator.prepare(
         model, optimizer, train_loader, scheduler
     )
-    # Apart from the others: DeepSpeed would take the smallest batch size it sees for its own.
+    # Prepared separately: DeepSpeed would use the smallest batch size that it sees.
     eval_loader = accelerator.prepare_data_loader(eval_loader)
     if accelerator.distributed_type == DistributedType.FSDP and hasattr(model, "generate"):
-        # FSDP2 gathers parameters around forward; generate must count as one.
+        # FSDP2 gathers parameters around forward; generate must count as a forward method.
         torch.distributed.fsdp.register_fsdp_forward_method(model, "generate")
     trainer = Trainer(accelerator, workload, model, optimizer, scheduler, phases)
     return trainer, train_loader, eval_loader
 
 
 def job_workload(job: Job) -> Workload:
-    """The workload as the job wants it: its tier, its data, and what it changes of the recipe."""
+    """Build the workload for the job: its tier, its data, and its changes to the recipe."""
     workload_class = load_workload_class(Path(job.workload_file))
     tier = job.cell.tier
     changes: dict[str, Any] = {

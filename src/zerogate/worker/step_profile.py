@@ -1,4 +1,4 @@
-"""One optimizer step under observation, after all that is timed: what it does, counted exactly.
+"""Profile of one optimizer step after all timed ones: exact counts of what it does.
 
 Seconds depend on the machine; collectives, operators and bytes do not.
 """
@@ -20,19 +20,20 @@ from zerogate.worker.gloo import once_released
 from zerogate.worker.setup import Prepared
 
 BACKENDS = ("gloo", "nccl")
-"""Whose events are counted: a process group's own, as it runs them (gloo runs a reduce-scatter as an
-all-reduce), DDP's reducer included. They carry shapes and types; torch's do not for lists of tensors.
+"""Backends whose events are counted. They are a process group's own events, DDP's reducer included, as
+the group runs them (gloo runs a reduce-scatter as an all-reduce). They carry shapes and types; torch's
+events do not for lists of tensors.
 """
 
 ITEM_BYTES = {
     "double": 8, "long": 8, "long int": 8, "float": 4, "int": 4, "c10::Half": 2,
     "c10::BFloat16": 2, "short": 2, "unsigned char": 1, "signed char": 1, "bool": 1,
 }  # fmt: skip
-"""Bytes of an element, by the names that the profiler gives types."""
+"""Bytes of an element, by the profiler's name of the type."""
 
 
 def trace_step(cell: Prepared, batches: Iterator[Any]) -> Traced:
-    """Train for one more optimizer step. Collective."""
+    """Train for one more optimizer step and return its counts. Collective."""
     cell.trainer.model.train()
     before = disk.swapped_bytes()
     states: list[int] = []
@@ -57,13 +58,13 @@ def trace_step(cell: Prepared, batches: Iterator[Any]) -> Traced:
 
 
 def collectives(events: Iterable[Any]) -> dict[str, Collective]:
-    """Calls and payload by kind, of the profiler's events. Kinds that did not occur are 0."""
+    """Return calls and payload bytes by kind, from the profiler's events; 0 for kinds without one."""
     found = dict.fromkeys(COLLECTIVES, Collective(calls=0, payload_bytes=0))
     for event in events:
         backend, _, name = event.name().partition(":")
         if backend not in BACKENDS or not name or name.startswith(":"):
             continue
-        # NCCL says _all_gather_base, _reduce_scatter_base, allgather_into_tensor_coalesced.
+        # NCCL's names: _all_gather_base, _reduce_scatter_base, allgather_into_tensor_coalesced.
         plain = name.replace("allgather", "all_gather").replace("allreduce", "all_reduce")
         kind = next((kind for kind in COLLECTIVES if kind in plain), OTHER_COLLECTIVE)
         payload = sum(
@@ -77,7 +78,7 @@ def collectives(events: Iterable[Any]) -> dict[str, Collective]:
 
 
 def _settled(cell: Prepared) -> int:
-    """Live bytes without what is over: reference cycles, of which FSDP2 leaves some now and then, and
+    """Return the live bytes without garbage: reference cycles, which FSDP2 leaves now and then, and
     what gloo's thread still holds.
     """
     cell.phases.settle()
@@ -87,8 +88,9 @@ def _settled(cell: Prepared) -> int:
 
 
 def _before_optimizer_step(cell: Prepared, look: Callable[[], None]) -> AbstractContextManager[Any]:
-    """Have ``look`` called before each optimizer step: DeepSpeed's engine takes it on the way out of
-    Accelerate's backward, elsewhere it is the optimizer's own.
+    """Call ``look`` before each optimizer step in this context.
+
+    DeepSpeed's engine takes the step at the end of Accelerate's backward; otherwise the optimizer does.
     """
     deepspeed = cell.accelerator.distributed_type == DistributedType.DEEPSPEED
     owner = cell.trainer.model if deepspeed else cell.trainer.optimizer

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train_cell(job: Job, record: RecordBuilder, started: float) -> None:
-    """Train and evaluate ``job``'s cell; what is measured goes to ``record`` as it is known.
+    """Train and evaluate ``job``'s cell; add measurements to ``record`` as they become known.
 
     ``started`` is the ``perf_counter`` at which this rank began.
     """
@@ -26,9 +26,9 @@ def train_cell(job: Job, record: RecordBuilder, started: float) -> None:
 
     record.phase = "train"
     cell.trainer.after_step = record.beat
-    progress = cell.trainer.train(cell.train_loader, cell.train_set, job.steps)
+    series = cell.trainer.train(cell.train_loader, cell.train_set, job.steps)
     record.add(
-        **{name: tuple(values) for name, values in dataclasses.asdict(progress).items()},
+        **{name: tuple(values) for name, values in dataclasses.asdict(series).items()},
         memory=cell.phases.phases,
     )
     if job.steps is None:
@@ -48,7 +48,6 @@ def _evaluate(cell: Prepared, record: RecordBuilder) -> None:
     record.add(
         quality=quality,
         eval_seconds=eval_seconds,
-        eval_samples=len(cell.eval_set),
         eval_samples_miscounted=abs(cell.trainer.gathered_samples - len(cell.eval_set)),
         samples_missed=missed,
         samples_repeated=repeated,
@@ -57,5 +56,5 @@ def _evaluate(cell: Prepared, record: RecordBuilder) -> None:
         canary_seconds=(cell.canary_seconds + memory.canary_seconds()) / 2,
     )
     record.phase = "trace"
-    # Last: it is one more step of training.
+    # Last, because it trains for one more step.
     record.add(traced=trace_step(cell, iter(cell.train_loader)))

@@ -1,4 +1,4 @@
-"""The one training loop. Every workload under every strategy is trained and timed by it."""
+"""The one training loop: it trains and times every workload under every strategy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from zerogate.worker.workload import Batch, Workload
 
 
 @dataclass
-class Progress:
-    """What training has measured so far on this rank; grows by optimizer step and by epoch."""
+class StepSeries:
+    """Measurements of this rank's training so far; they grow by optimizer step and by epoch."""
 
     loss: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Progress:
 
 
 class Trainer:
-    """One rank's training run: the prepared objects and what was measured with them."""
+    """One rank's training run: the prepared objects and the measurements taken with them."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Trainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.phases = phases
-        self.progress = Progress()
+        self.series = StepSeries()
         self.gathered_samples = 0
         self.skipped = False
         self.after_forward: Callable[[], None] = lambda: None
@@ -59,10 +59,10 @@ class Trainer:
     def recipe(self) -> Recipe:
         return self.workload.recipe
 
-    def train(self, loader: Any, samples: CountedSamples, steps: int | None = None) -> Progress:
+    def train(self, loader: Any, samples: CountedSamples, steps: int | None = None) -> StepSeries:
         """Train for the recipe's epochs, or for ``steps``; the first step is a phase of its own.
 
-        Optimizer states come to life in the first step, so it peaks unlike the steady ones.
+        The first step creates the optimizer states, so its peak differs from the steady ones.
         """
         self.model.train()
         with ExitStack() as steady:
@@ -76,14 +76,14 @@ class Trainer:
                     with self.phases.phase("first_step"):
                         self._steps(batches, samples, limit=1)
                     steady.enter_context(self.phases.phase("steady"))
-                self._steps(batches, samples, limit=steps and steps - len(self.progress.loss))
-                self.progress.train_seconds.append(wall_clock(self.accelerator.device) - start)
-        return self.progress
+                self._steps(batches, samples, limit=steps and steps - len(self.series.loss))
+                self.series.train_seconds.append(wall_clock(self.accelerator.device) - start)
+        return self.series
 
     def _steps(
         self, batches: Iterator[Batch], drawn: CountedSamples, limit: int | None = None
     ) -> None:
-        """Optimizer steps until the epoch's data or ``limit`` is reached."""
+        """Take optimizer steps until the epoch's data is used up or ``limit`` is reached."""
         clock = Clock(self.accelerator.device)
         losses: list[Any] = []
         norms: list[Any] = []
@@ -93,30 +93,32 @@ class Trainer:
             loss, norm, samples = self.step(batches)
             if not samples:
                 break
-            self.progress.step_skipped.append(self.skipped)
-            # On a CPU at once: nobody waits for that, and a tensor kept of each step is a leak.
+            self.series.step_skipped.append(self.skipped)
+            # Read at once on a CPU: that waits for nothing, and a tensor kept per step would be a leak.
             at_once = self.accelerator.device.type == "cpu"
             losses.append(float(loss) if at_once else loss)
             norms.append(_as_float(norm) if at_once else norm)
-            self.progress.learning_rate.append(learning_rate)
-            self.progress.step_samples.append(samples)
+            self.series.learning_rate.append(learning_rate)
+            self.series.step_samples.append(samples)
             clock.mark()
             self.phases.settle()
             held = drawn.held_bytes(self.accelerator.device)
-            self.progress.step_live_bytes.append(self.phases.live_bytes - held)
-            self.after_step(len(self.progress.step_live_bytes))
-        self.progress.step_seconds.extend(clock.laps())
+            self.series.step_live_bytes.append(self.phases.live_bytes - held)
+            self.after_step(len(self.series.step_live_bytes))
+        self.series.step_seconds.extend(clock.laps())
         # Read only here: reading a value makes the host wait for the device.
-        self.progress.loss.extend(float(loss) for loss in losses)
-        self.progress.gradient_norm.extend(map(_as_float, norms))
+        self.series.loss.extend(float(loss) for loss in losses)
+        self.series.gradient_norm.extend(map(_as_float, norms))
 
     def step(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, Any, int]:
-        """One optimizer step: mean loss over its micro-batches, gradient norm before clipping, and
-        samples seen; 0 of these when the data is used up. The norm is 0 where loss scaling found an
-        overflow: the optimizer was ``skipped``, and nothing moved.
+        """Take one optimizer step; return its mean loss, gradient norm and number of samples.
 
-        Micro-batches are drawn one at a time: Accelerate reads off the last one drawn whether the
-        epoch ends, and then steps at once, in the middle of an accumulation too.
+        The loss is a scalar tensor, the mean over micro-batches. The norm is the one before clipping;
+        it is 0 if loss scaling found an overflow: then the step is ``skipped`` and changes nothing.
+        The number of samples is 0 when the data is used up.
+
+        Micro-batches are drawn one at a time: Accelerate learns from the last one drawn whether the
+        epoch ends, and then steps at once, even in the middle of an accumulation.
         """
         total = torch.zeros((), device=self.accelerator.device)
         self.skipped = False
@@ -142,7 +144,7 @@ class Trainer:
         return total / max(1, count), 0.0 if self.skipped else norm, samples
 
     def _clip(self) -> Any:
-        """The global gradient norm, clipped by the engine (DeepSpeed) or here."""
+        """Return the global gradient norm; clip the gradients if the engine (DeepSpeed) does not."""
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             engine: Any = self.model
             return engine.get_global_grad_norm()
@@ -151,9 +153,9 @@ class Trainer:
         )
 
     def evaluate(self, loader: Any) -> tuple[dict[str, float], float]:
-        """Quality on the evaluation set and the seconds that took. Collective.
+        """Return the quality on the evaluation set and the seconds that this took. Collective.
 
-        ``gathered_samples`` are then those that the workload gathered from all ranks to score.
+        Sets ``gathered_samples``: how many samples the workload gathered from all ranks to score.
         """
         self.model.eval()
         self.accelerator.wait_for_everyone()
@@ -174,7 +176,7 @@ def _samples(batch: Batch) -> int:
 
 
 def _as_float(norm: Any) -> float:
-    """A norm as DeepSpeed (float), DDP (tensor) or FSDP2 (DTensor) give it."""
+    """Return the norm that DeepSpeed (float), DDP (tensor) or FSDP2 (DTensor) gives as a float."""
     if hasattr(norm, "full_tensor"):
         norm = norm.full_tensor()
     return float(norm)

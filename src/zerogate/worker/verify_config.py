@@ -1,4 +1,4 @@
-"""What the engine reports it runs, held to what the cell asked for.
+"""Comparison of the engine's configuration with the cell's request.
 
 A strategy that silently became another one is the worst outcome of all: its numbers look fine.
 """
@@ -17,17 +17,17 @@ from zerogate.protocol.record import Recipe
 
 
 class NotAppliedError(RuntimeError):
-    """The engine runs something other than what was asked for."""
+    """The engine runs something other than the cell requested."""
 
 
 class NotPossibleError(RuntimeError):
-    """What was asked for cannot be had with this data or on this device."""
+    """The cell's request is not possible with this data or on this device."""
 
 
 def check_collectives(device: torch.device) -> None:
-    """Known values through the collectives that FSDP averages by; DDP and DeepSpeed divide themselves.
+    """Check the averaging collectives of FSDP on known values; DDP and DeepSpeed divide by themselves.
 
-    Some torch releases sum where gloo was asked to average (pytorch/pytorch#162338).
+    Raises NotAppliedError: some torch releases sum when gloo should average (pytorch/pytorch#162338).
     """
     if not dist.is_initialized():
         return
@@ -42,14 +42,14 @@ def check_collectives(device: torch.device) -> None:
         if abs(float(value) - expected) > 1e-6:
             raise NotAppliedError(
                 f"collectives: {name} with AVG gave {float(value)} on this backend; expected "
-                f"{expected}; this torch release cannot be measured here"
+                f"{expected}; install another torch release, this one cannot be measured here"
             )
 
 
 def engine_config(
     accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe
 ) -> dict[str, Any]:
-    """What runs, as the engine and the process group report it. Keys as in ``requested``."""
+    """Return what the engine and the process group report that they run; keys as in ``requested``."""
     found: dict[str, Any] = {
         "world_size": dist.get_world_size() if dist.is_initialized() else 1,
         "num_processes": accelerator.num_processes,
@@ -72,7 +72,7 @@ def engine_config(
 
 
 def _mixed_precision(accelerator: Accelerator) -> str:
-    """Accelerate's, or the one that FSDP2's policy really computes in."""
+    """Return Accelerate's precision, or for FSDP2 the one that its policy computes in."""
     if accelerator.distributed_type != DistributedType.FSDP:
         return str(accelerator.mixed_precision)
     policy = accelerator.state.fsdp_plugin.mixed_precision_policy
@@ -81,7 +81,7 @@ def _mixed_precision(accelerator: Accelerator) -> str:
 
 
 def _engine(accelerator: Accelerator, model: Any) -> str:
-    """Who trains the model; ``none`` where it is bare, as the workload built it."""
+    """Return the class that wraps the model for training; ``none`` if no class does."""
     if accelerator.distributed_type == DistributedType.FSDP:
         return "FSDPModule" if hasattr(model, "set_reshard_after_forward") else "none"
     return "none" if accelerator.unwrap_model(model) is model else type(model).__name__
@@ -112,7 +112,7 @@ def _innermost(optimizer: Any) -> str:
 
 
 def check_engine_config(requested: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise NotAppliedError naming every key of ``requested`` that the engine does otherwise."""
+    """Raise NotAppliedError that names every key of ``requested`` with another value in ``found``."""
     wrong = [
         f"{name} is {found.get(name)!r} instead of {value!r}"
         for name, value in requested.items()
@@ -122,6 +122,6 @@ def check_engine_config(requested: dict[str, Any], found: dict[str, Any]) -> Non
         wrong.append(f"rank is {found['rank']} instead of {os.environ['RANK']}")
     if wrong:
         raise NotAppliedError(
-            f"configuration not applied: {'; '.join(wrong)}; the engine must run what the cell "
-            "asks for; look for a setting that overrides the strategy file"
+            f"configuration not applied: {'; '.join(wrong)}; expected the engine to run what the cell "
+            "requests; look for a setting that overrides the strategy file"
         )

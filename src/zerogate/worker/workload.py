@@ -1,7 +1,7 @@
 """The base class of a workload: what is trained, on what, and how well it learned.
 
 A workload is one file in ``workloads/`` with one subclass. Only ranks import it. The training loop
-is the harness's (``rank.train``), so that every workload is timed in the same way.
+belongs to the harness (``worker.trainer``), so that every workload is timed in the same way.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Batch = dict[str, "torch.Tensor"]
 class Quality:
     """One quality metric of a workload.
 
-    ``chance``: what a model that learned nothing scores on the generated data.
-    ``learned``: what the cpu tier must reach on the generated data to count as having learned.
+    ``chance``: score of a model that learned nothing, on the generated data.
+    ``learned``: score from which the cpu tier counts as having learned, on the generated data.
     """
 
     better: Literal["higher", "lower"]
@@ -40,17 +40,17 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The folder a workload reads its data set from, and whose data it is."""
+    """Folder that a workload reads its data set from, and the origin of the data."""
 
     folder: Path
     origin: Literal["generated", "real"]
 
 
 class Workload(ABC):
-    """What is trained: model, data, loss, quality. Subclass it in ``workloads/<model>_<data>.py``."""
+    """Model, data, loss and quality to train. Subclass it in ``workloads/<model>_<data>.py``."""
 
     version: ClassVar[int]
-    """Raise it when numbers of the old and the new file must not be compared."""
+    """Version of the file. Raise it when numbers of the old and the new one must not be compared."""
 
     full_parameters: ClassVar[int]
     """Parameters of the full-size model (gpu tier), tied ones counted once."""
@@ -59,7 +59,7 @@ class Workload(ABC):
     """Parameters of the scale model (cpu tier), tied ones counted once."""
 
     repository: ClassVar[str | None] = None
-    """The hub's id of the weights that training begins with; None where it begins with random ones."""
+    """The hub's id of the weights that training begins with; None if it begins with random ones."""
 
     layer_classes: ClassVar[tuple[str, ...]]
     """Names of the transformer layer classes that FSDP wraps."""
@@ -67,13 +67,13 @@ class Workload(ABC):
     quality: ClassVar[Mapping[str, Quality]]
 
     evaluates_by_generating: ClassVar[bool] = False
-    """Whether evaluation generates, so that its batch size is limited by memory in its own way."""
+    """True if evaluation generates: then its batch size has a memory limit of its own."""
 
     averages_samples: ClassVar[bool] = True
-    """Whether the loss is a mean over samples; one over tokens depends on how samples are grouped."""
+    """True if the loss is a mean over samples; one over tokens depends on how samples are grouped."""
 
     recipes: ClassVar[Mapping[Tier, Recipe]]
-    """How each tier trains; every strategy shares it."""
+    """Recipe of each tier; all strategies share it."""
 
     def __init__(self, *, tier: Tier, corpus: Corpus) -> None:
         self.tier = tier
@@ -89,8 +89,10 @@ class Workload(ABC):
 
     @cached_property
     def pretrained(self) -> Path | None:
-        """The folder of the published weights and their tokenizer, for real data on the gpu tier, where
-        the hub's cache (``HF_HOME``) has them. Nothing is downloaded: ranks must not disagree on it.
+        """Folder of the published weights and their tokenizer; None if they are not used.
+
+        They are used for real data on the gpu tier if the hub's cache (``HF_HOME``) has them. Nothing
+        is downloaded, so that all ranks agree.
         """
         if self.repository is None or self.tier == "cpu" or self.corpus.origin == "generated":
             return None
@@ -101,33 +103,35 @@ class Workload(ABC):
             folder = Path(snapshot_download(self.repository, local_files_only=True))
         except LocalEntryNotFoundError:
             return None
-        # A tokenizer alone may have been loaded at some time.
+        # The cache may have the tokenizer alone.
         weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
         return folder if weights else None
 
     @abstractmethod
     def build_model(self) -> torch.nn.Module:
-        """The model in fp32, on the CPU (or sharded as built, under ZeRO-3): freshly initialised, or
-        with the ``pretrained`` weights where there are any.
+        """Build the model in fp32, on the CPU (or sharded as it is built, under ZeRO-3).
+
+        It is freshly initialised, or has the ``pretrained`` weights if there are any.
         """
 
     def build_skeleton(self) -> torch.nn.Module:
-        """``build_model``'s model with weights of no matter which value: to be measured without memory,
-        and to be sharded as it is built, which loading a checkpoint does not go together with. Whoever
-        has ``pretrained`` weights overrides it.
+        """Build the model of ``build_model`` with arbitrary weights.
+
+        It serves to count parameters without memory, and to shard the model as it is built, which is
+        not possible while loading a checkpoint. A workload with ``pretrained`` weights overrides it.
         """
         return self.build_model()
 
     @abstractmethod
     def datasets(self) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Training and evaluation samples, tokenized, in file order."""
+        """Return the training and the evaluation samples, tokenized, in file order."""
 
     @abstractmethod
     def collate(self, samples: list[Any]) -> Batch:
-        """Samples to the tensors of one micro-batch, first dimension the batch."""
+        """Return the tensors of one micro-batch; their first dimension is the batch."""
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Mean loss of one micro-batch, a scalar tensor."""
+        """Return the mean loss of one micro-batch, a scalar tensor."""
         loss: torch.Tensor = model(**batch).loss
         return loss
 
@@ -135,20 +139,20 @@ class Workload(ABC):
     def evaluate(
         self, model: torch.nn.Module, loader: Any, accelerator: Accelerator
     ) -> dict[str, float]:
-        """Score the evaluation set, collectively; every rank returns the names in ``quality``.
+        """Score the evaluation set; every rank returns the names in ``quality``. Collective.
 
         ``model`` is in eval mode and gradients are off. ``loader`` yields collated batches on the
-        rank's device; gather once per batch, a row per sample, with
-        ``accelerator.gather_for_metrics``, so that the padding samples of the last batch are not
-        counted and the others are (``eval_samples_miscounted``).
+        rank's device. Gather once per batch with ``accelerator.gather_for_metrics``, one row per
+        sample: it drops the padding samples of the last batch. ``eval_samples_miscounted`` checks
+        that all others were gathered.
         """
 
 
 def load_workload_class(path: Path) -> type[Workload]:
-    """The one Workload subclass that ``path`` defines.
+    """Return the one Workload subclass that ``path`` defines.
 
-    Its repository root goes on ``sys.path``, so that workloads can share modules beside them.
-    Raises ImportError when there is not exactly one.
+    Adds its repository root to ``sys.path``, so that workloads can share modules beside them.
+    Raises ImportError if there is not exactly one subclass.
     """
     sys.path.insert(0, str(path.parent.parent))
     name = f"workloads.{path.stem}"

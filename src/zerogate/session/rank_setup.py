@@ -1,0 +1,97 @@
+"""What the ranks of a cell run on and in: devices, packages, compiled ops, variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zerogate.config.options import Options
+from zerogate.config.strategy import Strategy, read_strategy
+from zerogate.devices.assignment import Assignment, assign_devices, missing_capacity
+from zerogate.environment.compiled_ops import Missing, NativeOps
+from zerogate.environment.fingerprint import fingerprint
+from zerogate.environment.overlay import Overlay, lay_over
+from zerogate.environment.torch_cuda import cuda_lacks
+from zerogate.environment.variables import rank_environment
+from zerogate.protocol.cell import TIERS, Cell, Tier
+from zerogate.session.progress import Progress, ProgressUpdate
+
+
+class RankSetup:
+    """Answers, for each cell, where its ranks run and what they find there. Starts no rank."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        self.options = options
+        self.overlay: Overlay | None = None
+        self._progress = progress
+        self._cuda_lacks: str | None = None
+        self._native = self._native_ops()
+
+    def lay_over(self) -> None:
+        """Put the packages of ``--with`` first on the ranks' path. Raises ConfigError, which does not
+        name the option.
+        """
+        if packages := self.options.packages:
+            self.overlay = lay_over(packages, self.options.cache_folder, self.tell)
+            self._native = self._native_ops()
+
+    def strategy(self, cell: Cell) -> Strategy:
+        """Return the cell's strategy. Raises ConfigError."""
+        return read_strategy(self.options.project.strategy_file(cell.strategy))
+
+    def unavailable(self, cell: Cell) -> str:
+        """Return why this machine cannot run ``cell``, with the remedy; empty when it can.
+
+        Compiles what the cell needs, once.
+        """
+        strategy = self.strategy(cell)
+        if cell.tier == "gpu":
+            missing = missing_capacity(cell, strategy, self.assignment(cell), self.options)
+            if missing:
+                return missing
+            if self._cuda_lacks is None:
+                self._cuda_lacks = cuda_lacks(self.environment(cell))
+            if self._cuda_lacks:
+                return self._cuda_lacks
+        return self.compile(cell).absent
+
+    def assignment(self, cell: Cell) -> Assignment:
+        """Return the devices of this machine that the cell's ranks run on."""
+        return assign_devices(cell, share_device=self.options.share_device)
+
+    def requested(self, cell: Cell) -> dict[str, Any]:
+        """Return what ranks of the cell must find applied."""
+        return self.strategy(cell).requested(cell, self.precision(cell))
+
+    def environment(self, cell: Cell) -> dict[str, str]:
+        """Return the environment variables of the cell's ranks."""
+        overlay = self.overlay.folder if self.overlay else None
+        folder = self._native[cell.tier].folder
+        return rank_environment(cell.tier, folder, overlay, world_size=cell.world_size)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return everything that what is measured now depends on, by name."""
+        over = f"{self.overlay} ({self.overlay.folder.name})" if self.overlay else "nothing"
+        options = self.options
+        settings = options.settings() | {"--with": over}
+        return fingerprint(options.project, settings, options.data_folder)
+
+    def compile(self, cell: Cell) -> Missing:
+        """Compile what the cell needs, once, and return why what is missing could not be had."""
+        return self._native[cell.tier].ensure(self.strategy(cell).ops(cell.tier))
+
+    def precision(self, cell: Cell) -> str | None:
+        """Return the mixed precision that the machine forces on the cell; None if its file decides."""
+        has_bf16 = self.assignment(cell).has_bf16
+        return self.strategy(cell).forced_precision(cell.tier, has_bf16=has_bf16)
+
+    def device_memory_bytes(self, cell: Cell) -> int:
+        """Return the memory budget of each rank of the full-size cell: the option's, or the default."""
+        return self.options.device_memory_bytes or self.assignment(cell).default_memory_bytes
+
+    def tell(self, text: str, cell: Cell | None = None) -> None:
+        """Pass one line on to whoever shows progress."""
+        self._progress(ProgressUpdate(text, cell))
+
+    def _native_ops(self) -> dict[Tier, NativeOps]:
+        cache, over = self.options.cache_folder, self.overlay.folder if self.overlay else None
+        return {tier: NativeOps(cache, tier, progress=self.tell, overlay=over) for tier in TIERS}

@@ -1,0 +1,163 @@
+"""Verdicts on a cell against the same cell in another environment of this session. Pure.
+
+Exact metrics are compared as with a baseline. Seconds are compared launch by launch, in the order in
+which both environments were launched: nobody has to know how fast the machine was on another day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from zerogate.metrics.aggregation import Value
+from zerogate.metrics.measurement import (
+    SPEEDUP,
+    SPEEDUP_AT_MAX,
+    Measurement,
+    differing_settings,
+    median,
+    speedup_at_max,
+)
+from zerogate.metrics.table import Metric
+from zerogate.verdicts.baselines import Provenance, of_measurement
+from zerogate.verdicts.comparability import CANARY_LIMIT, conditions
+from zerogate.verdicts.evidence import SPEEDUPS, Evidence, OtherEnvironment
+from zerogate.verdicts.paired_test import CONFIDENCE, CONFIRMING, MARGIN, compare_pairs
+from zerogate.verdicts.verdict import Status, Verdict, change_of, compare
+
+STATUS: dict[str, Status] = {"slower": "regressed", "not slower": "ok", "cannot tell": "invalid"}
+
+NOT_STORED = Provenance(
+    recorded="", commit="", reason="", hardware="", canary_seconds=1.0, software={}
+)
+"""Provenance of a baseline that exists only while this session compares with it."""
+
+
+def judge_against_environment(
+    evidence: Evidence, other: OtherEnvironment, metric: Metric
+) -> Verdict:
+    """Hold the measured value to what ``other`` measured of the same cell."""
+    own, cell = evidence.own, evidence.cell
+
+    def not_comparable(why: str) -> Verdict:
+        return Verdict(
+            cell=cell, metric=metric.name, status="not_comparable", unit=metric.unit,
+            against=other.name, note=why,
+        )  # fmt: skip
+
+    value = evidence.value(metric)
+    if value is None:
+        return not_comparable("not measured here")
+    if other.failure or other.own is None:
+        return not_comparable(f"{other.name}: {other.failure}")
+    if differing := differing_settings(own.settings, other.own.settings):
+        return not_comparable(f"{other.name}: other settings ({'; '.join(differing)})")
+    ours = _each(metric, own, evidence.reference)
+    theirs = _each(metric, other.own, other.reference)
+    if not ours or not theirs:
+        where = "there" if ours else "here"
+        return not_comparable(f"{other.name}: not measured {where}")
+    if metric.is_speed:
+        return _judge_seconds(evidence, other, metric, ours, theirs)
+    entry = of_measurement(other.own, NOT_STORED).metrics[metric.name]
+    return replace(compare(cell, metric, value, entry), against=other.name)
+
+
+def _each(metric: Metric, own: Measurement, reference: Measurement | None) -> Sequence[Value]:
+    """Return the metric of every launch. A speedup's is taken launch by launch, so that its spread
+    includes the reference's.
+    """
+    if metric.name not in SPEEDUPS:
+        return own.each(metric.name)
+    if reference is None:
+        return []
+    if metric.name == SPEEDUP_AT_MAX:
+        found = speedup_at_max(reference, own)
+        return [] if found is None else [found]
+    assert metric.name == SPEEDUP
+    both = zip(reference.each("epoch_seconds"), own.each("epoch_seconds"), strict=False)
+    return [a / b for a, b in both if isinstance(a, float) and isinstance(b, float)]
+
+
+def _judge_seconds(
+    evidence: Evidence,
+    other: OtherEnvironment,
+    metric: Metric,
+    ours: Sequence[Value],
+    theirs: Sequence[Value],
+) -> Verdict:
+    """Judge seconds, and rates, from launches that both environments made in turn."""
+    needs_reference = metric.name in SPEEDUPS
+    launched = [one for one in (evidence.own, other.own) if one is not None]
+    if needs_reference:
+        launched += [one for one in (evidence.reference, other.reference) if one is not None]
+    reasons = dict.fromkeys(reason for one in launched for reason in conditions(one))
+    confirmed = min(len(ours), len(theirs)) > other.repeats
+    # The launches that seemed slow were selected for being slow: they do not count as confirmation.
+    first = other.repeats if confirmed else 0
+    pairs = [
+        (a, b)
+        for index, (a, b) in enumerate(zip(ours, theirs, strict=False))
+        if index >= first and _at_one_speed(index, launched)
+        if isinstance(a, float) and isinstance(b, float)
+    ]
+    if not pairs:
+        return Verdict(
+            cell=evidence.cell, metric=metric.name, status="invalid", unit=metric.unit,
+            against=other.name,
+            note="seconds not judged: the machine's speed changed between the launches of each pair",
+        )  # fmt: skip
+    confidence = CONFIRMING if confirmed else CONFIDENCE
+    status, note = _answer(metric, pairs, confidence)
+    if reasons:
+        status, note = "invalid", f"seconds not judged: {'; '.join(reasons)}"
+    measured, expected = median([a for a, _ in pairs]), median([b for _, b in pairs])
+    assert isinstance(measured, float)
+    assert isinstance(expected, float)
+    return Verdict(
+        cell=evidence.cell,
+        metric=metric.name,
+        status=status,
+        unit=metric.unit,
+        measured=measured,
+        expected=expected,
+        change=change_of(measured, expected),
+        tolerance=MARGIN,
+        against=other.name,
+        note=note,
+    )
+
+
+def _answer(
+    metric: Metric, pairs: Sequence[tuple[float, float]], confidence: float
+) -> tuple[Status, str]:
+    """Return what the pairs show, and the sentence that says so."""
+    # Rates are compared the other way round: a slower launch has the smaller rate.
+    slower_first = [(b, a) if metric.better == "higher" else (a, b) for a, b in pairs]
+    found = compare_pairs([a for a, _ in slower_first], [b for _, b in slower_first], confidence)
+    note = f"{found.answer}: {found.ratio:.3f} times the seconds"
+    if len(pairs) > 1:
+        note += f", {found.low:.3f} to {found.high:.3f} with {confidence:.0%} confidence"
+    if found.answer == "cannot tell":
+        note += f"; {_remedy(metric, len(pairs), found.pairs_more)}"
+    return STATUS[found.answer], note
+
+
+def _at_one_speed(index: int, measurements: Sequence[Measurement]) -> bool:
+    """Return whether the machine was equally fast in all launches with that number. On cards, NVML
+    tells.
+    """
+    if measurements[0].cell.tier == "gpu":
+        return True
+    canaries = [
+        one.launches[index].canary_seconds for one in measurements if index < len(one.launches)
+    ]
+    return not canaries or max(canaries) <= (1 + CANARY_LIMIT) * min(canaries)
+
+
+def _remedy(metric: Metric, made: int, more: int | None) -> str:
+    if metric.budget is not None:
+        return "a search for the largest batch is made once on each side"
+    if more is None:
+        return "more launches than anybody wants to make would be needed"
+    return f"it would take --repeats {made + more}"

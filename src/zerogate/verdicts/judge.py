@@ -1,0 +1,82 @@
+"""The verdict on one metric of a cell, from everything that it rests on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from zerogate.metrics.measurement import AT_MAX, SPEEDUP, SPEEDUP_AT_MAX
+from zerogate.metrics.table import Metric, metric_named
+from zerogate.verdicts.baselines import MetricBaseline
+from zerogate.verdicts.comparability import comparability
+from zerogate.verdicts.environments import judge_against_environment
+from zerogate.verdicts.evidence import Evidence
+from zerogate.verdicts.reference_results import ReferenceResults
+from zerogate.verdicts.verdict import Verdict, compare
+
+
+def judge(evidence: Evidence, metric: Metric) -> Verdict:
+    """Return the verdict on one metric: against the other environment where there is one, else against
+    the baseline.
+    """
+    if evidence.other is not None:
+        return judge_against_environment(evidence, evidence.other, metric)
+    return judge_against_baseline(evidence, metric)
+
+
+def judge_against_baseline(evidence: Evidence, metric: Metric) -> Verdict:
+    """Hold the measured value to the baseline, unless the two may not be compared."""
+    own, baseline = evidence.own, evidence.baseline
+    value = evidence.value(metric)
+    if value is None:
+        note = own.notes.get(metric.name, "not measured here")
+        if metric.name == SPEEDUP_AT_MAX and AT_MAX in own.searched:
+            note = "DDP does not fit even one sample: there is nothing to be faster than"
+        return Verdict(
+            cell=own.cell, metric=metric.name, status="not_comparable", unit=metric.unit, note=note
+        )
+    entry = baseline.metrics.get(metric.name) if baseline else None
+    found = compare(own.cell, metric, value, entry)
+    if note := _both_numbers(evidence, metric):
+        found = replace(found, note=note)
+    if baseline is None or found.status == "no_baseline":
+        return found
+    status, why = comparability(evidence, baseline, metric)
+    return replace(found, status=status, note=why) if why else found
+
+
+def judge_reference_result(evidence: Evidence, name: str, results: ReferenceResults) -> Verdict:
+    """Hold a metric to what others published of the cell, which holds on their hardware alone."""
+    metric = metric_named(name)
+    value = results.values(evidence.cell)[name]
+    entry = MetricBaseline(value=value, spread=0.0, launches=(value,))
+    found = compare(evidence.cell, metric, evidence.own.value(name), entry)
+    if results.hardware != evidence.hardware:
+        why = f"published for {results.hardware}, this is {evidence.hardware}"
+        found = replace(found, status="not_comparable", note=why)
+    return replace(found, metric=f"{name}_published", against="published")
+
+
+def needs_confirmation(verdict: Verdict, metric: Metric) -> bool:
+    """Return whether more launches have to agree before a regression counts.
+
+    One slow launch proves nothing, and on cards no single launch does, whatever it measured.
+    """
+    differs = metric.scope == "hardware" or (verdict.cell.tier == "gpu" and metric.budget is None)
+    return verdict.status == "regressed" and differs
+
+
+def _both_numbers(evidence: Evidence, metric: Metric) -> str:
+    """Return both numbers of a speedup, so that a slower DDP does not read as a faster strategy."""
+    own, reference = evidence.own, evidence.reference
+    if reference is None:
+        return ""
+    if metric.name == SPEEDUP:
+        name = "epoch_seconds"
+        return f"DDP {reference.scalar(name):.2f} s an epoch, this {own.scalar(name):.2f} s"
+    if metric.name == SPEEDUP_AT_MAX:
+        theirs, ours = (
+            f"{one.scalar(AT_MAX):.1f} samples/s at {one.value('max_micro_batch_size')}"
+            for one in (reference, own)
+        )
+        return f"DDP {theirs}, this {ours}"
+    return ""
