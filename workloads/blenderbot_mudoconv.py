@@ -23,10 +23,7 @@ from workloads.parts.architecture import (
 from workloads.parts.batching import mask, padded, repeated
 from workloads.parts.scoring import load_metric
 from workloads.parts.vocabulary import word_tokenizer
-from zerogate.protocol.cell import Tier
-from zerogate.protocol.record import Recipe
-from zerogate.worker.dataset_files import read_split, split_files
-from zerogate.worker.workload import Batch, Quality, Workload
+from zerogate import Batch, Quality, Recipe, Tier, Workload, read_split, split_files
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -83,7 +80,7 @@ class BlenderbotMudoconv(Workload):
     scale_parameters = 3_201_088
     repository = "facebook/blenderbot-400M-distill"
     layer_classes = ("BlenderbotEncoderLayer", "BlenderbotDecoderLayer")
-    quality: ClassVar = {"bleu": Quality(better="higher", chance=0.0, learned=40.0)}
+    quality: ClassVar = {"bleu": Quality(better="higher", learned=40.0)}
     averages_samples = False
     evaluates_by_generating = True
     recipes: ClassVar = {

@@ -27,7 +27,7 @@ def test_found_batch_size_fits_and_one_more_sample_does_not(launches, strategy):
     assert found.headroom_bytes >= 0
     for index in range(3):
         fits = ProbeRequest(kind="train", sizes=(found.size,))
-        [one] = session.runner.probe(cell, fits, 10 + index)[0].probed
+        [one] = session.runner.probe(cell, fits, 10 + index).ranks[0].probed
         assert one.peak_allocated_bytes == found.budget_bytes - found.headroom_bytes
         with pytest.raises(OutOfMemoryError) as error:
             session.runner.probe(

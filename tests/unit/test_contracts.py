@@ -38,6 +38,13 @@ def below(room: str) -> list[str]:
     ]
 
 
+def test_public_names_are_imported_lazily() -> None:
+    assert not loaded("zerogate") & (STACK | SLOW)
+    assert all(getattr(zerogate, name) is not None for name in zerogate.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Workloads'"):
+        zerogate.Workloads  # noqa: B018
+
+
 def test_collection_imports_neither_stack_nor_slow_packages() -> None:
     found = loaded("zerogate.plugin.hooks")
     assert "pytest" in found

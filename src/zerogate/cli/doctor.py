@@ -17,7 +17,8 @@ from typing import Literal
 import platformdirs
 from packaging.requirements import Requirement
 
-from zerogate.devices.capacity import host_bytes
+from zerogate.config.project import Project
+from zerogate.devices.capacity import full_parameters, host_bytes
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key, native_folder
 from zerogate.devices.host_memory import available_memory_bytes, may_lock_bytes
@@ -31,10 +32,6 @@ from zerogate.protocol.units import GIB
 DISTRIBUTION = "pytest-zerogate"
 CPU_RAM_BYTES = 4 * GIB
 """Twice what two ranks and the fork server take (a rank's is the baselines' ``peak_host_bytes``)."""
-
-GPT2_XL_PARAMETERS = 1_557_611_200
-GPU_RAM_BYTES = host_bytes(GPT2_XL_PARAMETERS, 2, zero_stage=3, optimizer=True, param=True)
-"""Host memory for all model states of GPT-2 XL, offloaded by two ranks."""
 
 DISK_BYTES = 2 * GIB
 """Space for compiled ops and a run's records."""
@@ -169,13 +166,7 @@ def _host() -> Iterator[Finding]:
     yield Finding("CPU", "ok", f"{host_key()}: baselines of seconds have this key")
     memory = available_memory_bytes()
     yield _enough("memory", memory, CPU_RAM_BYTES, "close other programs", "both")
-    if memory < GPU_RAM_BYTES:
-        yield Finding(
-            "memory", "warns",
-            f"{memory / GIB:.0f} GiB free; offload of full-size GPT-2 XL needs "
-            f"{GPU_RAM_BYTES / GIB:.0f}",
-            "for gpu cells with offload, use a machine with more memory",
-        )  # fmt: skip
+    yield from _offload_memory(memory)
     for name, folder in (
         ("disk, cache", Path(platformdirs.user_cache_dir("zerogate"))),
         ("disk, temporary", Path(tempfile.gettempdir())),
@@ -193,6 +184,24 @@ def _host() -> Iterator[Finding]:
         yield Finding("/dev/shm", "ok", f"{shared / GIB:.0f} GiB free")
     yield _memlock()
     yield _stacks()
+
+
+def _offload_memory(available_bytes: int) -> Iterator[Finding]:
+    """Yield a warning where the project's largest workload cannot be offloaded by two ranks."""
+    project = Project(Path.cwd())
+    files = [project.workload_file(name) for name in project.workload_names()]
+    sizes = {path.stem: full_parameters(path) or 0 for path in files}
+    if not sizes:
+        return
+    largest = max(sizes, key=lambda name: sizes[name])
+    needed = host_bytes(sizes[largest], 2, zero_stage=3, optimizer=True, param=True)
+    if available_bytes < needed:
+        yield Finding(
+            "memory", "warns",
+            f"{available_bytes / GIB:.0f} GiB free: offload of full-size {largest} needs "
+            f"{needed / GIB:.0f}",
+            "use a machine with more memory for gpu cells with offload",
+        )  # fmt: skip
 
 
 def _enough(

@@ -10,12 +10,13 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import zerogate
 from zerogate.config.file_hash import hash_files, hash_text
 from zerogate.config.project import Project
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key
 from zerogate.protocol.stack import STACK
+
+OWN_CODE = Path(__file__).parents[1]
 
 SOURCES = (".py", ".cpp", ".cc", ".h", ".cu", ".cuh")
 
@@ -37,7 +38,7 @@ def fingerprint(
         "host": host_key(),
         "CUDA devices": ", ".join(card.name for card in cuda_devices()) or "none",
         "NVIDIA driver": driver()[0] or "none",
-        "zerogate's code": _hash(Path(zerogate.__file__).parent.rglob("*")),
+        "zerogate's code": _hash(OWN_CODE.rglob("*")),
         "configs/": _hash(project.strategies.rglob("*")),
         "workloads/": _hash(project.workloads.rglob("*")),
         "--data-dir": folder_state(data_folder) if data_folder else "generated",

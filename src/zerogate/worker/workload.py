@@ -29,12 +29,10 @@ Batch = dict[str, "torch.Tensor"]
 class Quality:
     """One quality metric of a workload.
 
-    ``chance``: score of a model that learned nothing, on the generated data.
     ``learned``: score from which the cpu tier counts as having learned, on the generated data.
     """
 
     better: Literal["higher", "lower"]
-    chance: float
     learned: float
 
 

@@ -14,8 +14,7 @@ import torch
 import torch.distributed as dist
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from zerogate.protocol.record import Recipe
-from zerogate.worker.workload import Quality, Workload
+from zerogate import Quality, Recipe, Workload
 
 SLEEPER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
 PARENT = f"""
@@ -31,7 +30,7 @@ class ToyFaults(Workload):
     scale_parameters = 9_576
     layer_classes = ("GPT2Block",)
     flooded = False
-    quality: ClassVar = {"loss_left": Quality(better="lower", chance=4.2, learned=4.1)}
+    quality: ClassVar = {"loss_left": Quality(better="lower", learned=4.1)}
     recipes: ClassVar = dict.fromkeys(
         ("cpu", "gpu"),
         Recipe(
