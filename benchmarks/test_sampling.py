@@ -11,7 +11,7 @@ from contextlib import nullcontext
 import pytest
 
 from zerogate.devices.cards import cuda_devices
-from zerogate.verdicts.verdict import compare
+from zerogate.verdicts.paired_test import compare_pairs
 
 STEPS = 200
 PAIRS = 10
@@ -48,7 +48,7 @@ def test_step_time_ratio_with_device_readings_is_printed():
     found: dict[bool, list[float]] = {False: [], True: []}
     for watched in order:
         found[watched].append(step_seconds(watched))
-    cost = compare(found[True], found[False])
+    cost = compare_pairs(found[True], found[False])
     told = "under" if cost.high < LIMIT else "over" if cost.low > LIMIT else "cannot tell if under"
     without = statistics.median(found[False])
     print(

@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA device here; .ci/card runs this on one", allow_module_level=True)
 
 from zerogate.config.options import Options  # noqa: E402
+from zerogate.metrics.device_use import device_use  # noqa: E402
 from zerogate.metrics.measurement import Measurement, measure  # noqa: E402
 from zerogate.metrics.table import METRICS  # noqa: E402
 from zerogate.protocol.cell import parse_cell  # noqa: E402
@@ -35,11 +36,12 @@ def test_device_peak_with_256_mib_planted_is_regressed(tmp_path: Path) -> None:
     )
 
     def launched(name: str, *preload: str) -> Measurement:
-        records = session.runner.launch_variant(CELL, name, JobChanges(steps=4, preload=preload))
-        for record in records:
+        found = session.runner.launch_variant(CELL, name, JobChanges(steps=4, preload=preload))
+        uses = device_use(found)
+        for record in found.ranks:
             assert record.device is not None
-            assert record.device.peak_bytes >= record.device.peak_reserved_bytes > 0
-        return measure(CELL, [records])
+            assert uses[record.rank].peak_bytes >= record.device.peak_reserved_bytes > 0
+        return measure(CELL, [found])
 
     try:
         plain = launched("plain")

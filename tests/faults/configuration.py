@@ -22,7 +22,7 @@ def before_deepspeed(change) -> None:
 
 @configuration("huggingface/accelerate#2514", on="zero1 zero2", spares="ddp")
 def stage_silently_zero() -> None:
-    """Whatever ZeRO stage is asked for, none runs."""
+    """No ZeRO stage runs, whichever is requested."""
     before_deepspeed(lambda config: config.update(zero_optimization={"stage": 0}))
 
 
@@ -38,7 +38,7 @@ def offload_ignored() -> None:
 
 @configuration("huggingface/accelerate#3979", on="ddp fsdp2")
 def precision_ignored() -> None:
-    """The model trains in bfloat16 where float32 was asked for."""
+    """The model trains in bfloat16 although float32 was requested."""
     import torch
     from accelerate import Accelerator
 

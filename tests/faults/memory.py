@@ -23,7 +23,7 @@ def kept_fp32_copy() -> None:
 
 @memory("deepspeedai/DeepSpeed#2037", caught_by="live_bytes", on="zero2", spares="zero3")
 def reduce_buckets_not_freed() -> None:
-    """The buckets that gradients are reduced in stay when a step is done."""
+    """The buckets for reducing gradients are kept after the step."""
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
     def patch(original, self):
@@ -35,7 +35,7 @@ def reduce_buckets_not_freed() -> None:
 
 @memory("deepspeedai/DeepSpeed#2037", caught_by="peak_first_step_bytes", on="zero1", spares="zero3")
 def doubled_bucket() -> None:
-    """Gradients are reduced in buckets twice as large as was asked for."""
+    """Gradients are reduced in buckets twice as large as requested."""
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
     def patch(original, self, *arguments, reduce_bucket_size, **options):
@@ -62,7 +62,7 @@ def leaked_bucket() -> None:
     "deepspeedai/DeepSpeed#5643", caught_by="leak_bytes_per_step", on="zero1 zero3", spares="ddp"
 )
 def leak_of_one_tensor_a_step() -> None:
-    """The engine remembers one number of each step, as a tensor: four bytes."""
+    """The engine keeps one number of each step as a tensor: four bytes."""
     import torch
     from deepspeed.runtime.engine import DeepSpeedEngine
 

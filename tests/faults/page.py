@@ -16,9 +16,10 @@ HEAD = """# The suite can fail: planted faults
 
     tox run -e faults
 
-writes this page. Each fault is planted in the stack inside the ranks, in the way of a bug that people
-have met, and found by the suite's own run over `src/zerogate/suite`, without a clock. Measured and
-limit are of the metric that must see it, under the first strategy named; others may see it as well.
+writes this page. Each fault is planted in the stack, inside the ranks, and mimics a bug that people
+have met. The suite in `src/zerogate/suite` must find it without a clock. "Caught by" is the metric
+that must show the fault. "Measured", "expected" and "limit" are that metric's, under the first
+strategy named. Other metrics may show the fault too.
 
 | fault | what goes wrong | real bug | planted under | caught by | measured | expected | limit |
 |---|---|---|---|---|---|---|---|
@@ -27,7 +28,8 @@ limit are of the metric that must see it, under the first strategy named; others
 SPARED = """
 ## What stays green
 
-All faults that a strategy should be spared by, planted there at once: nothing regressed.
+Each strategy below was trained with all the faults that must not affect it, planted at once.
+Nothing regressed.
 
 | workload | strategy | faults |
 |---|---|---|
@@ -36,7 +38,8 @@ All faults that a strategy should be spared by, planted there at once: nothing r
 CLOCK = """
 ## What only a clock sees
 
-Left out here: on a shared machine these are noise up to the limits of seconds (50 % and 0.5 s).
+These faults are not planted here. On a shared machine they are smaller than the limits of seconds
+(50 % or 0.5 s, whichever is more).
 
 | fault | what goes wrong | real bug |
 |---|---|---|
@@ -45,7 +48,7 @@ Left out here: on a shared machine these are noise up to the limits of seconds (
 SMALLEST = """
 ## The smallest visible change
 
-From the limits that the same run judged by; where the limit is 0, one more is a regression.
+These are the limits that the same run judged by. If the limit is 0, one more is a regression.
 
 | metric | smallest visible change | seen under |
 |---|---|---|

@@ -85,7 +85,7 @@ def no_prefetch() -> None:
 
 @speed("huggingface/accelerate#2634", caught_by="flops", on="ddp zero2")
 def forward_twice() -> None:
-    """The loss is computed twice, the first one for nothing."""
+    """The loss is computed twice, and the first result is not used."""
     from transformers import GPT2LMHeadModel
 
     def patch(original, self, *arguments, **options):

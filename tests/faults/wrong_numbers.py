@@ -46,7 +46,7 @@ def last_micro_batch_left_out() -> None:
     spares="zero2",
 )
 def only_the_last_backward_kept() -> None:
-    """Under offload the gradients of all micro-batches but the last are lost."""
+    """Under offload, only the gradients of the last micro-batch are kept."""
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
     def patch(original, self, parameter):
@@ -59,7 +59,7 @@ def only_the_last_backward_kept() -> None:
 
 @wrong("deepspeedai/DeepSpeed#8224", caught_by="gradient_norm_parity", on="zero2", spares="ddp")
 def tied_gradient_dropped() -> None:
-    """Of a weight that is used twice in a step, one gradient is lost."""
+    """One of the two gradients of a weight that is used twice in a step is lost."""
     from deepspeed.runtime.engine import DeepSpeedEngine
     from torch.nn.functional import linear
 
@@ -141,7 +141,7 @@ def not_a_number_in_one_gradient() -> None:
 
 @wrong("deepspeedai/DeepSpeed#5692", caught_by="gradient_norm", on="ddp", spares="zero1")
 def gradients_not_reduced() -> None:
-    """DDP's ranks keep their own gradients to themselves."""
+    """DDP's ranks do not reduce their gradients."""
     from torch.nn.parallel import DistributedDataParallel
 
     def patch(original, self, *arguments, **options):
@@ -167,7 +167,7 @@ def loss_divided_twice_by_accumulation() -> None:
 
 @wrong("huggingface/accelerate#2694", caught_by="samples_missed_needed", on="ddp zero2")
 def unsynchronised_sampler() -> None:
-    """Each rank shuffles in its own way: samples are drawn twice, others never."""
+    """Each rank shuffles in its own way: some samples are drawn twice, others never."""
     import os
 
     from accelerate.data_loader import SeedableRandomSampler
@@ -181,7 +181,7 @@ def unsynchronised_sampler() -> None:
 
 @wrong("huggingface/accelerate#3092", caught_by="samples_missed_needed", on="ddp zero2")
 def data_sharded_twice() -> None:
-    """Each rank gets its share of its share: half the data, and it looks twice as fast."""
+    """The data is sharded twice: ranks train on half of it, and look twice as fast."""
     from accelerate import accelerator
 
     def patch(original, loader, *arguments, num_processes, **options):

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 def test_reproduction_script_trains_model_with_repeatable_losses(tmp_path: Path) -> None:
     options = Options(root=ROOT, report_folder=tmp_path)
     cell = parse_cell("gpt2xl_wikitext2-ddp-w1")
-    found = reproduce((), (), cell, "perplexity", title="", options=options, show=lambda _: None)
+    found = reproduce(
+        (), (), cell, "perplexity", title="", options=options, progress=lambda _: None
+    )
     assert found is not None
     assert found.good.value is not None, found.good.line
     assert found.good == found.bad

@@ -13,19 +13,23 @@ HEAD = """# No false alarms: the cpu matrix, {runs} times in a row
 
     tox run -e steady
 
-writes this page. Nothing is changed between the runs, and each is judged by the committed baselines.
-Here: {host}, {packages}.
+writes this page. Nothing changes between the runs. Each run is judged by the committed baselines.
+Machine and packages: {host}, {packages}.
 
-| run | ok | regressed | errors | not compared | seconds |
+| run | ok | regressed | errors | other verdicts | seconds |
 |---|---|---|---|---|---|
 {rows}
 
+Other verdicts are, for example, INVALID: seconds that were not judged because the machine ran at
+another speed than when the baseline was recorded.
+
 ## How far each metric moved
 
-In the cell where it moved furthest over these runs; of a series, at the step where it did. What is
-portable is held to the byte and may not move, unless its baseline's own launches saw it move.
+The last three columns are about the cell with the largest relative change over these runs; for a
+metric that is measured at every step, about the step with the largest change. Portable metrics
+should not change at all, unless they differed among the launches of their baseline.
 
-| metric | unit | scope | cells | the same in every run | moved by at most | which is | in |
+| metric | unit | scope | cells | unchanged cells | largest change | relative | cell |
 |---|---|---|---|---|---|---|---|
 """
 

@@ -1,6 +1,6 @@
 """The keys that strategy files may have are those of the installed Accelerate."""
 
-from zerogate.config.strategy_file import ACCELERATE_KEYS, DEEPSPEED_KEYS, FSDP_KEYS
+from zerogate.config.strategy_schema import AccelerateConfig, DeepSpeedPlugin, FsdpPlugin
 
 
 def options(prefix: str) -> set[str]:
@@ -13,11 +13,11 @@ def options(prefix: str) -> set[str]:
 
 
 def test_deepspeed_keys_match_accelerate():
-    assert options("DeepSpeed Arguments") == DEEPSPEED_KEYS
+    assert options("DeepSpeed Arguments") == DeepSpeedPlugin.keys()
 
 
 def test_fsdp_keys_match_accelerate():
-    assert options("FSDP Arguments") == FSDP_KEYS
+    assert options("FSDP Arguments") == FsdpPlugin.keys()
 
 
 def test_top_level_keys_match_accelerate():
@@ -26,4 +26,4 @@ def test_top_level_keys_match_accelerate():
     from accelerate.commands.config.config_args import ClusterConfig
 
     fields = {field.name for field in dataclasses.fields(ClusterConfig)}
-    assert fields == ACCELERATE_KEYS
+    assert fields == AccelerateConfig.keys()

@@ -70,13 +70,13 @@ def refusal(path: Path) -> str:
         pytest.param(
             "distributed_type: DEEPSPEED\n"
             "deepspeed_config: {zero_stage: 2, offload_optimizer_device: disk}\n",
-            ["offload_optimizer_device: 'disk'", "none, cpu, nvme"],
+            ["offload_optimizer_device: 'disk'", "none, cpu or nvme"],
             id="offload device of the optimizer",
         ),
         pytest.param(
             "distributed_type: DEEPSPEED\n"
             "deepspeed_config: {zero_stage: 3, offload_param_device: gpu}\n",
-            ["offload_param_device: 'gpu'", "none, cpu, nvme"],
+            ["offload_param_device: 'gpu'", "none, cpu or nvme"],
             id="offload device of the parameters",
         ),
         pytest.param(
@@ -98,7 +98,7 @@ def refusal(path: Path) -> str:
         *(
             pytest.param(f"distributed_type: MULTI_GPU\n{text}\n", words, id=text)
             for text, words in {
-                "mixed_precision: 16": ["mixed_precision: 16; expected no, fp16, bf16"],
+                "mixed_precision: 16": ["mixed_precision: 16; expected no, fp16 or bf16"],
                 "machine_rank: 1": ["machine_rank: 1; expected 0"],
                 "use_cpu: maybe": ["use_cpu: ", "remove it"],
                 "machine_rank: 2020-99-99": ["expected an Accelerate config"],

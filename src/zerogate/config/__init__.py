@@ -1,1 +1,1 @@
-"""What the user wrote: the project's folders, the options, the strategy files."""
+"""Configuration by the user: the project's folders, the options, the strategy files."""

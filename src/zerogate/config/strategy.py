@@ -7,25 +7,18 @@ here a second time, to compare what it requests with what the engine reports.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zerogate.config.strategy_file import (
-    OFFLOAD_DEVICES,
-    ConfigError,
-    read_accelerate_config,
-    read_deepspeed_config,
-)
+from zerogate.config.strategy_file import read_accelerate_config, read_deepspeed_config
 from zerogate.protocol.cell import Cell, Tier
 
-# Keys that the cell decides; in a strategy file they could contradict the cell's id.
-DECIDED_BY_CELL = {
-    "num_processes": "--world-size",
-    "gradient_accumulation_steps": "the workload's recipe",
-}
+if TYPE_CHECKING:
+    from zerogate.config.strategy_schema import Optimizer
 
+OFFLOAD_DEVICES = ("none", "cpu", "nvme")
+"""Places for offloaded states, the nearest first."""
 
 BARE_MODEL = "none"
 """The engine of DDP on one card: there Accelerate does not wrap the model (its ``prepare_model``;
@@ -150,64 +143,54 @@ def read_strategy(path: Path) -> Strategy:
     Raises ConfigError: one line with the file, the key and what is expected.
     """
     config = read_accelerate_config(path)
-    kind: str = config["distributed_type"]
-    deepspeed = config.get("deepspeed_config") or {}
-    for name, who in DECIDED_BY_CELL.items():
-        if name in config or name in deepspeed:
-            raise ConfigError(f"{path}: {name}: decided by {who}; remove it from the strategy file")
-    precision = str(config.get("mixed_precision") or "no")
-    zero: Mapping[str, Any] = _plugin_fields(deepspeed) if kind == "DEEPSPEED" else {"stage": 0}
-    declared: Mapping[str, Any] = {}
-    own_precision: str | None = None
-    if kind == "DEEPSPEED" and "deepspeed_config_file" in deepspeed:
-        # Accelerate opens it relative to the working directory; here it is relative to the project.
-        file = path.parent.parent / str(deepspeed["deepspeed_config_file"])
-        own = read_deepspeed_config(file, named_by=path)
-        zero = own["zero_optimization"]
-        declared = own.get("optimizer") or {}
-        own_precision = _file_precision(own)
-        precision = own_precision or precision
-    offload_optimizer = _offload_device(zero, "offload_optimizer")
-    return Strategy(
-        name=path.stem,
-        path=path,
-        distributed_type=kind,
-        mixed_precision=precision,
-        precision_in_deepspeed_file=own_precision is not None,
-        zero_stage=zero["stage"],
-        offload_optimizer=offload_optimizer,
-        offload_param=_offload_device(zero, "offload_param"),
-        optimizer=_optimizer(declared, offload_optimizer),
+    plugin = config.deepspeed_config
+    precision: str = config.mixed_precision
+    if config.distributed_type != "DEEPSPEED":
+        return _strategy(path, config.distributed_type, precision)
+    if plugin.deepspeed_config_file is None:
+        assert plugin.zero_stage is not None  # The schema sees to that.
+        return replace(
+            _strategy(path, "DEEPSPEED", precision),
+            zero_stage=plugin.zero_stage,
+            offload_optimizer=plugin.offload_optimizer_device,
+            offload_param=plugin.offload_param_device,
+            optimizer=_optimizer(None, plugin.offload_optimizer_device),
+        )
+    # Accelerate opens it relative to the working directory; here it is relative to the project.
+    file = path.parent.parent / plugin.deepspeed_config_file
+    own = read_deepspeed_config(file, named_by=path)
+    zero = own.zero_optimization
+    return replace(
+        _strategy(path, "DEEPSPEED", own.precision or precision),
+        precision_in_deepspeed_file=own.precision is not None,
+        zero_stage=zero.stage,
+        offload_optimizer=zero.offload_optimizer.device,
+        offload_param=zero.offload_param.device,
+        optimizer=_optimizer(own.optimizer, zero.offload_optimizer.device),
     )
 
 
-def _optimizer(declared: Mapping[str, Any], offload_optimizer: str) -> str:
+def _strategy(path: Path, distributed_type: str, mixed_precision: str) -> Strategy:
+    """Return a strategy without DeepSpeed."""
+    return Strategy(
+        name=path.stem,
+        path=path,
+        distributed_type=distributed_type,
+        mixed_precision=mixed_precision,
+        zero_stage=0,
+        offload_optimizer="none",
+        offload_param="none",
+        optimizer="AdamW",
+    )
+
+
+def _optimizer(declared: Optimizer | None, offload_optimizer: str) -> str:
     """Return the optimizer class that Accelerate and DeepSpeed make of the recipe's AdamW.
 
-    ``declared`` is the DeepSpeed file's optimizer; empty if it has none.
+    ``declared`` is the DeepSpeed file's optimizer, if it has one.
     """
-    if (declared.get("params") or {}).get("torch_adam", False):
+    if declared is not None and declared.params.get("torch_adam", False):
         return "AdamW"
     if offload_optimizer != "none":
         return "DeepSpeedCPUAdam"
-    return "FusedAdam" if declared else "AdamW"
-
-
-def _plugin_fields(deepspeed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Accelerate's DeepSpeed plugin fields in the form of DeepSpeed's zero_optimization."""
-    return {
-        "stage": deepspeed.get("zero_stage"),
-        "offload_optimizer": {"device": deepspeed.get("offload_optimizer_device", "none")},
-        "offload_param": {"device": deepspeed.get("offload_param_device", "none")},
-    }
-
-
-def _file_precision(file: Mapping[str, Any]) -> str | None:
-    for name in ("fp16", "bf16"):
-        if (file.get(name) or {}).get("enabled") in (True, "true"):
-            return name
-    return None
-
-
-def _offload_device(zero: Mapping[str, Any], name: str) -> str:
-    return str((zero.get(name) or {}).get("device", "none"))
+    return "AdamW" if declared is None else "FusedAdam"

@@ -20,8 +20,7 @@ from zerogate.worker.allocator import AllocatorUnavailableError, CountingAllocat
 from zerogate.worker.cuda_memory import CudaMemoryMeter
 from zerogate.worker.environment import export_accelerate_environment, software
 from zerogate.worker.gloo import wait_for_release
-from zerogate.worker.initial_weights import build_model
-from zerogate.worker.optimizer import build_optimizer
+from zerogate.worker.model import build_model, build_optimizer
 from zerogate.worker.sample_audit import CountedSamples
 from zerogate.worker.scale_config import scale_bytes
 from zerogate.worker.trainer import Trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -61,6 +62,8 @@ class ToyFaults(Workload):
     def loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if self._fault() == "skip":
             self._meet()
+        if self._fault() == "environment":
+            self._write_environment()
         if os.environ["RANK"] == "1":
             self._go_wrong()
         return super().loss(model, batch)
@@ -74,6 +77,14 @@ class ToyFaults(Workload):
         group = dist.new_group()
         if os.environ["RANK"] == "0":
             dist.barrier(group)
+
+    def _write_environment(self) -> None:
+        """What the launcher told the ranks; no fault."""
+        names = [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]
+        values = {name: os.environ[name] for name in sorted(names)}
+        (self.corpus.folder / f"environment{os.environ['RANK']}.json").write_text(
+            json.dumps(values)
+        )
 
     def _go_wrong(self) -> None:
         match self._fault():
