@@ -14,7 +14,7 @@ from zerogate.releases.binary_search import BinarySearch
 def run(releases: list[str], first_bad: int, skipped: frozenset[int] = frozenset()) -> BinarySearch:
     found = BinarySearch(releases)
     while (asked := found.ask()) is not None:
-        assert asked not in found.told, "nothing is tried twice"
+        assert asked not in found.answers, "nothing is tried twice"
         index = releases.index(asked)
         bad = "bad" if index >= first_bad else "good"
         found.tell(asked, "skipped" if index in skipped else bad)
@@ -30,7 +30,7 @@ def test_bisection_finds_first_bad_release_in_log2_evaluations(case: tuple[int, 
     count, first_bad = case
     found = run(names(count), first_bad)
     assert (found.first_bad, found.last_good) == (f"0.{first_bad}", f"0.{first_bad - 1}")
-    assert len(found.told) <= 2 + math.ceil(math.log2(count))
+    assert len(found.answers) <= 2 + math.ceil(math.log2(count))
 
 
 @given(

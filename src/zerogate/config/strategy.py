@@ -47,12 +47,12 @@ class Strategy:
 
     @property
     def shards(self) -> bool:
-        """Whether ranks hold parts of the model states instead of copies."""
+        """Return whether ranks hold parts of the model states instead of copies."""
         return self.zero_stage > 0 or self.distributed_type == "FSDP"
 
     @property
     def offloads(self) -> bool:
-        """Whether optimizer states or parameters leave the device for the host or the disk."""
+        """Return whether optimizer states or parameters leave the device for the host or the disk."""
         return any(place != "none" for place in self._places)
 
     def offloads_more_than(self, other: Strategy) -> bool:

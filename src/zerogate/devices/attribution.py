@@ -67,7 +67,7 @@ def attribute_memory(
     ours = {one.pid for one in sharing}
     driver = max((reading.driver_bytes for reading in during), default=before.driver_bytes)
 
-    def told(pid: int) -> int:
+    def listed_peak(pid: int) -> int:
         return max((processes.get(pid) or 0 for processes in listed), default=0)
 
     def use(source: Source, peak: int, others: set[int]) -> AttributedMemory:
@@ -78,14 +78,14 @@ def attribute_memory(
             other_processes=tuple(sorted(others)),
         )
 
-    peak = told(rank.pid)
+    peak = listed_peak(rank.pid)
     if peak and peak >= rank.reserved_bytes:
         return use("nvml_process", peak, (old | new) - ours)
     # In a container NVML reports the host's pids, which match no rank. A single process that
     # appeared during the launch is then the rank's.
     came = new - ours
     if len(sharing) == 1 and len(came) == 1 and not new & ours:
-        peak = told(next(iter(came)))
+        peak = listed_peak(next(iter(came)))
         if peak and peak >= rank.reserved_bytes:
             return use("nvml_process_by_elimination", peak, old)
     others = old | (came if len(came) > len(sharing) or new & ours else set())

@@ -46,8 +46,8 @@ class InvalidOverlayError(ConfigError):
     ``reason`` is the message of pip or Python.
     """
 
-    def __init__(self, asked: str, reason: str) -> None:
-        super().__init__(f"invalid: {asked}: {reason}; nothing was measured")
+    def __init__(self, requirements: str, reason: str) -> None:
+        super().__init__(f"invalid: {requirements}: {reason}; nothing was measured")
         self.reason = one_line(reason)
 
 
@@ -150,9 +150,9 @@ def _build(requirements: Sequence[str], folder: Path, imports: Sequence[str]) ->
     """Install into a folder in ``folder``; return its name, a hash of its contents."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING) as scratch:
         wanted = [str(local_path(text) or text) for text in requirements]
-        for attempt in range(ROUNDS):
+        for number in range(ROUNDS):
             # A new folder each round: pip does not replace what exists.
-            site = Path(scratch) / f"site{attempt}"
+            site = Path(scratch) / f"site{number}"
             _pip(requirements, ["--target", str(site), *wanted], Path(scratch))
             if not (missing := unmet(site)):
                 break

@@ -77,10 +77,10 @@ def rank_environment(
         # For every launcher: torchrun would set one thread, and DeepSpeed's Adam runs on the host.
         cores = len(os.sched_getaffinity(0))
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // world_size)))
-        asked = [environment.pop(name, "") for name in ALLOCATOR_SETTINGS]
+        settings = [environment.pop(name, "") for name in ALLOCATOR_SETTINGS]
         environment |= {
             # Two parsers read them with opposite priority, so only one is set, which both read.
-            ALLOCATOR_SETTINGS[0]: next(filter(None, asked), PLAIN_ALLOCATOR),
+            ALLOCATOR_SETTINGS[0]: next(filter(None, settings), PLAIN_ALLOCATOR),
             # NVML counts devices in this order; CUDA does not by default.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             # Counting devices must not make a CUDA context: ranks are forked after it.

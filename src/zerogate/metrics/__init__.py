@@ -1,1 +1,1 @@
-"""The metric table, and the records of a cell aggregated into its measurement. Pure."""
+"""The metric table, and the aggregation of a cell's records into its measurement. Pure functions."""

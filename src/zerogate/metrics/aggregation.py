@@ -1,4 +1,7 @@
-"""The records of one launch's ranks, aggregated. The only place that aggregates."""
+"""Aggregation of one launch: its ranks' records become one value per metric.
+
+No other module aggregates over ranks.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from zerogate.protocol.record import COLLECTIVES, Phase, RankRecord
 Value = float | int | tuple[float, ...]
 
 WARMUP_STEPS = 3
-"""Steps that are not steady yet: the two at learning rate 0, and optimizer states coming to life."""
+"""Steps before a launch is steady: two are at learning rate 0, and optimizer states are created."""
 
 PEAKS: dict[str, Phase] = {
     "peak_allocated_bytes": "steady",
@@ -26,17 +29,19 @@ PEAKS: dict[str, Phase] = {
 }
 
 DEVICE_MEMORY = (*PEAKS, "live_bytes", "model_state_bytes", "leak_bytes_per_step")
-"""What is not measured where device memory cannot be counted."""
+"""Metrics that are not measured if device memory cannot be counted."""
 
 SLOPE_POINTS = 200
+"""Points, roughly, that ``slope`` thins a longer series to, because it takes all pairs of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchValues:
-    """The metrics of one launch, and per rank those that are taken from the worst rank.
+    """Metrics of one launch; ``per_rank`` has every rank's value of those taken from the worst rank.
 
-    ``device_events`` are what happened on its devices that makes its seconds not comparable.
-    ``skipped`` says of each optimizer step whether loss scaling skipped it.
+    ``canary_seconds`` is the time of a fixed piece of the CPU's work, on the slowest rank.
+    ``device_events`` are sentences on what happened on its devices that makes its seconds not
+    comparable. ``skipped`` says for each optimizer step whether loss scaling skipped it.
     """
 
     values: dict[str, Value]
@@ -47,10 +52,10 @@ class LaunchValues:
 
 
 def launch_values(launch: LaunchRecords) -> LaunchValues:
-    """Aggregate one launch: memory and counts from the worst rank, time from the slowest, samples
-    summed, losses averaged.
+    """Return the metrics of one launch, aggregated over its ranks.
 
-    Gradient norm, learning rate and quality are global already; they are rank 0's.
+    Memory and counts are the worst rank's, and times the slowest rank's. Samples are summed, and losses
+    are averaged. Gradient norm, learning rate and quality are global already; they are rank 0's.
     """
     records = launch.ranks
     first = records[0]
@@ -89,8 +94,10 @@ def launch_values(launch: LaunchRecords) -> LaunchValues:
 
 
 def _without_warmup(epochs: Sequence[float], steps: Sequence[float]) -> Iterator[float]:
-    """Seconds of each epoch, the first one's warm-up at the pace of its other steps: kernels that load
-    and buffers that grow are paid once a launch, and an epoch on the card has thousands of steps.
+    """Yield the seconds of each epoch, with the first one's warm-up at the pace of its other steps.
+
+    Kernels load and buffers grow once per launch. An epoch on the card has thousands of steps, so that
+    their share there is small.
     """
     first, *others = epochs
     count = len(steps) // len(epochs)
@@ -102,26 +109,29 @@ def _without_warmup(epochs: Sequence[float], steps: Sequence[float]) -> Iterator
 
 
 def utilization(first: RankRecord, step_seconds: float) -> float | None:
-    """Model FLOPs utilization (PaLM, arXiv 2204.02311, appendix B), with the FLOPs that were counted
-    in the traced step instead of 6 a parameter and token: a kernel that the profiler knows no formula
-    for is left out. None where card or precision are not known.
+    """Return the model FLOPs utilization (PaLM, arXiv 2204.02311, appendix B), as a fraction.
+
+    The FLOPs are those counted in the traced step, instead of 6 per parameter and token. Kernels for
+    which the profiler knows no formula are left out. None without a traced step, and for a card or a
+    precision whose peak is not known.
     """
     if first.traced is None or first.device is None:
         return None
-    # As applied: a DeepSpeed file may say another than Accelerate's config.
+    # The applied precision: a DeepSpeed file may set another one than Accelerate's config.
     peak = peak_flops(first.device.name, first.applied.get("mixed_precision", ""))
     return first.traced.flops / step_seconds / peak if peak else None
 
 
 def other_processes(launch: LaunchRecords) -> set[int]:
-    """Return the processes that were on a device of the launch and are none of its ranks: what they
-    held, its ranks could not have.
+    """Return the pids of processes that were on a device of the launch and are none of its ranks.
+
+    The ranks could not use the memory that these processes held.
     """
     return {pid for use in device_use(launch).values() for pid in use.other_processes}
 
 
 def device_events(launch: LaunchRecords) -> tuple[str, ...]:
-    """Return what happened on the launch's devices that makes its seconds not comparable."""
+    """Return sentences on what happened on the devices that makes the seconds not comparable."""
     return tuple(
         f"rank {rank}: {event}" for rank, use in device_use(launch).items() for event in use.events
     )
@@ -131,7 +141,7 @@ OfRank = Callable[[RankRecord], float]
 
 
 def _worst_of(launch: LaunchRecords) -> dict[str, OfRank]:
-    """Return how to read, from one rank's record, each metric that the worst rank decides."""
+    """Return, for each metric that the worst rank decides, how to read it from one rank's record."""
     first = launch.ranks[0]
     return {**_memory(first), **_device(launch), **_traced(first), **_named(ALWAYS)}
 
@@ -144,7 +154,7 @@ ALWAYS = (
     "samples_repeated",
     "eval_samples_miscounted",
 )
-"""What every record has under the metric's own name."""
+"""Metrics that every record has, under the same names."""
 
 
 def _memory(first: RankRecord) -> dict[str, OfRank]:
@@ -161,8 +171,10 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
 
 
 def _device(launch: LaunchRecords) -> dict[str, OfRank]:
-    """Return the metrics of a card. Where NVML did not tell a process's memory there is no such
-    metric: the allocator's number is another quantity.
+    """Return how to read the metrics of a card from one rank's record.
+
+    The peak of a process is left out if NVML did not report it: the allocator's number is another
+    quantity.
     """
     records = launch.ranks
     if any(record.device is None for record in records):
@@ -179,17 +191,20 @@ def _device(launch: LaunchRecords) -> dict[str, OfRank]:
 
     if sources and sources <= {"nvml_process", "nvml_process_by_elimination"}:
         found["peak_device_bytes"] = peak
-    elif sources == {"nvml_device_delta"}:  # Another quantity: never held to the other.
+    elif sources == {"nvml_device_delta"}:  # Another quantity: the two are never compared.
         found["peak_device_delta_bytes"] = peak
     return found
 
 
 ALLOCATOR = ("peak_reserved_bytes", "allocator_retries", "allocator_ooms", "pinned_bytes")
-"""What a card's allocators tell of the whole run, under the metric's own name."""
+"""Metrics that a card's allocators report for the whole run, under the same names."""
 
 
 def _traced(first: RankRecord) -> dict[str, OfRank]:
-    """What the traced step counted; its names are the record's, or follow from them."""
+    """Return how to read the counts of the traced step from one rank's record.
+
+    Metrics have the names of the record's fields, or names made from them.
+    """
     if first.traced is None:
         return {}
     names = ["operators", "flops", "disk_read_bytes", "disk_written_bytes"]
@@ -217,8 +232,10 @@ def _collective(kind: str, name: str, record: RankRecord) -> int:
 
 
 def slope(values: Sequence[int]) -> int:
-    """Rise from one value to the next: the median over all pairs (Theil and Sen), to which a single
-    step that differs is nothing and a leak of a tensor a step is that tensor. Rounded to bytes.
+    """Return the rise from one value to the next, in whole bytes: the median over all pairs.
+
+    This is the estimator of Theil and Sen. A single step that differs does not change it, and a leak of
+    one tensor per step gives the bytes of that tensor. 0 for fewer than two values.
     """
     thinned = list(enumerate(values))[:: max(1, len(values) // SLOPE_POINTS)]
     rises = [(b - a) / (j - i) for (i, a), (j, b) in combinations(thinned, 2)]

@@ -1,4 +1,4 @@
-"""The largest batch that fits a cell's memory budget, as metrics. Pure."""
+"""The largest batch that fits a cell's memory budget, as metrics. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ SIZE: dict[BatchKind, str] = {"train": "max_micro_batch_size", "eval": "max_eval
 class BatchSize:
     """The largest batch that fits, certified: it fits in a launch of its own, and one more does not.
 
-    ``size`` 0: not even 1 fits, and ``note`` says what was short. After the forward pass a rank holds
-    ``base_bytes`` + ``bytes_per_sample`` x size, between half the size and the size itself; both come
-    from the launch that certified it, so that the line does not depend on the search's path.
-    ``headroom_bytes`` is what the budget leaves at ``size``; ``samples_per_second`` are of all ranks.
-    ``device_events`` make that rate not comparable; ``other_processes`` were on its devices meanwhile.
+    A ``size`` of 0 means that not even 1 fits; ``note`` then says which memory was short. After the
+    forward pass a rank holds ``base_bytes`` + ``bytes_per_sample`` x size, from half of ``size`` to
+    ``size``. Both come from the launch that certified the size, so that they do not depend on the
+    search's path. ``headroom_bytes`` is what the budget leaves at ``size``. ``samples_per_second``
+    counts all ranks; ``device_events`` make it not comparable. ``other_processes`` are pids that were
+    on the devices during the search.
     """
 
     kind: BatchKind
@@ -38,14 +39,14 @@ class BatchSize:
     note: str = ""
 
     def notes(self) -> dict[str, str]:
-        """Return, by metric, the reason why there is no value where not even 1 fits."""
+        """Return, by metric, why it has no value because not even 1 fits; empty if 1 fits."""
         if self.size:
             return {}
         names = (name for name, metric in METRICS.items() if searched_kind(metric) == self.kind)
         return dict.fromkeys(set(names) - set(self.values()), f"OOM at 1: {self.note}")
 
     def values(self) -> dict[str, Value]:
-        """Return the values by the names of the metric table, without those that are not known."""
+        """Return the values that are known, by the names of the metric table."""
         prefix = "" if self.kind == "train" else "eval_"
         found = {
             SIZE[self.kind]: self.size,
@@ -59,7 +60,7 @@ class BatchSize:
 
 
 def searched_kind(metric: Metric) -> BatchKind | None:
-    """Return the search that finds ``metric``; None for a metric that training measures."""
+    """Return the kind of search that finds ``metric``; None for a metric that training measures."""
     if metric.budget is None:
         return None
     return next(kind for kind, name in SIZE.items() if METRICS[name].budget == metric.budget)

@@ -1,4 +1,4 @@
-"""What NVML saw of the devices, joined to the records of the ranks that ran on them."""
+"""Device use of ranks: NVML's readings, joined to the records of the ranks that ran there."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from zerogate.devices.nvml import DeviceReadings
 from zerogate.protocol.record import Device, RankRecord
 
 LEAST_CLOCK = 0.7
-"""Of the card's highest SM clock, reached once: a power cap leaves more, a locked clock less."""
+"""Fraction of the card's highest SM clock that a launch must reach once.
+
+A card with a power cap still reaches it; one with a locked clock does not.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRecords:
-    """What a launch brought back: its ranks' records, by rank, and what NVML saw meanwhile.
+    """Records of a launch's ranks, by rank, and what NVML read meanwhile.
 
-    ``devices`` are the readings by UUID; None where nobody read them: on the cpu tier, and where a
+    ``devices`` are the readings by UUID. They are None if nobody read them: on the cpu tier, and if a
     launch hook ran the ranks and left none.
     """
 
@@ -27,12 +30,12 @@ class LaunchRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankDeviceUse:
-    """What one rank had of its device, and what happened there.
+    """Memory that one rank had on its device, and what happened there.
 
-    ``peak_bytes`` is all that its process held, ``driver_bytes`` what the driver kept for itself;
-    ``source`` says how both were found (``devices.attribution``), and is empty where nothing was read.
-    ``other_processes`` are pids that were on the device and are no rank's. ``events`` are sentences on
-    what makes the seconds of the launch not comparable.
+    ``peak_bytes`` is all that its process held, ``driver_bytes`` what the driver kept for itself.
+    ``source`` says how both were found (``devices.attribution``); it is empty if nothing was read.
+    ``other_processes`` are pids of processes that were on the device and are no ranks. ``events`` are
+    sentences on what makes the seconds of the launch not comparable.
     """
 
     peak_bytes: int = 0
@@ -43,7 +46,7 @@ class RankDeviceUse:
 
 
 def device_use(launch: LaunchRecords) -> dict[int, RankDeviceUse]:
-    """Return the device use by rank; nothing for ranks without a device, or where none was read."""
+    """Return the device use by rank, without ranks that have no device; empty without readings."""
     if launch.devices is None:
         return {}
     placed = {
@@ -94,8 +97,8 @@ def processes_before(
 ) -> tuple[int, ...]:
     """Return the pids that were on the rank's device before its launch.
 
-    For a launch that ran out of memory: a process that came with the launch may be a peer that left
-    no record, so only the earlier ones are known to be no rank's.
+    This is for a launch that ran out of memory. A process that came with the launch may be a rank that
+    left no record, so that only earlier processes are known to be no ranks.
     """
     if record.device is None or devices is None:
         return ()
@@ -104,6 +107,6 @@ def processes_before(
 
 
 def _readings_of(devices: Mapping[str, DeviceReadings], uuid: str) -> DeviceReadings | None:
-    """Return the device's readings. NVML's UUIDs begin with what they are of, torch's do not."""
+    """Return the device's readings; None without any. torch's UUIDs lack the prefix of NVML's."""
     plain = uuid.removeprefix("GPU-").removeprefix("MIG-")
     return next((one for name, one in devices.items() if name.endswith(plain)), None)

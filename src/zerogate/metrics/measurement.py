@@ -1,4 +1,4 @@
-"""A cell's measurement: what its launches measured, and the settings that make it comparable."""
+"""Measurement of a cell: its launches' values, and the settings that make them comparable."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from zerogate.protocol.record import PRETRAINED, RankRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one cell measured over its launches.
+    """Values that one cell's launches measured.
 
-    ``settings`` are what two measurements must share to be compared at all. ``notes`` say what
-    could not be measured and why, by metric. ``searched`` is what probe launches found; there is one
-    of each, however many launches trained, and no launch at all where only batch sizes were asked for.
+    ``settings`` must be equal for two measurements to be compared at all. ``notes`` says by metric why
+    it could not be measured. ``searched`` has what probe launches found: one value per metric, however
+    many launches trained. ``launches`` are the training launches; there are none if only batch sizes
+    were searched.
     """
 
     cell: Cell
@@ -38,45 +39,51 @@ class Measurement:
 
     @property
     def names(self) -> list[str]:
+        """Names of the metrics that were measured."""
         trained = self.launches[0].values if self.launches else ()
         return [*trained, *self.searched]
 
     def each(self, name: str) -> list[Value]:
-        """The value of every launch that has it."""
+        """Return the value of every launch that has it."""
         if name in self.searched:
             return [self.searched[name]]
         return [launch.values[name] for launch in self.launches if name in launch.values]
 
     def value(self, name: str) -> Value | None:
-        """Median over launches (of series, step by step); None where it was not measured."""
+        """Return the median over launches (of a series, step by step); None if it was not measured."""
         return median(self.each(name))
 
     def scalar(self, name: str) -> float:
-        """The value of a metric that is known to be measured and to be one number."""
+        """Return the median of a metric that is known to be measured and to be one number."""
         value = self.value(name)
         assert isinstance(value, int | float), name
         return value
 
     def series(self, name: str) -> tuple[float, ...]:
+        """Return the median, step by step, of a metric that is known to be a measured series."""
         value = self.value(name)
         assert isinstance(value, tuple), name
         return value
 
     @property
     def canary_seconds(self) -> float:
+        """Median time of a fixed piece of the CPU's work, which shows how fast the CPU was."""
         return statistics.median(
             [launch.canary_seconds for launch in self.launches] or [self.probe_canary_seconds]
         )
 
     @property
     def device_events(self) -> tuple[str, ...]:
-        """What happened on its devices that makes its seconds not comparable."""
+        """Sentences on what happened on its devices that makes its seconds not comparable."""
         trained = (event for launch in self.launches for event in launch.device_events)
         return (*trained, *self.probe_device_events)
 
 
 def median(values: Sequence[Value]) -> Value | None:
-    """Median; an element of the input for an even count, so that bytes stay bytes."""
+    """Return the lower median, which is one of ``values``: bytes stay whole. None without values.
+
+    Of series, it is taken step by step; if they differ in length, the first one is returned.
+    """
     if not values:
         return None
     if isinstance(values[0], tuple):
@@ -88,7 +95,7 @@ def median(values: Sequence[Value]) -> Value | None:
 
 
 def measure(cell: Cell, launches: Sequence[LaunchRecords]) -> Measurement:
-    """Aggregate the launches of a cell. Every record in them is ok."""
+    """Return the measurement of a cell from its training launches, in which every record is ok."""
     first = launches[0].ranks[0]
     notes = {}
     if not first.memory:
@@ -101,9 +108,9 @@ def measure(cell: Cell, launches: Sequence[LaunchRecords]) -> Measurement:
 
 
 def describe(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
-    """A measurement without a launch that trained: what ``first`` says of the cell.
+    """Return a measurement without a training launch: what the record ``first`` says of the cell.
 
-    ``dtype`` is the one asked for: a rank that ran out while it was set up does not know its own.
+    ``dtype`` is the requested one: a rank that ran out of memory in set-up does not know its own.
     """
     assert first.recipe is not None
     return Measurement(
@@ -115,7 +122,7 @@ def describe(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
             "parameters": first.parameters,
             "dtype": first.applied.get("dtype", dtype),
             **asdict(first.recipe),
-            # Only where they are not what baselines have always been of.
+            # Left out at their first values, which baselines from before these settings have.
             **({"topology": first.topology} if first.topology else {}),
             **({"weights_origin": PRETRAINED} if first.weights_origin == PRETRAINED else {}),
         },
@@ -130,12 +137,15 @@ def describe(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
 
 
 def speedup_over(reference: Measurement, own: Measurement) -> float:
-    """How much faster ``own`` finishes an epoch than ``reference``, at equal micro-batch size."""
+    """Return the ratio of epoch seconds, reference to own, at equal micro-batch size."""
     return reference.scalar("epoch_seconds") / own.scalar("epoch_seconds")
 
 
 def speedups(own: Measurement, reference: Measurement) -> tuple[float, ...]:
-    """Of each launch, against the reference's median: the spread is then this cell's own."""
+    """Return the speedup of each launch over the reference's median.
+
+    With the reference fixed, the spread of these speedups is this cell's own.
+    """
     seconds = reference.scalar("epoch_seconds")
     return tuple(seconds / value for value in own.each("epoch_seconds") if isinstance(value, float))
 
@@ -146,8 +156,10 @@ AT_MAX = "samples_per_second_at_max"
 
 
 def speedup_at_max(reference: Measurement, own: Measurement) -> float | None:
-    """Samples per second over ``reference``'s, each at its own largest micro-batch; None where one
-    of them fits not even one sample. The article's definition: it mixes batch size with strategy.
+    """Return the ratio of samples per second, own to reference, each at its largest micro-batch.
+
+    None if not even one sample fits one of them. This is the article's definition; it mixes the effect
+    of the batch size with that of the strategy.
     """
     theirs, ours = (one.value(AT_MAX) for one in (reference, own))
     if not isinstance(theirs, float) or not isinstance(ours, float):
@@ -156,7 +168,7 @@ def speedup_at_max(reference: Measurement, own: Measurement) -> float | None:
 
 
 def differing_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """``name: theirs -> ours`` for every setting that two measurements do not share."""
+    """Return ``name: theirs -> ours`` for every setting that differs, sorted by name."""
     return [
         f"{name}: {theirs.get(name)} -> {ours.get(name)}"
         for name in sorted({*ours, *theirs})

@@ -1,8 +1,8 @@
 """Bytes per parameter of the model states, by the formulas of the ZeRO paper.
 
 Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models,
-arXiv 1910.02054, sections 3.1 and 5. What is measured lies above: buckets, padding, and DeepSpeed's
-own fp32 copy where the model is fp32 already.
+arXiv 1910.02054, sections 3.1 and 5. Measured values are larger: they include buckets, padding, and
+the fp32 copy that DeepSpeed makes even of a model in fp32.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from zerogate.devices.capacity import MOMENTS_BYTES
 from zerogate.protocol.cell import Tier
 
 MASTER_BYTES = 4
-"""The fp32 copy of parameters that are held in fewer bits."""
+"""Bytes per parameter of the fp32 copy, which exists if parameters are held in fewer bits."""
 
 
 def paper_bytes_per_parameter(
     strategy: Strategy, world_size: int, parameter_bytes: int, tier: Tier
 ) -> float:
-    """Parameters, gradients and optimizer states of one rank, divided by the model's parameters.
+    """Return the bytes of one rank's parameters, gradients and optimizer states per model parameter.
 
-    ``parameter_bytes`` is the size of one as it is trained: 4 or 2. FSDP2 shards as stage 3 does. What
-    is offloaded is not counted, to the host neither where that is another memory than the device's.
+    ``parameter_bytes`` is the size of a parameter in training: 4 or 2. FSDP2 shards as stage 3 does.
+    Offloaded states are not counted, except those offloaded to the host on the cpu tier, where host
+    memory is the device's memory.
     """
     elsewhere = ("nvme",) if tier == "cpu" else ("nvme", "cpu")
     parameters = gradients = float(parameter_bytes)

@@ -1,8 +1,8 @@
 """The metric table: every number that is judged, with unit, direction, scope and tolerance.
 
-The single source for all of these. ``portable`` metrics are the same on any machine for the same
-package releases; ``hardware`` metrics are seconds and what follows from them, and memory that a driver
-or the host's kernel has a part in.
+No other module states these. ``portable`` metrics are the same on any machine for the same package
+releases. ``hardware`` metrics are seconds, values derived from seconds, and memory that depends on the
+driver or on the host's kernel.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from zerogate.protocol.units import MIB
 Better = Literal["lower", "higher", "equal"]
 Scope = Literal["portable", "hardware"]
 
-# What metrics may change on cards, relative and absolute. On the cpu tier a run repeats itself to the
-# byte; on a card it does not: CUDA's allocator hands out whole blocks, which of them depends on when
-# streams were done with others; sums of atomics have no order; dropout and half precision carry that
-# on. Seconds in turn are steadier than on a shared CPU. None was measured on a card yet
-# (docs/gpu-results.md). Three times the spread of a baseline's own launches widens them.
+# Tolerances on cards, relative and absolute. On the cpu tier a run repeats itself to the byte; on a
+# card it does not. CUDA's allocator hands out whole blocks, and which ones depends on when streams
+# release others. Sums by atomics have no fixed order; dropout and half precision amplify the
+# difference. Seconds, in turn, are steadier than on a shared CPU. None of these tolerances was measured
+# on a card yet (docs/gpu-results.md). Three times the spread of a baseline's own launches widens them.
 BLOCKS = (0.005, 2.0 * MIB)
-"""A large block may stay whole with 1 MiB left over (torch's c10/cuda/CUDACachingAllocator.cpp)."""
+"""Tolerance of allocated bytes: torch leaves a large block whole if no more than 1 MiB is left over
+(c10/cuda/CUDACachingAllocator.cpp).
+"""
 CARD_SECONDS = (0.1, 0.02)
 CARD_RATE = (0.1, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One named number, or one series of numbers with an entry per optimizer step.
+    """A named number, or a named series with one number per optimizer step.
 
-    A change worse than ``max(relative * |baseline|, absolute)`` is a regression; a baseline that
-    saw a larger spread among its own launches widens that (``verdict``). ``better: equal`` means
-    that a change in either direction is one. ``on_card`` are the two limits on cards, where those are
-    others. ``series`` are compared step by step. ``budget`` names
-    the metric that says under which memory budget this one was found, for what the search for the
-    largest batch finds; values under different budgets are not compared.
+    A change worse than ``max(relative * |baseline|, absolute)`` is a regression. A larger spread among
+    the baseline's own launches widens this limit (``verdict``). With ``better: equal`` a change in
+    either direction is a regression. ``on_card`` has both limits, relative and absolute, if they differ
+    on cards. A ``series`` is compared step by step. ``budget`` is set for what the search for the
+    largest batch finds: it names the metric that has the memory budget of the search, and values under
+    different budgets are not compared.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Metric:
     budget: str | None = None
 
     def on(self, tier: Tier) -> Metric:
-        """The metric with the tolerances of ``tier``."""
+        """Return the metric with the tolerances of ``tier``."""
         if tier == "cpu" or self.on_card is None:
             return self
         relative, absolute = self.on_card
@@ -60,8 +62,13 @@ class Metric:
 
     @property
     def is_speed(self) -> bool:
-        """Whether it is seconds or follows from them: a machine that is slow today changes it."""
+        """True for seconds and values derived from them: a machine that is slow today changes them."""
         return self.scope == "hardware" and self.unit not in ("bytes", "times")
+
+    @property
+    def is_quality(self) -> bool:
+        """True for metrics that score the model, as F1 and perplexity do."""
+        return not self.unit and not self.series and self.scope == "portable"
 
 
 def _bytes(name: str, title: str, **more: Any) -> Metric:
@@ -72,8 +79,8 @@ def _bytes(name: str, title: str, **more: Any) -> Metric:
 def _seconds(
     name: str, title: str, *, on_card: tuple[float, float] | None = CARD_SECONDS
 ) -> Metric:
-    # Coarse, because one launch on a shared machine is: among three launches of one recording eval
-    # times differed by up to 38 %, step times by 31 %, and short ones by more.
+    # The tolerance is coarse because single launches on a shared machine vary: among three launches
+    # of one recording eval times differed by up to 38 %, step times by 31 %, and shorter ones by more.
     return Metric(
         name=name,
         unit="seconds",
@@ -87,7 +94,7 @@ def _seconds(
 
 
 def _rate(name: str, unit: str, title: str, *, budget: str | None = None) -> Metric:
-    """What follows from seconds, and is as coarse."""
+    """Return a metric that is derived from seconds; its tolerance is as coarse as theirs."""
     return Metric(
         name=name,
         unit=unit,
@@ -101,7 +108,10 @@ def _rate(name: str, unit: str, title: str, *, budget: str | None = None) -> Met
 
 
 def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
-    """What the search for the largest batch finds; the line that peaks follow moves before it."""
+    """Return the metrics that the search for the largest batch finds.
+
+    Bytes without a sample and bytes per sample change before the largest batch does.
+    """
     budget = f"{prefix}batch_budget_bytes"
     return (
         Metric(
@@ -126,7 +136,7 @@ def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
             on_card=(0.01, 0.0),
             budget=budget,
         ),
-        # What one sample more did not fit into: less than a sample takes says nothing.
+        # One more sample did not fit into it, so a change by less than a sample's bytes says nothing.
         _bytes(
             f"{prefix}batch_headroom_bytes",
             f"{title}: headroom",
@@ -144,12 +154,15 @@ def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
 
 
 def _count(name: str, title: str, unit: str, better: Better = "lower") -> Metric:
-    """Something exact: one more of it is a change."""
+    """Return an exact metric: a difference of one is a change."""
     return Metric(name=name, unit=unit, better=better, scope="portable", title=title)
 
 
 def _collective(kind: str) -> tuple[Metric, Metric]:
-    """Of the optimizer step that is traced; of the rank that has most."""
+    """Return the calls and the payload of one kind of collective.
+
+    They are counted in the traced optimizer step, and the rank with most of them counts.
+    """
     title = kind.replace("_", "-") + "s"
     return (
         _count(f"{kind}_calls", f"{title} a step", "calls"),
@@ -164,15 +177,20 @@ def _by_step(name: str, title: str, *, unit: str = "", **limits: Any) -> Metric:
 
 
 def _times(name: str, title: str) -> Metric:
-    """How often something happened that depends on the card."""
+    """Return a count of events that depend on the card."""
     return Metric(name=name, unit="times", better="lower", scope="hardware", title=title)
+
+
+def _quality(name: str, title: str, *, better: Better = "higher", **limits: Any) -> Metric:
+    """Return a score of the model, which has no unit."""
+    return Metric(name=name, unit="", better=better, scope="portable", title=title, **limits)
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         _bytes("peak_allocated_bytes", "peak allocated", on_card=BLOCKS),
-        # Context, kernels and libraries are in it, which change with the driver.
+        # It includes context, kernels and libraries, which change with the driver.
         _bytes(
             "peak_device_bytes",
             "peak of the process (NVML)",
@@ -202,19 +220,19 @@ METRICS: dict[str, Metric] = {
         _bytes("peak_eval_bytes", "peak allocated, eval", on_card=BLOCKS),
         _bytes("live_bytes", "live after a step", on_card=BLOCKS),
         _bytes("model_state_bytes", "model states", on_card=BLOCKS),
-        # On cards as ``invariant.judge_grows``.
+        # On cards, as much as ``invariants.judge_grows`` allows.
         _bytes("leak_bytes_per_step", "memory slope a step", on_card=(0.0, 4096.0)),
         *(metric for kind in COLLECTIVES for metric in _collective(kind)),
         _count("operators", "operators a step", "operators"),
-        # Fewer are no improvement: something was left out.
+        # Fewer are no improvement: the step left something out.
         _count("flops", "floating point operations a step", "flops", "equal"),
         _bytes("disk_read_bytes", "read from disk a step"),
         _bytes("disk_written_bytes", "written to disk a step"),
         _by_step("loss", "loss by step", unit="nats", relative=1e-3, on_card=(0.02, 0.0)),
-        # Norms of small gradients amplify what another CPU's vector width does to the last digits.
+        # Another CPU's vector width changes the last digits, and norms of small gradients amplify that.
         _by_step("gradient_norm", "gradient norm by step", relative=1e-2, on_card=(0.1, 0.0)),
         _by_step("learning_rate", "learning rate by step", relative=1e-6, absolute=1e-12),
-        # Of fp16's loss scaling; there is none in other precisions.
+        # Only fp16 has loss scaling.
         replace(
             _count("skipped_steps", "optimizer steps skipped for an overflow", "steps"),
             on_card=(0.0, 2.0),
@@ -223,24 +241,10 @@ METRICS: dict[str, Metric] = {
         _count("samples_missed", "samples that no rank drew", "samples"),
         _count("samples_repeated", "samples drawn again", "samples"),
         _count("eval_samples_miscounted", "samples scored too often or not at all", "samples"),
-        Metric(name="f1", unit="", better="higher", scope="portable", title="F1", absolute=0.04),
-        Metric(
-            name="accuracy",
-            unit="",
-            better="higher",
-            scope="portable",
-            title="accuracy",
-            absolute=0.04,
-        ),
-        Metric(name="bleu", unit="", better="higher", scope="portable", title="BLEU", absolute=3.0),
-        Metric(
-            name="perplexity",
-            unit="",
-            better="lower",
-            scope="portable",
-            title="perplexity",
-            relative=0.03,
-        ),
+        _quality("f1", "F1", absolute=0.04),
+        _quality("accuracy", "accuracy", absolute=0.04),
+        _quality("bleu", "BLEU", absolute=3.0),
+        _quality("perplexity", "perplexity", better="lower", relative=0.03),
         *_batch("", "micro_batch_size", "largest micro-batch"),
         *_batch("eval_", "eval_batch_size", "largest eval batch"),
         _seconds("epoch_seconds", "train time per epoch"),
@@ -269,9 +273,10 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_named(name: str, quality_better: dict[str, str] | None = None) -> Metric:
-    """The metric of that name; a workload's own quality metric need not be in the table.
+    """Return the metric of that name; a workload's own quality metric need not be in the table.
 
-    Raises KeyError for a name that is neither.
+    ``quality_better`` has the directions of such metrics, ``lower`` or ``higher``, by name. Raises
+    KeyError for a name that is in neither.
     """
     if name in METRICS:
         return METRICS[name]

@@ -1,1 +1,1 @@
-"""The pytest plugin: everything that imports pytest, but for the claims in ``suite``."""
+"""The pytest plugin: everything that imports pytest, except the claims in ``suite``."""

@@ -1,4 +1,4 @@
-"""The command line: the options, declared, and runs that are refused at once."""
+"""The command line: the declared options, and checks that refuse a run at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ CONFIG_FILES = (
     "tox.ini",
     "setup.cfg",
 )
-"""Files that pytest takes its root folder from."""
+"""Files by which pytest finds its root folder."""
 
 
 def add_options(parser: pytest.Parser) -> None:
+    """Declare the options, and the setting in pytest's configuration file."""
     group = parser.getgroup("zerogate", "zerogate, regression suite for sharded training")
 
     def add(name: str, text: str, **settings: object) -> None:
@@ -34,38 +35,39 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="NAMES", action="append")  # fmt: skip
     add("--world-size", "Numbers of ranks (comma-separated; default: 2)",
         metavar="NUMBERS", default="2")  # fmt: skip
-    add("--device-memory", "Memory of each rank's device, like 24GiB: the budget of the largest batch "
-        "(default: 24GiB on the cpu tier, where a scale model gets its share of it; the whole card "
+    add("--device-memory", "Memory of each rank's device, like 24GiB: the budget for the largest "
+        "batch (default: 24GiB on the cpu tier, of which a scale model gets its share; the whole card "
         "on the gpu tier)", metavar="SIZE")  # fmt: skip
-    add("--share-device", "Where there are fewer CUDA devices than ranks, ranks share them: memory, "
-        "numbers and batch sizes are judged, time is not",
+    add("--share-device", "Let ranks share a CUDA device if there are fewer devices than ranks; "
+        "memory, numbers and batch sizes are judged, time is not",
         action="store_true", default=False)  # fmt: skip
-    add("--launcher", "What starts ranks: forkserver, torchrun or accelerate (default: forkserver)",
+    add("--launcher", "Launcher: forkserver, torchrun or accelerate (default: forkserver)",
         metavar="NAME", default="forkserver")  # fmt: skip
-    add("--with", "Lay packages over the environment, for ranks alone: what pip installs, a wheel or a "
-        "checkout (repeatable)", metavar="REQUIREMENT", action="append", default=[])  # fmt: skip
-    add("--against", "Hold cells to the same cells with these packages, measured in turn in this "
-        "session, and to no baseline (repeatable)",
+    add("--with", "Run the ranks with this package, laid over the environment: a requirement for "
+        "pip, a wheel or a checkout (repeatable)",
+        metavar="REQUIREMENT", action="append", default=[])  # fmt: skip
+    add("--against", "Compare cells with the same cells under this package, measured in turn in "
+        "this session, and with no baseline (repeatable)",
         metavar="REQUIREMENT", action="append", default=[])  # fmt: skip
     add("--repeats", "Training launches per cell; the median is judged (default: 1; 3 when "
         "recording)", metavar="N", type=int)  # fmt: skip
-    add("--data-dir", "Folder with the real data sets, each in its own: mrpc, mudoconv, wikitext2 "
-        "(default: generated data)", metavar="DIR")  # fmt: skip
-    add("--baseline-dir", "Baselines to hold to (default: baselines/cpu-gloo on the cpu tier, "
+    add("--data-dir", "Folder with the real data sets, each in its own folder: mrpc, mudoconv, "
+        "wikitext2 (default: generated data)", metavar="DIR")  # fmt: skip
+    add("--baseline-dir", "Folder with the baselines (default: baselines/cpu-gloo on the cpu tier, "
         "baselines/<hardware> on the gpu tier; with --data-dir these names end in -real-data)",
         metavar="DIR")  # fmt: skip
-    add("--update-baselines", "Record what was measured as the new baselines; needs --reason",
+    add("--update-baselines", "Record the measurements as new baselines; needs --reason",
         action="store_true", default=False)  # fmt: skip
     add("--reason", "Why the baselines change; stored with them", metavar="TEXT")
-    add("--missing-baseline", "What a metric without a baseline does: fail or skip "
+    add("--missing-baseline", "What to do about a metric without a baseline: fail or skip "
         "(default: fail)", metavar="WHAT", default="fail")  # fmt: skip
-    add("--resume", "Go on with the interrupted run in the report folder: what it measured is not "
-        "measured again", action="store_true", default=False)  # fmt: skip
-    add("--report-dir", "Where results.json, records and logs go (default: zerogate-report)",
+    add("--resume", "Continue the interrupted run in the report folder, without repeating what it "
+        "measured", action="store_true", default=False)  # fmt: skip
+    add("--report-dir", "Folder for results.json, records and logs (default: zerogate-report)",
         metavar="DIR")  # fmt: skip
     parser.addini(
         "zerogate_deadline_seconds",
-        "Seconds after which a launch is ended (default: 300 on the cpu tier, 21600 on the gpu tier)",
+        "Longest time of a launch in seconds (default: 300 on the cpu tier, 21600 on the gpu tier)",
         default="",
     )
 
@@ -77,7 +79,7 @@ def option(config: pytest.Config, name: str) -> object:
 
 
 def below(config: pytest.Config, given: str) -> Path:
-    """Return the path that the user typed, relative to where the user stands."""
+    """Return the absolute path that the user typed relative to the folder that pytest started in."""
     try:
         path = Path(given).expanduser()
     except RuntimeError:  # ~nobody
@@ -86,7 +88,7 @@ def below(config: pytest.Config, given: str) -> Path:
 
 
 def refuse_lost_root(config: pytest.Config) -> None:
-    """Raise UsageError when pytest took the value of one of our options for where the tests are.
+    """Raise UsageError if pytest took the value of one of our options for the folder of the tests.
 
     pytest looks for the root folder before it knows any plugin's options.
     """
@@ -112,9 +114,9 @@ def _is_configured_above(config: pytest.Config, here: Path) -> bool:
 
 
 def refuse_workers(config: pytest.Config) -> None:
-    """Raise UsageError when pytest-xdist would measure cells beside each other.
+    """Raise UsageError if pytest-xdist would measure several cells at the same time.
 
-    A project's other tests may have their workers: only runs over ``testpaths`` are refused.
+    Other tests of a project may use workers: only runs over ``testpaths`` are refused.
     """
     specs = getattr(config.option, "tx", None) or []
     workers = sum(int(spec.split("*")[0]) if "*" in spec else 1 for spec in specs)
@@ -127,6 +129,6 @@ def refuse_workers(config: pytest.Config) -> None:
     )
     if workers > 1 and measures and not hasattr(config, "workerinput"):
         raise pytest.UsageError(
-            f"-n: {workers} workers would measure beside each other and disturb each other's "
+            f"-n: {workers} workers would measure beside each other and change each other's "
             "memory and time; run without -n, or with -n0"
         )

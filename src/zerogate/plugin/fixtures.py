@@ -1,4 +1,4 @@
-"""What the regression suite's tests ask for: measured cells, and the gate that judges them."""
+"""Fixtures of the regression suite: measured cells, and the gate that judges them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_PROJECT = (
 
 @pytest.fixture(scope="session")
 def zerogate_session(pytestconfig: pytest.Config) -> Session:
-    """The session that measures and judges; closed at the end whatever happens."""
+    """Return the session that measures and judges; it is closed at the end, whatever happens."""
     if SESSION not in pytestconfig.stash:
         pytest.fail(NO_PROJECT.format(pytestconfig.rootpath), pytrace=False)
     return pytestconfig.stash[SESSION]
@@ -35,9 +35,9 @@ def zerogate_session(pytestconfig: pytest.Config) -> Session:
 
 @pytest.fixture
 def measurement(cell: Cell, zerogate_session: Session) -> Measurement:
-    """The cell's measurement: launched on first use, judged by many tests.
+    """Return the cell's measurement, which is launched on first use and shared by many tests.
 
-    Skips where this machine cannot run the cell; a launch that fails is an ERROR.
+    Skips the test if this machine cannot run the cell. A launch that fails is an ERROR.
     """
     return _measure(zerogate_session, cell)
 
@@ -46,7 +46,7 @@ def _measure(session: Session, cell: Cell) -> Measurement:
     from zerogate.launch.errors import LaunchFailedError, OutOfMemoryError
 
     known = cell in session.failures
-    # Asked once: a machine that is short of memory by now has measured the cell all the same.
+    # Checked before the first launch only: memory may be short by now, but the cell is measured.
     new = not known and cell not in session.measurements
     if new and (reason := session.setup.unavailable(cell)):
         pytest.skip(reason)
@@ -59,9 +59,9 @@ def _measure(session: Session, cell: Cell) -> Measurement:
             pytest.skip(f"{error.kind}: {error.summary}; no baseline says that it ever fitted here")
         report = f"{error.kind}: {error.summary}" if known else error.report()
     except LaunchFailedError as error:
-        # Its other tests refer to the first one's report.
+        # The first test shows the whole report; the others refer to it.
         report = f"{error.kind}: {error.summary}" if known else error.report()
-    # Outside of the handler: pytest would show both exceptions.
+    # Outside of the handler, because pytest would show both exceptions.
     pytest.fail(report, pytrace=False)
 
 
@@ -69,8 +69,9 @@ def _measure(session: Session, cell: Cell) -> Measurement:
 def other(
     request: pytest.FixtureRequest, cell: Cell, measurement: Measurement, zerogate_session: Session
 ) -> Measurement:
-    """This session's measurement of the same workload and world size under the strategy that
-    ``@pytest.mark.compared_with`` names.
+    """Return this session's measurement of the cell under another strategy.
+
+    ``@pytest.mark.compared_with`` names the strategy; workload and world size are the same.
     """
     marker = request.node.get_closest_marker("compared_with")
     return _measure(zerogate_session, replace(cell, strategy=marker.args[0]))
@@ -80,8 +81,9 @@ def other(
 def other_accumulation(
     cell: Cell, measurement: Measurement, zerogate_session: Session
 ) -> Measurement:
-    """The cell with the same global batch, but all of a step's micro-batches in one; where there is
-    one already, in two halves.
+    """Return the cell's measurement with another accumulation of the same global batch.
+
+    All micro-batches of a step become one; a single micro-batch becomes two halves.
     """
     from zerogate.session.runner import JobChanges
 
@@ -97,7 +99,7 @@ def other_accumulation(
 
 @pytest.fixture
 def one_rank(cell: Cell, measurement: Measurement, zerogate_session: Session) -> Measurement:
-    """The cell with the same global batch on a single rank."""
+    """Return the cell's measurement with the same global batch on a single rank."""
     from zerogate.session.runner import JobChanges
 
     if cell.world_size == 1:
@@ -120,7 +122,7 @@ def _variant(session: Session, cell: Cell, name: str, changes: JobChanges) -> Me
 
 @pytest.fixture
 def batch_size(request: pytest.FixtureRequest, cell: Cell, zerogate_session: Session) -> BatchSize:
-    """The largest batch that fits, of the kind that ``@pytest.mark.batch_size`` names."""
+    """Return the largest batch that fits, of the kind that ``@pytest.mark.batch_size`` names."""
     kind = request.node.get_closest_marker("batch_size").args[0]
     found = _search(zerogate_session, cell, "train")
     if kind == "eval":
@@ -148,9 +150,10 @@ def _search(session: Session, cell: Cell, kind: BatchKind) -> BatchSize:
 
 @pytest.fixture
 def gate(request: pytest.FixtureRequest, cell: Cell, zerogate_session: Session) -> Gate:
-    """``gate("loss")`` holds metrics of the cell to their baselines; see ``Gate`` for the rest.
+    """Return the gate: ``gate("loss")`` compares metrics of the cell with their baselines.
 
-    The cell has trained, unless the test is on batch sizes, which are found without.
+    ``Gate`` has the other claims. The cell has trained, except in tests on batch sizes, which need no
+    training.
     """
     if not request.node.get_closest_marker("batch_size"):
         request.getfixturevalue("measurement")

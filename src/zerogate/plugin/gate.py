@@ -1,4 +1,4 @@
-"""Verdicts to the outcome of a test: what the regression suite's ``gate`` fixture is."""
+"""The regression suite's ``gate``, which turns verdicts into the outcome of a test."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from zerogate.session.session import Session
 
 STATUS_PROPERTY = "zerogate.status"
-"""The user property under which a test's report carries its verdict, in words."""
+"""User property of a test's report that has its verdict in words."""
 
 
 class Gate:
-    """Turns verdicts into the outcome of one test."""
+    """Claims on one cell in one test; their verdicts decide the outcome of the test."""
 
     def __init__(self, request: pytest.FixtureRequest, session: Session, cell: Cell) -> None:
         self._request = request
@@ -43,56 +43,57 @@ class Gate:
         self._options = session.options
 
     def __call__(self, *names: str) -> None:
+        """Judge metrics of the cell against the baseline or, with --against, the other environment."""
         try:
             found = [judge(self._session, self._cell, name) for name in names]
-        except LaunchFailedError as error:  # Of a launch that was to confirm slowness.
+        except LaunchFailedError as error:  # From a launch that was to confirm a regression.
             pytest.fail(error.report(), pytrace=False)
         self.verdicts(found)
 
     def same_as(self, other: Measurement, *names: str, limit: float = PARITY_LIMIT) -> None:
-        """Hold per-step series to another cell's of this session."""
+        """Compare per-step series with those of another cell of this session."""
         self._hold(
             [judge_same(metric_named(name), self._own, other, limit=limit) for name in names]
         )
 
     def below(self, other: Measurement, name: str) -> None:
-        """Hold bytes to being fewer than those of a strategy that shards or offloads less."""
+        """Judge whether the cell needs fewer bytes than a strategy that shards or offloads less."""
         own = self._own
         ours, theirs = (self._session.setup.strategy(one.cell) for one in (own, other))
         more = ours.offloads_more_than(theirs)
         self._hold([judge_below(own, other, metric_named(name), offloads_more=more)])
 
     def above(self, other: Measurement, name: str) -> None:
-        """Hold bytes to being more than those of a strategy that offloads less."""
+        """Judge whether the cell needs more bytes than a strategy that offloads less."""
         self._hold([judge_above(self._own, other, metric_named(name))])
 
     def needs(self, *names: str) -> None:
-        """Hold counts to 0, the one number that is right."""
+        """Judge whether counts are 0, the only right number."""
         self._hold([judge_needed(self._own, metric_named(name)) for name in names])
 
     def does_not_grow(self) -> None:
-        """Hold memory to what it was a step ago."""
+        """Judge whether memory stays what it was a step ago."""
         self._hold([judge_grows(self._own)])
 
     def moves(self, *names: str) -> None:
-        """Hold counts to being more than 0."""
+        """Judge whether counts are more than 0."""
         self._hold([judge_moves(self._own, metric_named(name)) for name in names])
 
     def falls(self, name: str) -> None:
-        """Hold a per-step series to being finite, and lower in the end."""
+        """Judge whether a per-step series is finite, and lower in the end."""
         self._hold([judge_falls(self._own, metric_named(name))])
 
     def follows_schedule(self) -> None:
-        """Hold every step's learning rate to the recipe's schedule."""
+        """Compare the learning rate of every step with the recipe's schedule."""
         self._hold([judge_schedule(self._own)])
 
     def equivalent(self, way: str, other: Measurement) -> None:
-        """Hold losses and norms to those of another way to train on the same global batches."""
+        """Compare losses, norms and rates with another way to train on the same global batches."""
         metrics = map(metric_named, ("loss", "gradient_norm", "learning_rate"))
         self._hold([judge_equivalent(metric, self._own, other, way) for metric in metrics])
 
     def learned(self) -> None:
-        """Hold every quality metric to what a model that learned reaches on generated data."""
+        """Judge whether every quality metric shows that the model learned from generated data."""
         own = self._own
         if self._cell.tier != "cpu" or own.settings["data_origin"] != "generated":
             pytest.skip("what must be learned is known for the cpu tier's generated data only")
@@ -104,11 +105,11 @@ class Gate:
         return self._session.measure(self._cell)
 
     def _hold(self, verdicts: list[Verdict]) -> None:
-        """What needs no baseline is strict in recording too."""
+        """Keep verdicts that need no baseline; they decide the outcome even while recording."""
         self.verdicts([self._session.keep(verdict) for verdict in verdicts], strict=True)
 
     def published(self, name: str) -> None:
-        """Hold a metric to what others published of the cell; strict in recording too."""
+        """Compare a metric with what others published of the cell, even while recording."""
         found = [one for one in self._session.reference_results if name in one.values(self._cell)]
         self.verdicts(
             [judge_reference_result(self._session, self._cell, name, one) for one in found],
@@ -116,6 +117,10 @@ class Gate:
         )
 
     def verdicts(self, verdicts: list[Verdict], *, strict: bool = False) -> None:
+        """Fail, skip or pass the test by the gravest verdict.
+
+        While baselines are recorded, only ``strict`` verdicts fail or skip it.
+        """
         from zerogate.report.formatting import sentence
 
         worst = min(verdicts, key=lambda one: GRAVITY.index(one.status))
@@ -131,7 +136,7 @@ class Gate:
                 pytest.fail(f"{text}; {how}", pytrace=False)
             pytest.skip(f"no baseline; {how}")
         if worst.status in ("not_comparable", "invalid"):
-            # Without the cell, so that pytest folds what has one reason into one line.
+            # The cell is left out, so that pytest shows tests with the same reason in one line.
             pytest.skip(worst.note)
 
 

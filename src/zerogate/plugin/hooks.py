@@ -1,6 +1,6 @@
-"""The pytest plugin: options, cells as parameters, fixtures, outcome words. Thin.
+"""Hooks of the pytest plugin: options, cells as parameters, fixtures, outcome words.
 
-FAILED is a regression; ERROR is infrastructure (crash, hang, unexpected OOM, wrong configuration);
+FAILED is a regression. ERROR is infrastructure (crash, hang, unexpected OOM, wrong configuration).
 SKIPPED says why. Exit codes are pytest's own.
 """
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["zerogate.plugin.fixtures"]
 
 ON_REQUEST = ("batch_size", "equivalence")
-"""Tests of these markers run where they are named: they take launches of their own."""
+"""Markers whose tests run only if the command line names them: they take launches of their own."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,17 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: cells of the gpu tier (CUDA, full size)")
     config.addinivalue_line(
         "markers",
-        "compared_with(strategy): brings that strategy's measurement along, as ``other``; not for "
-        "cells of that strategy itself",
+        "compared_with(strategy): provides that strategy's measurement as ``other``; not for cells of "
+        "that strategy itself",
     )
     config.addinivalue_line(
-        "markers", "batch_size(kind): searches the largest batch, of kind train or eval"
+        "markers", "batch_size(kind): searches for the largest batch, of kind train or eval"
     )
     config.addinivalue_line(
         "markers", "equivalence: trains in another way that must give the same numbers"
     )
     config.addinivalue_line(
-        "markers", "published(metric): only for cells that others published that metric of"
+        "markers", "published(metric): only for cells of which others published that metric"
     )
     config.addinivalue_line("markers", "tiers(*names): only for cells of these tiers")
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
@@ -95,12 +95,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # A test for strategies that were not asked for has no cells; pytest would call it skipped.
+    # A test for strategies that are not selected has no cells; pytest would report it as skipped.
     _deselect(config, items, lambda item: "cell" in _params(item) and not _cells([item]))
     if not _cells(items):
         return
     if not config.option.markexpr and not cuda_devices():
-        # Nobody named a tier: the cells that this machine can run.
+        # Without a named tier, only cells that this machine can run stay.
         _deselect(config, items, lambda item: item.get_closest_marker("gpu") is not None)
     named = f"{config.option.markexpr} {config.option.keyword} {config.args}"
     if config.stash[OPTIONS].device_memory_bytes is not None:
@@ -127,7 +127,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for cell in cells | brought:
             session.setup.strategy(cell)
             session.baseline(cell)
-        # Read now, though it may only be shown: a mistake in a file is found before a launch.
+        # Read now, even if they are only shown, so that a mistake is found before any launch.
         results = session.reference_results
         _deselect(config, items, lambda item: _unpublished(results, item))
     except ConfigError as error:
@@ -190,7 +190,7 @@ def pytest_runtest_makereport(
     report = yield
     why: Any = report.longrepr
     if report.skipped and report.when == "setup" and isinstance(why, tuple) and _cells([item]):
-        # Why a cell cannot run is the same for all its tests, wherever they stand: one line for it.
+        # All tests of a cell have the same reason; the same location lets pytest show one line.
         why = (str(item.path.parent), None, why[2])
         report.longrepr = why
     return report
@@ -217,7 +217,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
     if not (found.measurements or found.errors):
         found.close()
-        return  # A mistake was found, or nothing ran: the last results stay.
+        return  # A mistake was found, or nothing ran: keep the last results.
     lines = session.config.stash[CLOSING_LINES] = []
     root = session.config.rootpath
     try:
@@ -235,12 +235,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             if not written and not left:
                 lines.append("no baseline recorded: nothing differs from the old ones")
     except OSError as error:
-        # The tables are still to be seen.
+        # Continue, so that the tables are shown.
         lines.append(f"cannot write {error.filename2 or error.filename}: {error.strerror}")
         if exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
     finally:
-        found.close()  # Last: a second Ctrl-C ends the wait for ranks, which leave anyway.
+        found.close()  # Last: a second Ctrl-C ends only the wait for ranks, which end anyway.
 
 
 def _count(runner: Runner) -> str:

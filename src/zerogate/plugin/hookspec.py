@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 @pytest.hookspec(firstresult=True)
 def pytest_zerogate_launch(job: Job, folder: Path) -> tuple[RankRecord, ...] | None:
-    """Run ``job`` in your own way, on a scheduler say, and return its records, by rank.
+    """Run ``job`` in another way, for example on a scheduler, and return its records by rank.
 
-    ``folder`` holds ``job.json``; ranks started with ``python -m zerogate.worker.main FOLDER`` and
-    torchrun's environment write their records there (``zerogate.launch.result.read_record``).
-    Raise a ``LaunchFailedError`` when there is no measurement. None leaves it to the launcher.
+    ``folder`` holds ``job.json``. Ranks that are started with ``python -m zerogate.worker.main FOLDER``
+    and torchrun's environment write their records there; ``zerogate.launch.result.read_record`` reads
+    them. Raise a ``LaunchFailedError`` if there is no measurement. Return None to leave the job to the
+    launcher.
     """

@@ -1,4 +1,4 @@
-"""What the session is doing, on the terminal, while it takes long."""
+"""Progress of the session on the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TerminalProgress:
-    """A line for each thing that takes long: which cell, which launch, how many left, time gone."""
+    """Lines for what takes long: the cell, its number among all, the launch, the time so far."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -27,6 +27,7 @@ class TerminalProgress:
         self.after_dots = self._config.get_verbosity() < 0
 
     def show(self, update: ProgressUpdate) -> None:
+        """Write a line if something started, unless pytest runs with ``-qq``."""
         if update.state != "started" or self._config.get_verbosity() < -1:
             return
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
@@ -34,7 +35,7 @@ class TerminalProgress:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         line = f"{minutes}:{seconds:02d}  {update.text}"
         if update.cell is not None:
-            # A DDP reference that was not asked for by itself is one more.
+            # A DDP reference that was not selected itself is one cell more.
             number = self._seen.setdefault(update.cell, len(self._seen) + 1)
             self.total = max(self.total, number)
             line = (

@@ -1,4 +1,4 @@
-"""Reads the options of a session, once. Every mistake in them is said before any launch."""
+"""Options of a session, read once. Every mistake in them is reported before any launch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 LONGEST_SECONDS = 1e6
 
 MINIMUM_LAUNCHES = 3
-"""Launches of a cell whose spread a baseline needs."""
+"""Smallest number of launches of a cell from which a baseline gets its spread."""
 
 MINIMUM_PAIRS = 2
-"""Launches of a cell in each of two environments that are compared in turn."""
+"""Smallest number of launches of a cell in each of two environments that are compared."""
 
 NEEDED_BYTES = 32 * 2**20
-"""Disk space of the report folder: the cpu matrix at three launches a cell leaves 20 MB."""
+"""Free disk space that a folder needs: the cpu matrix at three launches a cell writes 20 MB."""
 
 LAUNCHERS = ("forkserver", "torchrun", "accelerate")
 
@@ -62,9 +62,9 @@ def read_options(config: pytest.Config, project: Project) -> Options:
 
 
 def prepare_folders(options: Options) -> FileLock:
-    """Make the folders that the session writes to, and keep other sessions out of the report folder.
+    """Make the folders that the session writes to, and return a lock on the report folder.
 
-    The lock is held until this process ends. Raises UsageError.
+    The lock keeps other sessions out until this process ends. Raises UsageError.
     """
     _make_writable("--report-dir", options.report_folder)
     if options.update_baselines:
@@ -100,7 +100,9 @@ def _device_memory(config: pytest.Config) -> int | None:
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     size = 0
-    if re.search(r"\d\s*(?:[KMGT]i?)?B$", text.strip(), re.IGNORECASE):  # pydantic takes bits too.
+    if re.search(
+        r"\d\s*(?:[KMGT]i?)?B$", text.strip(), re.IGNORECASE
+    ):  # pydantic accepts bits too.
         try:
             size = int(TypeAdapter(ByteSize).validate_python(text.strip()))
         except ValidationError:
@@ -142,7 +144,7 @@ def _repeats(config: pytest.Config) -> int:
 
 
 def _baseline_folder(config: pytest.Config) -> Path | None:
-    """Return the folder given; None for the tier's own."""
+    """Return the folder that the user named; None for the tier's own. Raises UsageError."""
     given = option(config, "baseline-dir")
     folder = below(config, str(given)) if given else None
     missing = folder is not None and not folder.is_dir()

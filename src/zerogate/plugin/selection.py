@@ -1,4 +1,4 @@
-"""Reads which cells a session is about: workloads, strategies and world sizes."""
+"""Cells of a session: the workloads, strategies and world sizes that its options name."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ def selected_cells(options: Options, tiers: Sequence[Tier] = TIERS) -> list[Cell
 
 
 def read_workloads(config: pytest.Config, project: Project) -> tuple[str, ...]:
-    """Return the workloads that ``--workload`` names; all of the project's without it."""
+    """Return the workloads that ``--workload`` names, or else all of the project. Raises UsageError."""
     return _chosen(config, "workload", project.workload_names())
 
 
 def read_strategies(config: pytest.Config, project: Project) -> tuple[str, ...]:
-    """Return the strategies that ``--strategy`` names; the reference comes first."""
+    """Return the strategies that ``--strategy`` names, or else all, with the reference first.
+
+    Raises UsageError.
+    """
     chosen = _chosen(config, "strategy", project.strategy_names())
     return tuple(sorted(chosen, key=lambda name: (name != REFERENCE_STRATEGY, name)))
 
@@ -41,7 +44,7 @@ def read_world_sizes(config: pytest.Config) -> tuple[int, ...]:
     text: str = config.getoption("zerogate_world_size")
     sizes = []
     for part in text.split(","):
-        # isdecimal alone accepts the digits of other scripts, isdigit superscripts too.
+        # isdecimal alone accepts digits of other scripts, and isdigit superscripts too.
         number = part.strip()
         if not (number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST_RANKS):
             raise pytest.UsageError(

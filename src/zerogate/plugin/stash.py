@@ -1,4 +1,4 @@
-"""Keys of what the plugin's modules keep in pytest's configuration."""
+"""Keys of the values that the plugin's modules keep in pytest's configuration."""
 
 from __future__ import annotations
 

@@ -19,35 +19,35 @@ class BinarySearch:
     """
 
     releases: Sequence[str]
-    told: dict[str, State] = field(default_factory=dict)
+    answers: dict[str, State] = field(default_factory=dict)
 
     def ask(self) -> str | None:
         """Return the next release to evaluate; None once the result cannot get any better."""
         ends = self.releases[0], self.releases[-1]
         for end in ends:
-            if end not in self.told:
+            if end not in self.answers:
                 return end
         if self.problem:
             return None
         low, high = self._bounds()
         between = [
-            one for one in range(low + 1, high) if self.told.get(self.releases[one]) != "skipped"
+            one for one in range(low + 1, high) if self.answers.get(self.releases[one]) != "skipped"
         ]
         middle = (low + high) / 2
         return self.releases[min(between, key=lambda one: abs(one - middle))] if between else None
 
     def tell(self, release: str, state: State) -> None:
-        self.told[release] = state
+        self.answers[release] = state
 
     @property
     def problem(self) -> str:
         """The reason why there is nothing to find; empty while there may be something."""
         good, bad = self.releases[0], self.releases[-1]
-        if self.told.get(good, "good") != "good":
+        if self.answers.get(good, "good") != "good":
             return f"{good} should be good but cannot be measured"
-        if self.told.get(bad, "bad") == "skipped":
+        if self.answers.get(bad, "bad") == "skipped":
             return f"{bad} should be bad but cannot be measured"
-        if self.told.get(bad) == "good":
+        if self.answers.get(bad) == "good":
             return f"{bad} should be bad but measures the same as {good}"
         return ""
 
@@ -68,9 +68,9 @@ class BinarySearch:
     def _bounds(self) -> tuple[int, int]:
         low, high = 0, len(self.releases) - 1
         for index, release in enumerate(self.releases):
-            if self.told.get(release) == "bad":
+            if self.answers.get(release) == "bad":
                 high = min(high, index)
         for index, release in enumerate(self.releases[:high]):
-            if self.told.get(release) == "good":
+            if self.answers.get(release) == "good":
                 low = max(low, index)
         return low, high

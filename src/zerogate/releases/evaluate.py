@@ -52,8 +52,10 @@ def evaluate_packages(
     except InvalidOverlayError as error:
         return Evaluation(packages=tuple(packages), invalid=error.reason)
     # An earlier command may have measured more cells.
-    asked = {cell.id for cell in cells}
-    return replace(found, values={name: one for name, one in found.values.items() if name in asked})
+    requested = {cell.id for cell in cells}
+    return replace(
+        found, values={name: one for name, one in found.values.items() if name in requested}
+    )
 
 
 def _read(path: Path) -> Evaluation | None:

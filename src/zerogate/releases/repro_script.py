@@ -6,6 +6,7 @@ import pprint
 from collections.abc import Mapping
 from typing import Any
 
+from zerogate.metrics.table import METRICS
 from zerogate.protocol.cell import Cell
 from zerogate.releases.templates import template
 
@@ -22,14 +23,13 @@ SHOWS = {
     "collectives": "the collectives of an optimizer step",
     "bytes": "bytes held by tensors before the first step and after each, and the peak of one",
 }
-QUALITY = ("f1", "accuracy", "bleu", "perplexity")
 
 
 def shown(metric: str) -> str:
     """Return the key of SHOWS that shows a change of ``metric`` in a script; empty if none does."""
     if metric in SHOWS:
         return metric
-    if metric in QUALITY:
+    if metric not in METRICS or METRICS[metric].is_quality:
         return "loss"
     if metric.endswith(("_calls", "_payload_bytes")):
         return "collectives"
@@ -37,15 +37,15 @@ def shown(metric: str) -> str:
     return "bytes" if metric.startswith(("peak_", "live_", "leak_", "model_state_")) else ""
 
 
-def script(cell: Cell, told: Mapping[str, Any], metric: str, title: str) -> str:
+def script(cell: Cell, description: Mapping[str, Any], metric: str, title: str) -> str:
     """Return a Python script that trains ``cell`` and prints, as JSON, what shows ``metric``.
 
-    ``told`` describes the cell (``worker.description``). The script imports nothing of zerogate.
+    ``description`` describes the cell (``worker.description``). The script imports nothing of zerogate.
     """
-    environment = told["environment"]
+    environment = description["environment"]
     fsdp = environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     cpu = cell.tier == "cpu"
-    deepspeed = told["deepspeed"]
+    deepspeed = description["deepspeed"]
     own = (
         {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} if cpu else {}
     )
@@ -53,7 +53,7 @@ def script(cell: Cell, told: Mapping[str, Any], metric: str, title: str) -> str:
         names = [name for name in environment if "FSDP" in name]
         own |= {name: environment[name] for name in names}
     by = shown(metric)
-    values = dict(told) | {
+    values = dict(description) | {
         "title": title,
         "world_size": cell.world_size,
         "cpu": cpu,
@@ -62,7 +62,7 @@ def script(cell: Cell, told: Mapping[str, Any], metric: str, title: str) -> str:
         "precision": "" if cpu else environment.get("ACCELERATE_MIXED_PRECISION", ""),
         "named_optimizer": bool(deepspeed and "optimizer" in deepspeed),
         # The recipe's would diverge on random data without a warm-up.
-        "learning_rate": told["learning_rate"] / 10,
+        "learning_rate": description["learning_rate"] / 10,
         "shown": by,
         "shows": SHOWS[by],
         "steps": STEPS.get(by),

@@ -89,8 +89,8 @@ def _described(session: Session, cell: Cell) -> dict[str, Any]:
             ) from None
     if done.returncode:
         raise ConfigError(f"{cell.id}: cannot be described: {last_line(done.stderr)}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    description: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return description
 
 
 def _run(path: Path, cell: Cell, session: Session) -> Printed:

@@ -35,12 +35,12 @@ class Row:
         return "changed" if self.changes else "green"
 
 
-def sweep(releases: Iterable[str], attempt: Callable[[str], Evaluation]) -> Iterable[Row]:
+def sweep(releases: Iterable[str], evaluate: Callable[[str], Evaluation]) -> Iterable[Row]:
     """Yield a row for each release, oldest first, as soon as it is evaluated."""
     before: dict[str, tuple[str, Evaluation]] = {}
     first: dict[str, Evaluation] = {}
     for release in releases:
-        evaluation = attempt(release)
+        evaluation = evaluate(release)
         found: list[Change] = []
         since_first: list[Change] = []
         against = []

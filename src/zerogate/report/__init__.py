@@ -1,1 +1,1 @@
-"""What a session found, for people (the terminal) and for programs (results.json)."""
+"""Reports on a session, for people (the terminal) and for programs (results.json)."""

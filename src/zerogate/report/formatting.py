@@ -10,7 +10,7 @@ from zerogate.verdicts.verdict import Verdict
 
 
 def number(value: float | None, unit: str) -> str:
-    """A value with its unit, as a person reads it; bytes below a MiB difference stay exact."""
+    """Return a value with its unit in a readable form; less than 1 MiB is exact to the byte."""
     if value is None:
         return "-"
     if unit == "bytes":
@@ -23,12 +23,12 @@ def number(value: float | None, unit: str) -> str:
 
 
 def binary(size: float) -> str:
-    """``83.02 MiB``, ``1.25 GiB``."""
+    """Return bytes in the form ``83.02 MiB`` or ``1.25 GiB``."""
     return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.2f} MiB"
 
 
 def percent(change: float) -> str:
-    """``+26.1 %``; small changes keep enough digits not to read as none."""
+    """Return a relative change in the form ``+26.1%``; a small change keeps digits that are not 0."""
     if not math.isfinite(change):
         return "changed"
     if change == 0:
@@ -37,7 +37,7 @@ def percent(change: float) -> str:
 
 
 def sentence(verdict: Verdict) -> str:
-    """One line: cell, metric, both numbers, the limit, the verdict."""
+    """Return one line with cell, metric, verdict, both numbers, the change and its limit."""
     name = METRICS[verdict.metric].title if verdict.metric in METRICS else verdict.metric
     head = f"{verdict.cell.id} {name.replace('_', ' ')}: {word(verdict)}"
     if verdict.status == "no_baseline" or verdict.expected is None or verdict.measured is None:
@@ -51,7 +51,7 @@ def sentence(verdict: Verdict) -> str:
 
 
 def _difference(verdict: Verdict) -> str:
-    """The change; in bytes where it is too few of them for a percentage to say anything."""
+    """Return the change as a percentage, or in bytes if they are too few for a percentage."""
     assert verdict.measured is not None
     assert verdict.expected is not None
     assert verdict.change is not None
@@ -62,7 +62,7 @@ def _difference(verdict: Verdict) -> str:
 
 
 def _both(verdict: Verdict) -> tuple[str, str]:
-    """Both numbers, with every digit where the readable form would make them look the same."""
+    """Return both numbers, with every digit if the readable form makes them look the same."""
     assert verdict.measured is not None
     assert verdict.expected is not None
     measured = number(verdict.measured, verdict.unit)
@@ -75,6 +75,7 @@ def _both(verdict: Verdict) -> tuple[str, str]:
 
 
 def word(verdict: Verdict) -> str:
+    """Return the status of a verdict as the terminal shows it."""
     return {
         "ok": "ok",
         "improved": "IMPROVED",

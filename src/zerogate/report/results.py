@@ -22,11 +22,14 @@ SCHEMA_VERSION = 1
 PACKAGES = (*STACK, "pytest")
 
 STORED_NAMES = {"device_events": "troubles", "other_processes": "strangers"}
-"""Keys of schema version 1 whose values have better names in the code."""
+"""Keys of schema version 1, by the better names that the code has for their values."""
 
 
 def results(session: Session) -> dict[str, Any]:
-    """``environment``, ``cells``, ``measurements``, ``failures``, ``verdicts``; JSON-able."""
+    """Return everything that the session found, in types that JSON has.
+
+    Its keys are those of results.json. Numbers may be NaN or infinite (``readable``).
+    """
     cells = sorted({*session.measurements, *dict(session.errors)})
     return {
         "schema_version": SCHEMA_VERSION,
@@ -47,7 +50,7 @@ def results(session: Session) -> dict[str, Any]:
 
 
 def _against(other: Session) -> dict[str, Any]:
-    """What was measured of the other environment."""
+    """Return what was measured in the other environment."""
     return {
         "packages": dict(other.setup.overlay.packages) if other.setup.overlay else {},
         "measurements": [_measurement(other, one) for _, one in sorted(other.measurements.items())],
@@ -63,14 +66,14 @@ def _failures(session: Session) -> list[dict[str, str]]:
 
 
 def write_results(session: Session) -> Path:
-    """Write results.json into the report folder, whole or not at all."""
+    """Write results.json into the report folder, whole or not at all, and return its path."""
     path = session.options.report_folder / "results.json"
     write_json(path, readable(results(session)))
     return path
 
 
 def readable(value: Any) -> Any:
-    """``value`` with null for NaN and infinity, which JSON does not have."""
+    """Return ``value`` with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: readable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -79,6 +82,7 @@ def readable(value: Any) -> Any:
 
 
 def environment(session: Session) -> dict[str, Any]:
+    """Return the machine, the packages and the numbers of launches of a session."""
     return {
         "host": host_key(),
         "driver": driver()[0],
@@ -108,7 +112,7 @@ def _measurement(session: Session, measurement: Measurement) -> dict[str, Any]:
 
 
 def model_states(session: Session, cell: Cell) -> tuple[float, float] | None:
-    """Bytes per parameter, measured and by the formula; None where they were not measured."""
+    """Return bytes per parameter, measured and by the ZeRO paper; None if they were not measured."""
     measurement = session.measurements.get(cell)
     if measurement is None or measurement.value("model_state_bytes") is None:
         return None

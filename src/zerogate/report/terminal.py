@@ -1,4 +1,4 @@
-"""The terminal summary: the article's tables, measured here, in 80 columns."""
+"""The terminal's summary: the article's tables, measured here, in 80 columns."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ from zerogate.verdicts.verdict import GRAVITY, Verdict
 
 WIDTH = 80
 UNJUDGED = "(*)"
-
-QUALITY_TITLES = {
-    "f1": "F1",
-    "accuracy": "Accu-\nracy",
-    "bleu": "BLEU",
-    "perplexity": "Perp-\nlexity",
-}
+NARROW = 5
+"""Characters of a title that needs no hyphen."""
 
 
 def summary(session: Session) -> str:
-    """A table for each workload, then a line for each error, regression and improvement."""
+    """Return a table for each workload, tier and number of ranks, and lines on what is notable.
+
+    These lines are the errors, the regressions and the improvements.
+    """
     cells = sorted({*session.measurements, *dict(session.errors)}, key=_article_order)
     groups: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:
@@ -49,7 +47,7 @@ def summary(session: Session) -> str:
 
 
 def _article_order(cell: Cell) -> tuple[str, str, int, bool, str]:
-    """DDP first, as in the article's tables."""
+    """Return a sort key that puts DDP first, as in the article's tables."""
     return (cell.workload, cell.tier, cell.world_size, not cell.is_reference, cell.strategy)
 
 
@@ -70,7 +68,7 @@ def _table(session: Session, cells: list[Cell]) -> str:
     for title, _ in _searched(session, cells):
         table.add_column(title, justify="right", no_wrap=True)
     for name in quality:
-        table.add_column(QUALITY_TITLES.get(name, name), justify="right", no_wrap=True)
+        table.add_column(_quality_title(name), justify="right", no_wrap=True)
     table.add_column("Verdict", no_wrap=True)
     for cell in cells:
         table.add_row(*_row(session, cell, quality, _searched(session, cells)))
@@ -91,7 +89,7 @@ def _table(session: Session, cells: list[Cell]) -> str:
 
 
 def _model_states(session: Session, cells: Iterable[Cell]) -> list[str]:
-    """Bytes per parameter beside the ZeRO paper's, where they were measured."""
+    """Return lines with bytes per parameter beside the ZeRO paper's; none without measurements."""
     found = [
         f"{cell.strategy} {states[0]:.1f} ({states[1]:.0f})"
         for cell in cells
@@ -110,7 +108,7 @@ def _title(cell: Cell, measurement: Measurement | None) -> str:
 
 
 def _searched(session: Session, cells: Iterable[Cell]) -> list[tuple[str, str]]:
-    """Title and metric of the columns on batch sizes, where any of ``cells`` was searched."""
+    """Return title and metric of each column on batch sizes; none if no cell was searched."""
     kinds = {kind for cell, kind in session.batch_sizes if cell in cells}
     found = []
     if "train" in kinds:
@@ -148,12 +146,21 @@ def _row(
     ]
 
 
+def _quality_title(name: str) -> str:
+    """Return the column's title; a long one is hyphenated, because its numbers are narrow."""
+    if name not in METRICS:
+        return name
+    title = METRICS[name].title
+    title = title[0].upper() + title[1:]
+    return title if len(title) <= NARROW else f"{title[: NARROW - 1]}-\n{title[NARROW - 1 :]}"
+
+
 def _quality(value: float) -> str:
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.4g}"
 
 
 def _batch(session: Session, cell: Cell, name: str) -> str:
-    """A batch size; a speedup at the largest; "OOM" where not even one sample fits."""
+    """Return a batch size, or a speedup at the largest one; "OOM" if not even one sample fits."""
     if name == SPEEDUP_AT_MAX:
         reference = session.measurements.get(cell.reference)
         if cell.is_reference or reference is None:
@@ -162,13 +169,13 @@ def _batch(session: Session, cell: Cell, name: str) -> str:
         return "-" if speedup is None else f"{speedup:.2f}x"
     for (its, kind), found in session.batch_sizes.items():
         if its == cell and SIZE[kind] == name:
-            # "r": it fits only because the allocator gave back what it had cached.
+            # "r": it fits only because the allocator returned its cache.
             return f"{found.size}{'r' * bool(found.allocator_retries)}" if found.size else "OOM"
     return "-"
 
 
 def _verdict(session: Session, cell: Cell) -> str:
-    """The gravest verdict of a cell; seconds that could not be compared do not hide an ok."""
+    """Return the gravest verdict of a cell; seconds that could not be compared do not hide an ok."""
     if cell in dict(session.errors):
         return "ERROR"
     found = [verdict for verdict in session.verdicts if verdict.cell == cell]
@@ -192,7 +199,7 @@ TITLES = {
 
 
 def reference_lines(found: ReferenceResults, cells: Iterable[Cell], hardware: str) -> list[str]:
-    """A line for each of ``cells`` that ``found`` has values for, under where they hold."""
+    """Return a line for each cell with published values, below a line on their hardware."""
     rows = [
         f"  {cell.strategy}: {_values(values)}" for cell in cells if (values := found.values(cell))
     ]
@@ -211,8 +218,10 @@ def _values(values: dict[str, int | float]) -> str:
 
 
 def smallest_visible(verdicts: Iterable[Verdict]) -> str:
-    """One sentence: the units of which one more is seen, and the other metrics with their limits,
-    the widest where cells differ; empty where nothing was held to a baseline.
+    """Return one sentence on the smallest changes that these verdicts can show.
+
+    It names the units of which one more is seen, then the other metrics with their limits, the widest
+    if cells differ. It is empty if nothing was compared with a baseline.
     """
     units: set[str] = set()
     limits: dict[str, float] = {}

@@ -1,1 +1,1 @@
-"""Which launches a cell needs, in which order, and what its measurement is compared with."""
+"""Sessions: the launches that cells need, their order, and what measurements are compared with."""

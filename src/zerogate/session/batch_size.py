@@ -1,4 +1,4 @@
-"""Finds the largest batch that fits a cell's memory budget: the search, carried out by launches."""
+"""Search for the largest batch that fits a cell's memory budget, carried out by launches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zerogate.protocol.batch_search import Probe, Search
 from zerogate.protocol.record import BatchKind, Probed, ProbeRequest, RankRecord
 
 LARGEST = 4096
-"""No batch larger than this is tried: the article's largest is 200."""
+"""The largest batch that is tried; the article's largest is 200."""
 
 CONFIRMING_LAUNCHES = 3
-"""A metric that seems slow is launched this many times in all, and judged by the median."""
+"""Launches in all, the first included, of a metric that seems slow; their median is judged."""
 
 ProbeLaunch = Callable[[ProbeRequest, int], LaunchRecords]
 
@@ -28,11 +28,11 @@ def find_batch_size(
 ) -> tuple[BatchSize, RankRecord]:
     """Return the largest batch that fits, and a record of the first launch, which describes the cell.
 
-    The search starts at ``guess``, a baseline's size, or from nothing. Raises the LaunchFailedError of
-    a probe that ended in another way than by running out of memory.
+    The search starts at ``guess``, a baseline's size, or else at 1. Raises the LaunchFailedError of a
+    probe that failed in another way than by running out of memory.
     """
     search = Search(limit=LARGEST, guess=guess)
-    certified: dict[int, _ProbeOutcome] = {}  # By the size that a fresh launch began with.
+    certified: dict[int, _ProbeOutcome] = {}  # By the first size of a launch, the certain one.
     first: RankRecord | None = None
     note = ""
     others: set[int] = set()
@@ -52,7 +52,7 @@ def find_batch_size(
 def confirm_batch_size(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
     """Return ``found`` with the median speed of CONFIRMING_LAUNCHES launches.
 
-    Raises the LaunchFailedError of a launch that brought no speed back.
+    Raises the LaunchFailedError of a launch that failed.
     """
     speeds = [found.samples_per_second]
     events = list(found.device_events)
@@ -68,7 +68,7 @@ def confirm_batch_size(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
 
 @dataclass(frozen=True, slots=True)
 class _ProbeOutcome:
-    """What a probe launch showed: ``record`` has the sizes that fitted."""
+    """Outcome of a probe launch: ``record`` has the sizes that fit, ``failed_size`` did not."""
 
     record: RankRecord
     failed_size: int | None = None
@@ -85,7 +85,7 @@ def _run(launch: ProbeLaunch, kind: BatchKind, probe: Probe, index: int) -> _Pro
         record = error.record
         assert record is not None
         assert record.failure is not None
-        # Before the first size: the model alone is too much, whatever the batch.
+        # It failed before the first size: the model alone does not fit.
         failed = record.probing or probe.sizes[0]
         what = "" if record.probing else "the model does not fit without a batch: "
         why = what + record.failure.message.splitlines()[0]
@@ -132,7 +132,7 @@ def _found(
 
 
 def _speed(kind: BatchKind, own: Probed, record: RankRecord) -> float:
-    """Return the samples per second of all ranks, without the first training step, which is cold."""
+    """Return the samples per second of all ranks; the first step, which is cold, does not count."""
     assert record.recipe is not None
     steps = own.step_seconds[1:] or own.step_seconds
     micro_batches = record.recipe.gradient_accumulation_steps if kind == "train" else 1

@@ -1,4 +1,4 @@
-"""Opens what a pytest run measures with: a session, and a second one for another environment."""
+"""Opening of sessions: one for a pytest run, and a second one for another environment."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def open_session(
     progress: Progress,
     save: Callable[[Session], object],
 ) -> Session:
-    """Return a session that has ``save`` called whenever a cell is done. Nothing is launched yet."""
+    """Return a session that calls ``save`` whenever a cell is done or failed. Launches nothing."""
 
     def progress_and_save(update: ProgressUpdate) -> None:
         progress(update)
         if update.state != "started":
-            # Nothing already measured is lost when a later cell, or this process, ends badly.
-            # Where it cannot be written, the end of the session says so.
+            # Saved now, so that no measurement is lost if a later cell or this process fails. If it
+            # cannot be written, the end of the session reports that.
             with suppress(OSError):
                 save(session)
 
@@ -69,7 +69,7 @@ def _launchers(folder: Path) -> dict[str, Callable[[], Launcher]]:
 
 
 def prepare_environments(session: Session) -> None:
-    """Lay packages over, and go on with what was interrupted. Raises ConfigError."""
+    """Lay the packages of both sessions over, and resume interrupted runs. Raises ConfigError."""
     for option, one in (("--with", session), ("--against", session.against)):
         if one is None:
             continue

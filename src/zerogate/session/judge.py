@@ -1,7 +1,7 @@
-"""Gathers what verdicts rest on, has launches confirm a regression, and keeps the verdicts.
+"""Judging in a session: evidence is gathered, regressions are confirmed, verdicts are kept.
 
-The only place where judging meets launching: ``gather_evidence`` measures what is missing, and
-``verdicts`` does the rest from values.
+Only here judging causes launches: ``gather_evidence`` measures what is missing, and ``verdicts`` does
+the rest from values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zerogate.verdicts.verdict import Verdict
 
 
 def judge(session: Session, cell: Cell, name: str) -> Verdict:
-    """Return the verdict on one metric of a cell, measured first where it was not.
+    """Return the verdict on one metric of a cell; the cell is measured first if it was not.
 
     A regression that one launch cannot prove is confirmed by more launches. Raises the
     LaunchFailedError of a launch.
@@ -38,14 +38,20 @@ def judge(session: Session, cell: Cell, name: str) -> Verdict:
 def judge_reference_result(
     session: Session, cell: Cell, name: str, results: ReferenceResults
 ) -> Verdict:
-    """Return the verdict on a metric against what others published of the cell."""
+    """Return the verdict on a metric against what others published of the cell.
+
+    Raises the LaunchFailedError of a launch.
+    """
     own = session.ensure_measured(cell)
     evidence = Evidence(own=own, hardware=session.hardware(cell), host=host_key())
     return session.keep(verdicts.judge_reference_result(evidence, name, results))
 
 
 def gather_evidence(session: Session, cell: Cell, metric: Metric) -> Evidence:
-    """Return everything that a verdict on the metric rests on. Measures what is missing of it."""
+    """Return the evidence for a verdict on the metric; measure what is missing.
+
+    Raises the LaunchFailedError of a launch in this environment.
+    """
     own = session.ensure_measured(cell)
     if metric.name == SPEEDUP:
         session.measure(cell.reference)
@@ -62,7 +68,7 @@ def gather_evidence(session: Session, cell: Cell, metric: Metric) -> Evidence:
 
 
 def _other_environment(session: Session, cell: Cell, metric: Metric) -> OtherEnvironment:
-    """Return the same cell in the other environment, measured there as far as the metric needs it."""
+    """Return the same cell in the other environment; measure there what the metric needs."""
     other = session.against
     assert other is not None
     repeats = session.options.repeats
@@ -84,7 +90,10 @@ def _other_environment(session: Session, cell: Cell, metric: Metric) -> OtherEnv
 
 
 def confirm(session: Session, cell: Cell, metric: Metric) -> None:
-    """Launch the cell until there are enough launches to call it worse. Does nothing a second time."""
+    """Launch the cell until there are enough launches to confirm a regression.
+
+    Training launches are not repeated in a second call. Raises the LaunchFailedError of a launch.
+    """
     cells = (cell.reference, cell) if metric.name in SPEEDUPS else (cell,)
     if session.against is not None:
         if metric.is_speed:

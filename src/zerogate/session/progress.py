@@ -1,4 +1,4 @@
-"""What a session tells of its progress, and to whom."""
+"""Progress of a session, as it is reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from zerogate.protocol.cell import Cell
 
 @dataclass(frozen=True, slots=True)
 class ProgressUpdate:
-    """One line on what the session does now. A cell is ``done`` or ``failed`` once."""
+    """One line on what the session does now.
+
+    A cell is ``done`` or ``failed`` once for its training, and once for each search.
+    """
 
     text: str
     cell: Cell | None = None

@@ -1,4 +1,4 @@
-"""What the ranks of a cell run on and in: devices, packages, compiled ops, variables."""
+"""Setup of a cell's ranks: devices, packages, compiled ops, environment variables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zerogate.session.progress import Progress, ProgressUpdate
 
 
 class RankSetup:
-    """Answers, for each cell, where its ranks run and what they find there. Starts no rank."""
+    """Setup of each cell's ranks: where they run, and what they find there. It starts no rank."""
 
     def __init__(self, options: Options, progress: Progress) -> None:
         self.options = options
@@ -27,8 +27,9 @@ class RankSetup:
         self._native = self._native_ops()
 
     def lay_over(self) -> None:
-        """Put the packages of ``--with`` first on the ranks' path. Raises ConfigError, which does not
-        name the option.
+        """Put the packages of this session's environment first on the ranks' path.
+
+        Raises ConfigError, which does not name the option.
         """
         if packages := self.options.packages:
             self.overlay = lay_over(packages, self.options.cache_folder, self.tell)
@@ -39,9 +40,9 @@ class RankSetup:
         return read_strategy(self.options.project.strategy_file(cell.strategy))
 
     def unavailable(self, cell: Cell) -> str:
-        """Return why this machine cannot run ``cell``, with the remedy; empty when it can.
+        """Return why this machine cannot run ``cell``, with the remedy; empty if it can.
 
-        Compiles what the cell needs, once.
+        Compiles the ops that the cell needs, once. Raises ConfigError.
         """
         strategy = self.strategy(cell)
         if cell.tier == "gpu":
@@ -59,7 +60,7 @@ class RankSetup:
         return assign_devices(cell, share_device=self.options.share_device)
 
     def requested(self, cell: Cell) -> dict[str, Any]:
-        """Return what ranks of the cell must find applied."""
+        """Return the configuration that ranks of the cell must find applied."""
         return self.strategy(cell).requested(cell, self.precision(cell))
 
     def environment(self, cell: Cell) -> dict[str, str]:
@@ -69,14 +70,14 @@ class RankSetup:
         return rank_environment(cell.tier, folder, overlay, world_size=cell.world_size)
 
     def fingerprint(self) -> dict[str, str]:
-        """Return everything that what is measured now depends on, by name."""
+        """Return everything that measurements of this session depend on, by name."""
         over = f"{self.overlay} ({self.overlay.folder.name})" if self.overlay else "nothing"
         options = self.options
         settings = options.settings() | {"--with": over}
         return fingerprint(options.project, settings, options.data_folder)
 
     def compile(self, cell: Cell) -> Missing:
-        """Compile what the cell needs, once, and return why what is missing could not be had."""
+        """Compile the ops that the cell needs, once, and return why any of them are missing."""
         return self._native[cell.tier].ensure(self.strategy(cell).ops(cell.tier))
 
     def precision(self, cell: Cell) -> str | None:
@@ -85,11 +86,11 @@ class RankSetup:
         return self.strategy(cell).forced_precision(cell.tier, has_bf16=has_bf16)
 
     def device_memory_bytes(self, cell: Cell) -> int:
-        """Return the memory budget of each rank of the full-size cell: the option's, or the default."""
+        """Return the memory budget of a rank of the full-size cell: the option's, or the default."""
         return self.options.device_memory_bytes or self.assignment(cell).default_memory_bytes
 
     def tell(self, text: str, cell: Cell | None = None) -> None:
-        """Pass one line on to whoever shows progress."""
+        """Report one line of progress."""
         self._progress(ProgressUpdate(text, cell))
 
     def _native_ops(self) -> dict[Tier, NativeOps]:

@@ -1,4 +1,4 @@
-"""Turns what a session measured into baselines. Only where they changed, so that diffs are short."""
+"""Recording of baselines from a session. Only what changed is written, so that diffs are short."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from zerogate.verdicts.verdict import compare
 
 
 def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Cell, str]]:
-    """Write the baselines of every measured cell whose invariants hold, parity with DDP and having
-    learned among them, and whose numbers are finite; the files written, and why nothing is recorded of
-    the other cells, or not all of one.
+    """Write the baselines of every measured cell whose invariants hold and whose numbers are finite.
 
-    A metric whose new value is what the old baseline expects keeps its old entry.
+    Parity with DDP and having learned are among the invariants. A metric keeps its old entry if the old
+    baseline accepts the new value. Return the files that were written, and by cell why nothing of it is
+    recorded, or what is left out. Raises OSError.
     """
     broken = unfit(session)
     by_file: dict[Path, list[Cell]] = {}
@@ -66,7 +66,7 @@ def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Ce
 
 
 def unfit(session: Session) -> dict[Cell, str]:
-    """Why nothing is recorded of a cell."""
+    """Return, by cell, why nothing of it is recorded."""
     found: dict[Cell, str] = {}
     for verdict in session.verdicts:
         if verdict.against not in ("baseline", "published") and verdict.status == "regressed":
@@ -83,7 +83,7 @@ def unfit(session: Session) -> dict[Cell, str]:
 
 
 def _not_finite(measurement: Measurement) -> str:
-    """A metric with a number that is none: a cell that diverged is nothing to hold others to."""
+    """Return the name of a metric that is not finite, or "": a cell that diverged is no baseline."""
     for values in (*(launch.values for launch in measurement.launches), measurement.searched):
         for name, value in values.items():
             if not all(map(math.isfinite, value if isinstance(value, tuple) else (value,))):
@@ -92,12 +92,11 @@ def _not_finite(measurement: Measurement) -> str:
 
 
 def _in_parity(session: Session, cell: Cell) -> bool:
-    """Whether the cell computes what DDP does, judged here too: its tests may not have run."""
+    """Return whether the cell computes what DDP does; its own tests of that may not have run."""
     own, ddp = session.measurements[cell], session.measurements.get(cell.reference)
     if cell.tier != "cpu" or ddp is None or not (own.launches and ddp.launches):
-        return (
-            True  # Not to be equal at full size (test_parity); or batch sizes alone were asked for.
-        )
+        # Full-size cells need not be equal (test_parity), and a search for batch sizes has no losses.
+        return True
     verdicts = [judge_same(metric_named(name), own, ddp) for name in ("loss", "gradient_norm")]
     return all(verdict.status == "ok" for verdict in verdicts)
 
@@ -113,12 +112,12 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
         software=measurement.software | _beside_card(cell),
     )
     baseline = of_measurement(measurement, provenance)
-    told = {
+    kept = {
         name: entry
         for name, entry in baseline.metrics.items()
         if not _not_comparable(measurement, name)
     }
-    baseline = replace(baseline, metrics=told)
+    baseline = replace(baseline, metrics=kept)
     reference = session.measurements.get(cell.reference)
     if (
         reference is None
@@ -138,15 +137,15 @@ def _record(session: Session, cell: Cell, reason: str) -> CellBaseline:
 
 
 def _beside_card(cell: Cell) -> dict[str, str]:
-    """What a card's numbers depend on beside the packages."""
+    """Return what a card's numbers depend on besides the packages; empty on the cpu tier."""
     return {"driver": driver()[0], "host": host_key()} if cell.tier == "gpu" else {}
 
 
 def _not_comparable(measurement: Measurement, name: str) -> bool:
-    """Return whether the metric contains what happened on the devices.
+    """Return whether what happened on the devices makes the metric not comparable.
 
-    As baselines, the seconds of a throttled device and sizes found beside another process would let
-    anything pass from then on.
+    As a baseline, the seconds of a throttled device, or sizes found beside another process, would
+    admit any later change.
     """
     metric = metric_named(name, measurement.quality_better)
     sizes = metric.budget is not None and measurement.probe_other_processes
@@ -154,7 +153,7 @@ def _not_comparable(measurement: Measurement, name: str) -> bool:
 
 
 def left_out(measurement: Measurement) -> str:
-    """Return what is not recorded of the cell, with the reason; empty where everything is."""
+    """Return what is not recorded of the cell, with the reason; empty if everything is recorded."""
     found = []
     if measurement.device_events:
         found.append(f"no seconds: {'; '.join(dict.fromkeys(measurement.device_events))}")
@@ -164,19 +163,19 @@ def left_out(measurement: Measurement) -> str:
 
 
 def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline) -> CellBaseline:
-    """``new``, but with every entry of ``old`` that it is no change from."""
+    """Return ``new`` with the entries of ``old`` for all metrics that did not change."""
     if old is None or other_settings(measurement, old):
         return new
     if old.provenance.hardware != new.provenance.hardware:
         return new
-    # What this session did not ask for stands: a speedup without DDP, batch sizes, or all but those.
+    # Entries that this session did not measure stay: a speedup without DDP, batch sizes, or all others.
     kept = {
         name: entry for name, entry in old.metrics.items() if not _asked_for(name, measurement)
     } | new.metrics
     speeds = {name: new.metrics[name] for name in new.metrics if _is_speed(name, measurement)}
     host = old.provenance.software.get("host")
     moved = bool(speeds) and host != new.provenance.software.get("host")
-    if moved:  # Seconds of another host are none of this one's.
+    if moved:  # Seconds of another host are not valid here.
         kept = {name: kept[name] for name in kept if not _is_speed(name, measurement)} | speeds
     slower_or_faster = moved
     for name, entry in old.metrics.items():
@@ -188,7 +187,7 @@ def _merge(measurement: Measurement, old: CellBaseline | None, new: CellBaseline
         elif metric.is_speed:
             slower_or_faster = True
     if slower_or_faster:
-        # Seconds belong together, and to the speed that the machine had when they were taken.
+        # All seconds are from one recording: they depend on the machine's speed at that time.
         return replace(new, metrics=kept | speeds)
     if kept == old.metrics:
         return old
@@ -213,9 +212,9 @@ def _asked_for(name: str, measurement: Measurement) -> bool:
 
 
 def _commit(root: Path) -> str:
-    """The project's commit, with ``+`` when files differ from it; ``unknown`` outside of git.
+    """Return the project's commit, with ``+`` if files differ from it; ``unknown`` outside of git.
 
-    Baselines do not count: recording changes them.
+    Baselines do not count, because recording changes them.
     """
     try:
         head = _git(root, "rev-parse", "--short=10", "HEAD")

@@ -1,4 +1,4 @@
-"""An interrupted run, continued: which of its launches still count."""
+"""Resuming an interrupted run, and the choice of its launches that still count."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import STRICT, Job, Strict, job_path, read_job
 
 ENDED = "ended.json"
-"""Beside a launch's records once the controller has seen that they are good."""
+"""File beside a launch's records, written once the controller knows that they are good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What ``run.json`` says of the launches beside it: ``fingerprint`` are names and what they were,
-    versions, hashes and settings.
+    """Content of ``run.json``, which describes the run of the launches beside it.
+
+    ``fingerprint`` has versions, hashes and settings, by name.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -33,7 +34,7 @@ class Run:
 
 
 class KeptLaunches:
-    """The launches in a report folder that count: those of this run, begun now or resumed."""
+    """Launches in a report folder that count: those of this run, begun now or resumed."""
 
     def __init__(self, report_folder: Path, fingerprint: Callable[[], dict[str, str]]) -> None:
         self._folder = report_folder
@@ -42,7 +43,7 @@ class KeptLaunches:
         self._resumed = False
 
     def resume(self) -> None:
-        """Go on with the run in the folder, if there is one. Raises ConfigError."""
+        """Continue the run in the folder, if there is one. Raises ConfigError if anything changed."""
         try:
             now = self._fingerprint()
         except OSError as error:
@@ -55,31 +56,31 @@ class KeptLaunches:
 
     @property
     def run_id(self) -> str:
-        """This run's; without one to go on with it begins here, and what was kept before is not."""
+        """Id of this run. If no run was resumed, reading it begins one without kept launches."""
         if self._run is None:
             self._run = Run(id=uuid.uuid4().hex, fingerprint=self._fingerprint())
             write_json(run_path(self._folder), self._run)
             for scratch in self._folder.glob("launches/*/*/scratch"):
-                shutil.rmtree(scratch, ignore_errors=True)  # Of a session that was killed.
+                shutil.rmtree(scratch, ignore_errors=True)  # From a session that was killed.
         return self._run.id
 
     def finish(self) -> None:
-        """There is nothing to go on with: the next run begins anew."""
+        """Remove the run's file: nothing is left to resume, and the next run begins anew."""
         run_path(self._folder).unlink(missing_ok=True)
 
     def keep(self, folder: Path, result: LaunchResult) -> None:
-        """Have the launch in ``folder`` count if this run is resumed."""
+        """Mark the launch in ``folder`` as one that counts if this run is resumed."""
         write_json(folder / ENDED, asdict(result) | {"log": str(result.log)})
 
     def find(self, job: Job, folder: Path) -> tuple[Job, Path, LaunchResult] | None:
-        """The launch of ``job`` that this run has kept in ``folder``: its job, and how it ended."""
+        """Return the job, folder and result of the launch of ``job`` that this run kept, or None."""
         if not self._resumed:
             return None
         try:
             theirs = read_job(job_path(folder))
             result = from_json(LaunchResult, (folder / ENDED).read_bytes())
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None  # Not there, or not whole: it is launched again.
+            return None  # Absent or incomplete: it is launched again.
         same = replace(job, launch_id=theirs.launch_id, controller_pid=theirs.controller_pid)
         return (theirs, folder, result) if _as_json(theirs) == _as_json(same) else None
 
@@ -89,13 +90,14 @@ def _as_json(job: Job) -> str:
 
 
 def run_path(report_folder: Path) -> Path:
+    """Return the path of the file that describes the run in a report folder."""
     return report_folder / "run.json"
 
 
 def interrupted(report_folder: Path, now: Mapping[str, str]) -> Run | None:
-    """The run to go on with; None where there is none.
+    """Return the interrupted run in a report folder; None if there is none.
 
-    Raises ConfigError when it cannot be read, or was made under something else than what is ``now``.
+    Raises ConfigError if it cannot be read, or if its fingerprint is not ``now``.
     """
     path = run_path(report_folder)
     if not path.exists():

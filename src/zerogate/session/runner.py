@@ -1,4 +1,4 @@
-"""Runs one launch of a cell: tells the ranks what to do, starts them, and reads what they wrote."""
+"""Runner of one launch of a cell: it writes the job, starts the ranks and reads their records."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from zerogate.session.rank_setup import RankSetup
 from zerogate.session.resume import KeptLaunches
 
 VARIANT_STEPS = 6
-"""The first two train at learning rate 0; the others compare what the optimizer made of them."""
+"""Steps of a variant: the first two train at learning rate 0; the others show the optimizer's work."""
 
 LaunchHook = Callable[[Job, Path], "tuple[RankRecord, ...] | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobChanges:
-    """How a training launch differs from its cell's recipe; the fields are those of ``Job``."""
+    """Changes of a training launch to its cell's recipe; the fields are those of ``Job``."""
 
     steps: int = VARIANT_STEPS
     micro_batch_size: int | None = None
@@ -55,7 +55,7 @@ class JobChanges:
 
 
 class Runner:
-    """Launches cells one at a time, and holds the launchers that it started for that."""
+    """Runner that launches cells one at a time, and keeps the launchers that it started."""
 
     def __init__(
         self,
@@ -78,7 +78,10 @@ class Runner:
         self._kept = KeptLaunches(setup.options.report_folder, setup.fingerprint)
 
     def job(self, cell: Cell, folder: Path) -> Job:
-        """Return the job of a training launch, whose ranks write their records to ``folder``."""
+        """Return the job of a training launch; its ranks write their records to ``folder``.
+
+        Raises ConfigError.
+        """
         project, real = self.options.project, self.options.data_folder
         place = self.setup.assignment(cell)
         return Job(
@@ -103,14 +106,14 @@ class Runner:
         )
 
     def launch(self, cell: Cell, index: int, of: int) -> LaunchRecords:
-        """Launch ``cell`` for training; every record is ok. ``index`` and ``of`` count its launches.
+        """Launch ``cell`` for training and return its records, which are all ok.
 
-        Raises the LaunchFailedError that the launch ended with.
+        It is launch ``index`` (from 0) out of ``of``. Raises the LaunchFailedError that it ended with.
         """
         return self._launch(cell, str(index), f"training launch {index + 1}/{of}", lambda job: job)
 
     def launch_variant(self, cell: Cell, name: str, changes: JobChanges) -> LaunchRecords:
-        """Launch ``cell`` for training with ``changes`` to its recipe; ``name`` is the launch's folder.
+        """Launch ``cell`` for training with ``changes`` to its recipe, in the folder ``name``.
 
         Raises the LaunchFailedError that the launch ended with.
         """
@@ -127,10 +130,10 @@ class Runner:
         return self._launch(cell, name, name.replace("-", " "), changed)
 
     def probe(self, cell: Cell, request: ProbeRequest, index: int) -> LaunchRecords:
-        """Launch ``cell`` to try batch sizes; every record is ok.
+        """Launch ``cell`` to try batch sizes and return its records, which are all ok.
 
-        Raises the LaunchFailedError that the launch ended with. Running out of memory is an
-        OutOfMemoryError that has the failing rank's record, and the readings of the devices.
+        Raises the LaunchFailedError that the launch ended with. If memory ran out, it is an
+        OutOfMemoryError with the failing rank's record and the readings of the devices.
         """
 
         def probing(job: Job) -> Job:
@@ -150,7 +153,7 @@ class Runner:
         *,
         probe: bool = False,
     ) -> LaunchRecords:
-        """Launch the cell's job, changed, in the folder ``name``; or return what this run has kept."""
+        """Launch the cell's changed job in the folder ``name``, or return what this run kept of it."""
         command = self.options.command(cell, batch_size=probe)
         if failed := self.setup.compile(cell).failed:
             raise RankCrashedError(f"{cell.id}: {failed}", command=command)
@@ -178,7 +181,7 @@ class Runner:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _run(self, job: Job, folder: Path, command: str) -> LaunchRecords:
-        """Lock the devices, have the launcher start the ranks, and read their records."""
+        """Lock the devices, let the launcher start the ranks, and return their records."""
         cell = job.cell
         cards = self.setup.assignment(cell).uuids
 
@@ -201,20 +204,20 @@ class Runner:
         result = replace(result, oom_kills=oom_kills() - killed)
         devices = watch.devices if cards else None
         with name_disk_failure(cell, folder, command):
-            if devices is not None:  # Also of a launch that failed: it can be replayed.
+            if devices is not None:  # Also for a failed launch, so that it can be replayed.
                 readings = LaunchReadings(origin="recorded", devices=devices)
                 write_json(readings_path(folder), readings)
             try:
                 found = _collect(job, folder, result, devices, command)
             except OutOfMemoryError:
-                if job.purpose == "probe":  # That is an answer, and counts when the run is resumed.
+                if job.purpose == "probe":  # That is a result, and counts if the run is resumed.
                     self._kept.keep(folder, result)
                 raise
             self._kept.keep(folder, result)
         return found
 
     def resume(self) -> None:
-        """Keep what the interrupted run in the report folder measured. Raises ConfigError."""
+        """Resume the interrupted run in the report folder. Raises ConfigError."""
         self._kept.resume()
 
     def finish(self) -> None:
@@ -222,7 +225,7 @@ class Runner:
         self._kept.finish()
 
     def close(self) -> None:
-        """End the launchers, and every process that they keep."""
+        """End the launchers and all of their processes."""
         for launcher in self._launcher.values():
             launcher.close()
         self._launcher.clear()
@@ -245,7 +248,7 @@ def _collect(
     devices: Mapping[str, DeviceReadings] | None,
     command: str,
 ) -> LaunchRecords:
-    """Return the records of a launch beside what NVML saw. Raises a LaunchFailedError, as they say."""
+    """Return the records of a launch with NVML's readings. Raises the LaunchFailedError in them."""
     try:
         return LaunchRecords(ranks=collect_records(job, folder, result, command), devices=devices)
     except OutOfMemoryError as error:

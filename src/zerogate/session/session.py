@@ -1,7 +1,7 @@
-"""The session: which launches a cell needs, in which order, measured once and kept.
+"""The session: it launches each cell in the right order, measures it once and keeps the result.
 
-Whoever asks for a cell again, also as the reference of another cell, gets the same measurement or the
-same failure. What a measurement is compared with is gathered in ``session.judge``.
+A cell that is needed again, also as the reference of another cell, has the same measurement or the same
+failure. ``session.judge`` gathers what a measurement is compared with.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CPU_BASELINES = "cpu-gloo"
 
 
 class Session:
-    """Measures cells; holds the launchers, the measurements and the verdicts on them.
+    """Measurements of cells, the verdicts on them, and the runner that launches the cells.
 
     ``against`` is a second session, for another environment, whose launches alternate with this one's.
     """
@@ -59,7 +59,7 @@ class Session:
             launchers=launchers,
             launch_hook=launch_hook,
             deadlines=self.deadlines,
-            # The devices are the same, whoever launches on them.
+            # Both sessions launch on the same devices.
             idle=against.runner.idle if against else None,
         )
         self.measurements: dict[Cell, Measurement] = {}
@@ -72,17 +72,17 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The packages that are laid over the environment, in words."""
+        """The packages that are laid over this environment, in words."""
         return str(self.setup.overlay or "this environment")
 
     @property
     def errors(self) -> list[tuple[Cell, LaunchFailedError]]:
-        """Cells that could not be measured, in training or in a search, each with the reason."""
+        """Cells that could not be measured, in training or in a search, each with its error."""
         searches = ((cell, error) for (cell, _), error in self.search_failures.items())
         return sorted([*self.failures.items(), *searches], key=lambda pair: pair[0])
 
     def hardware(self, cell: Cell) -> str:
-        """Return the key of the machine that seconds of this cell belong to."""
+        """Return the key of the machine on which seconds of this cell are comparable."""
         if cell.tier == "cpu":
             return host_key()
         assignment = self.setup.assignment(cell)
@@ -91,14 +91,14 @@ class Session:
         return cards_key(cell.world_size)
 
     def keep(self, verdict: Verdict) -> Verdict:
-        """Add ``verdict`` to the session's, and return it."""
+        """Add ``verdict`` to the session's verdicts, and return it."""
         self.verdicts.append(verdict)
         return verdict
 
     # Measuring
 
     def measure(self, cell: Cell) -> Measurement:
-        """Launch the cell for training unless it was, and return its measurement.
+        """Return the cell's measurement; launch it for training if it has no training launches.
 
         Raises the LaunchFailedError that its launch ended with.
         """
@@ -117,16 +117,16 @@ class Session:
         return self.measurements[cell]
 
     def ensure_measured(self, cell: Cell) -> Measurement:
-        """Return the cell's measurement; launch it for training where nothing of it was measured.
+        """Return the cell's measurement; launch it for training if nothing of it was measured.
 
         Batch sizes do not need the cell to have trained. Raises the LaunchFailedError of a launch.
         """
         return self.measurements.get(cell) or self.measure(cell)
 
     def _launch_pair(self, cell: Cell, index: int, of: int) -> LaunchRecords:
-        """Launch the cell once, and once in the other environment where there is one.
+        """Launch the cell once, and once in the other environment if there is one.
 
-        The order alternates, A B B A A B: a machine that grows slower then slows both alike.
+        The order alternates, A B B A A B, so that a machine that becomes slower slows both alike.
         """
         other = self.against
         if other is not None and index % 2:
@@ -137,7 +137,7 @@ class Session:
         return found
 
     def add_launch(self, cell: Cell, index: int, of: int) -> None:
-        """Add one launch to ``cell``'s measurement. A failure is kept, and ends further launches."""
+        """Add one launch to ``cell``'s measurement. After a failure, which is kept, launch nothing."""
         if cell in self.failures:
             return
         try:
@@ -158,8 +158,8 @@ class Session:
     def launch_more(self, cells: Sequence[Cell], numbers: range) -> None:
         """Launch measured cells until each has the launches ``numbers``, in turn and in pairs.
 
-        In turn, because a machine's speed drifts over minutes: what is compared is measured close
-        together. Raises the LaunchFailedError of a launch.
+        A machine's speed drifts over minutes, so that values to compare are measured close together.
+        Raises the LaunchFailedError of a launch.
         """
         for index in numbers:
             for cell in cells:
@@ -173,7 +173,7 @@ class Session:
                 self._add(cell, launch)
 
     def variant(self, cell: Cell, name: str, changes: JobChanges) -> Measurement:
-        """Return ``cell`` trained for a few steps with ``changes``, launched once.
+        """Return the measurement of ``cell`` after a few steps with ``changes``, launched once.
 
         Raises the LaunchFailedError that its launch ended with.
         """
@@ -185,7 +185,7 @@ class Session:
     # Batch sizes
 
     def batch_size(self, cell: Cell, kind: BatchKind) -> BatchSize:
-        """Return the largest batch that fits the budget, searched once.
+        """Return the largest batch that fits the memory budget, searched once.
 
         Raises the LaunchFailedError of a probe that failed.
         """
@@ -211,7 +211,10 @@ class Session:
         return self.batch_sizes[cell, kind]
 
     def probe_again(self, kind: BatchKind, cells: Sequence[Cell]) -> None:
-        """Launch the largest batch of each cell until there are enough launches to call it slow."""
+        """Launch the largest batch of each cell again, and keep the median of its speeds.
+
+        Raises the LaunchFailedError of a launch.
+        """
         for cell in cells:
             self.batch_sizes[cell, kind] = confirm_batch_size(
                 partial(self.runner.probe, cell), self.batch_sizes[cell, kind]
@@ -226,13 +229,13 @@ class Session:
 
     @functools.cached_property
     def reference_results(self) -> list[ReferenceResults]:
-        """Results that others published. Raises ConfigError."""
+        """Results that others published of cells. Raises ConfigError."""
         return read_reference_results(self.options.project.baselines)
 
     def baseline_path(self, cell: Cell) -> Path:
-        """Return the file that ``cell`` is held to.
+        """Return the file that has the baseline of ``cell``.
 
-        All CPUs share one folder. Each kind of card has its own: bytes depend on the hardware.
+        All CPUs share one folder. Each kind of card has its own, because bytes depend on the hardware.
         """
         folder = self.options.baseline_folder
         if folder is None:
@@ -248,11 +251,11 @@ class Session:
         return self._baselines[path]
 
     def baseline(self, cell: Cell) -> CellBaseline | None:
-        """Return what ``cell`` is held to; None without a baseline. Raises ConfigError."""
+        """Return the baseline of ``cell``; None if there is none. Raises ConfigError."""
         return self.baseline_file(self.baseline_path(cell)).cells.get(cell.key)
 
     def deadlines(self, cell: Cell) -> Deadlines:
-        """Return how long a launch of ``cell`` may take, by what its baseline took."""
+        """Return the times that a launch of ``cell`` may take, from those of its baseline."""
         limit, baseline = self.options.deadline_seconds, self.baseline(cell)
         if baseline is None:
             return deadlines(cell.tier, launch=limit)
@@ -267,6 +270,6 @@ class Session:
             one.runner.finish()
 
     def close(self) -> None:
-        """End the launchers, the other environment's too."""
+        """End the launchers, also those of the other environment."""
         for one in filter(None, (self, self.against)):
             one.runner.close()

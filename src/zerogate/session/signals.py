@@ -1,4 +1,4 @@
-"""Whatever asks this process to end, it ends like Ctrl-C: ranks first, what was measured on disk."""
+"""Signals that end this process as Ctrl-C does: ranks end first, and measurements are on disk."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""A scheduler's or a service's way to stop it, and a closed terminal's."""
+"""Signals of a scheduler or a service that stops this process, and of a terminal that closes."""
 
 
 def interrupt_on_signals() -> Callable[[], None]:
-    """Have ``SIGNALS`` raise KeyboardInterrupt from now on; call what is returned to undo it.
+    """Let ``SIGNALS`` raise KeyboardInterrupt from now on; return a function that undoes it.
 
-    What is ignored (``nohup``) stays ignored, and what somebody else handles is theirs.
+    A signal that is ignored (``nohup``) stays ignored, and one with another handler keeps it.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     ours = [number for number in SIGNALS if before[number] is signal.SIG_DFL]

@@ -1,1 +1,1 @@
-"""Measurements judged: values in, verdicts out. Pure, but for strict readers of files."""
+"""Verdicts on measurements: values in, verdicts out. Pure functions, except strict readers of files."""

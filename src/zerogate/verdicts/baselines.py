@@ -1,6 +1,6 @@
-"""Baselines: read strictly, matched to a measurement, recorded with their launches' values.
+"""Baselines: read strictly, and recorded from measurements with their launches' values.
 
-One JSON file per workload in ``baselines/<key>/``; the gate compares with these and nothing else.
+``baselines/<key>/`` has one JSON file per workload; the gate compares with these and nothing else.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ STRICT: Strict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricBaseline:
-    """``value`` is the median of ``launches``; ``spread`` their largest deviation from it.
+    """Baseline of one metric: the median of its ``launches``, and their largest deviation from it.
 
-    The spread is relative to the value (for a series, the largest of any step).
+    ``spread`` is relative to ``value``, and absolute if that is 0. For a series it is the largest of
+    any step.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -45,7 +46,7 @@ class MetricBaseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where a cell's baseline comes from. ``recorded`` is a date, ``commit`` this project's."""
+    """Origin of a cell's baseline. ``recorded`` is a date, ``commit`` this project's."""
 
     __pydantic_config__: ClassVar[Strict] = STRICT
 
@@ -59,7 +60,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellBaseline:
-    """What one cell is held to, and the settings under which that is a comparison."""
+    """Baselines of one cell's metrics, and the settings that a comparison with them needs."""
 
     __pydantic_config__: ClassVar[Strict] = STRICT
 
@@ -78,7 +79,7 @@ class CellBaseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineFile:
-    """All cells of one workload on one kind of machine."""
+    """Baselines of all cells of one workload on one kind of machine."""
 
     __pydantic_config__: ClassVar[Strict] = STRICT
 
@@ -89,16 +90,16 @@ class BaselineFile:
 
 @functools.cache
 def adapter() -> TypeAdapter[BaselineFile]:
-    """Validates and describes (JSON schema) a baseline file."""
+    """Return the adapter that validates a baseline file and describes it (JSON schema)."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(BaselineFile)
 
 
 def read_baselines(path: Path) -> BaselineFile:
-    """Read one workload's baselines; an absent file has no cells.
+    """Return one workload's baselines; an absent file has no cells.
 
-    Raises ConfigError naming the file, the key and what was expected there.
+    Raises ConfigError, which names the file, the key and what was expected there.
     """
     if not path.exists():
         return BaselineFile(schema_version=SCHEMA_VERSION, workload=path.stem)
@@ -135,7 +136,10 @@ def read_baselines(path: Path) -> BaselineFile:
 
 
 def _check_cell(where: str, cell: CellBaseline) -> None:
-    """What types do not say: a spread that its launches do not have would admit anything."""
+    """Raise ConfigError for a value that types cannot exclude.
+
+    A spread that is larger than that of its launches would admit any change.
+    """
     if not cell.provenance.canary_seconds > 0:
         raise ConfigError(f"{where}.provenance.canary_seconds: expected more than 0 seconds")
     for name, metric in cell.metrics.items():
@@ -156,7 +160,7 @@ def _check_cell(where: str, cell: CellBaseline) -> None:
 
 def _first_problem(error: Any) -> str:
     first = error.errors()[0]
-    # The branches of a union are pydantic's words, not keys of the file.
+    # pydantic adds the branches of a union, which are no keys of the file.
     keys = [str(key) for key in first["loc"]]
     keys = [key for key in keys if key not in ("int", "float") and not key.startswith("tuple[")]
     given = repr(first["input"])
@@ -172,7 +176,10 @@ def _first_problem(error: Any) -> str:
 
 
 def spread(value: Value, launches: Sequence[Value]) -> float:
-    """Largest relative deviation of any launch from ``value``."""
+    """Return the largest relative deviation of any launch from ``value``; absolute if that is 0.
+
+    For a series it is the largest of any step.
+    """
     if isinstance(value, tuple):
         return max(
             (
@@ -187,7 +194,10 @@ def spread(value: Value, launches: Sequence[Value]) -> float:
 
 
 def of_measurement(measurement: Measurement, provenance: Provenance) -> CellBaseline:
-    """A measurement as what later ones are held to. Its numbers are rounded to what they mean."""
+    """Return a measurement as a baseline.
+
+    Numbers keep the digits that have a meaning: 7 in a series, 5 elsewhere. Integers stay exact.
+    """
     metrics = {}
     for name in measurement.names:
         launches = tuple(map(_rounded, measurement.each(name)))
@@ -200,7 +210,7 @@ def of_measurement(measurement: Measurement, provenance: Provenance) -> CellBase
 
 
 def with_speedup(baseline: CellBaseline, name: str, speedups: tuple[float, ...]) -> CellBaseline:
-    """``baseline`` with the speedups over DDP that its launches had."""
+    """Return ``baseline`` with its launches' speedups over DDP as the metric ``name``."""
     launches = tuple(_significant(speedup, 4) for speedup in speedups)
     value = median(launches)
     assert value is not None
@@ -225,13 +235,13 @@ def _significant(number: float, digits: int) -> float:
 
 
 def write_baselines(path: Path, baselines: BaselineFile) -> None:
-    """Write sorted, a line per metric, so that a re-recording is a short diff."""
+    """Write the file sorted and with a line per metric, so that a new recording is a short diff."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, _dump(asdict(baselines), depth=0) + "\n")
 
 
 def _dump(value: Any, depth: int) -> str:
-    """Indented JSON in which a metric (and anything below it) keeps to one line."""
+    """Return indented JSON in which a metric, with everything below it, is on one line."""
     if not isinstance(value, dict) or depth == 4 or not value:
         return json.dumps(value, sort_keys=True)
     pad = " " * (depth + 1)

@@ -1,6 +1,6 @@
-"""Whether a measurement may be compared with its baseline, and why not. Pure.
+"""Comparability of a measurement with its baseline, and the reasons against it. Pure functions.
 
-Each function returns one reason as a sentence, and nothing in words where it does not apply.
+Each function that names a reason returns it as a sentence, or an empty string if it does not apply.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from zerogate.verdicts.evidence import SPEEDUPS, Evidence
 from zerogate.verdicts.verdict import Status, change_of
 
 CANARY_LIMIT = 0.2
-"""A core this much slower or faster than at recording cannot be held to the recorded seconds."""
+"""Largest relative change of a core's speed since recording at which seconds are still comparable."""
 
 
 def comparability(evidence: Evidence, baseline: CellBaseline, metric: Metric) -> tuple[Status, str]:
-    """Return ``ok`` and "" where the metric may be compared with ``baseline``; else the status that
-    stands for the comparison, and the gravest reason.
+    """Return ``ok`` and "" if the metric may be compared with ``baseline``.
+
+    Otherwise return the status that replaces the comparison, and the gravest reason.
     """
     for status, reason in _reasons(evidence, baseline, metric):
         if reason:
@@ -30,7 +31,7 @@ def comparability(evidence: Evidence, baseline: CellBaseline, metric: Metric) ->
 def _reasons(
     evidence: Evidence, baseline: CellBaseline, metric: Metric
 ) -> Iterator[tuple[Status, str]]:
-    """Yield whatever may keep the two from being compared, the gravest first."""
+    """Yield a status and a reason (or "") for all that can prevent a comparison, the gravest first."""
     own, reference = evidence.own, evidence.reference
     # Other data are the user's choice; any other difference leaves the cell without a baseline.
     recorded = baseline.settings.get("data_origin")
@@ -55,13 +56,13 @@ def _reasons(
 
 
 def other_settings(own: Measurement, baseline: CellBaseline) -> str:
-    """Name the settings in which the baseline differs: nothing of the cell can be compared then."""
+    """Name the settings in which the baseline differs: none of the cell's metrics compare then."""
     differing = differing_settings(own.settings, baseline.settings)
     return f"the baseline is of other settings ({'; '.join(differing)})" if differing else ""
 
 
 def other_budget(own: Measurement, baseline: CellBaseline, metric: Metric) -> str:
-    """Name the budgets where a batch size was searched under another one."""
+    """Name both memory budgets, in bytes, if the baseline's search for a batch size had another one."""
     if metric.budget is None or metric.budget not in baseline.metrics:
         return ""
     ours, recorded = own.value(metric.budget), baseline.metrics[metric.budget].value
@@ -69,7 +70,7 @@ def other_budget(own: Measurement, baseline: CellBaseline, metric: Metric) -> st
 
 
 def other_processes(own: Measurement) -> str:
-    """Name other processes that were on the device during the search: they took memory from it."""
+    """Name other processes that were on the device during the search and took memory from it."""
     if not own.probe_other_processes:
         return ""
     pids = ", ".join(map(str, own.probe_other_processes))
@@ -77,19 +78,19 @@ def other_processes(own: Measurement) -> str:
 
 
 def other_hardware(baseline: CellBaseline, hardware: str) -> str:
-    """Name both machines where the baseline was recorded on another one."""
+    """Name both machines if the baseline was recorded on another one."""
     recorded = baseline.provenance.hardware
     return "" if recorded == hardware else f"recorded on {recorded}, this is {hardware}"
 
 
 def other_host(baseline: CellBaseline, host: str) -> str:
-    """Name both hosts where a card's seconds were recorded in another one: it has a part in them."""
+    """Name both hosts if the baseline is of another one: a card's seconds depend on it too."""
     recorded = baseline.provenance.software.get("host", host)
     return "" if recorded == host else f"recorded on a card of {recorded}, this is of {host}"
 
 
 def untaught_quality(own: Measurement, metric: Metric) -> str:
-    """Say that generated data teach a full-size model nothing, where the metric is its quality."""
+    """Say that generated data teach a full-size model nothing, if the metric is its quality."""
     full_size = own.cell.tier == "gpu"
     if not (full_size and metric.name in own.quality_better):
         return ""
@@ -99,9 +100,9 @@ def untaught_quality(own: Measurement, metric: Metric) -> str:
 
 
 def other_skipped_steps(own: Measurement, baseline: CellBaseline) -> str:
-    """Name the optimizer steps that loss scaling skipped, where they are not those of the baseline.
+    """Name the optimizer steps that loss scaling skipped, if the baseline skipped others.
 
-    A skipped step has a norm of 0, and all later steps then train other weights.
+    A skipped step has a gradient norm of 0, and all later steps then train other weights.
     """
     norms = baseline.metrics.get("gradient_norm")
     if norms is None or not own.launches:
@@ -124,22 +125,22 @@ def _in_words(steps: tuple[int, ...]) -> str:
 
 
 def conditions(own: Measurement) -> tuple[str, ...]:
-    """Return the conditions that make seconds incomparable: a shared device, device events."""
+    """Return the conditions that make seconds not comparable: a shared device, device events."""
     if topology := own.settings.get("topology"):
         return (f"ranks share a device (topology: {topology})", *own.device_events)
     return own.device_events
 
 
 def other_conditions(own: Measurement) -> str:
-    """Name the conditions under which the seconds of a measurement compare with no others."""
+    """Name the conditions that make the seconds of a measurement not comparable."""
     found = conditions(own)
     return f"seconds not judged: {'; '.join(dict.fromkeys(found))}" if found else ""
 
 
 def other_speed(own: Measurement, baseline: CellBaseline) -> str:
-    """Name both speeds where this CPU is not as fast as when the baseline was recorded.
+    """Name both speeds if this CPU is not as fast as when the baseline was recorded.
 
-    The canary is the CPU's work: of cards, NVML tells.
+    The canary is the CPU's work. The speed of a card is read through NVML.
     """
     recorded = baseline.provenance.canary_seconds
     change = change_of(own.canary_seconds, recorded)

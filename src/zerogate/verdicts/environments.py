@@ -1,7 +1,7 @@
-"""Verdicts on a cell against the same cell in another environment of this session. Pure.
+"""Verdicts on a cell against the same cell in another environment of this session. Pure functions.
 
 Exact metrics are compared as with a baseline. Seconds are compared launch by launch, in the order in
-which both environments were launched: nobody has to know how fast the machine was on another day.
+which both environments were launched, so that the machine's speed on another day has no part in them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOT_STORED = Provenance(
 def judge_against_environment(
     evidence: Evidence, other: OtherEnvironment, metric: Metric
 ) -> Verdict:
-    """Hold the measured value to what ``other`` measured of the same cell."""
+    """Compare the measured value with that of the same cell in ``other``."""
     own, cell = evidence.own, evidence.cell
 
     def not_comparable(why: str) -> Verdict:
@@ -64,8 +64,9 @@ def judge_against_environment(
 
 
 def _each(metric: Metric, own: Measurement, reference: Measurement | None) -> Sequence[Value]:
-    """Return the metric of every launch. A speedup's is taken launch by launch, so that its spread
-    includes the reference's.
+    """Return the metric of every launch.
+
+    A speedup is taken launch by launch, so that its spread includes the reference's.
     """
     if metric.name not in SPEEDUPS:
         return own.each(metric.name)
@@ -86,14 +87,14 @@ def _judge_seconds(
     ours: Sequence[Value],
     theirs: Sequence[Value],
 ) -> Verdict:
-    """Judge seconds, and rates, from launches that both environments made in turn."""
+    """Judge seconds, or a rate, by the launches that both environments made in turn."""
     needs_reference = metric.name in SPEEDUPS
     launched = [one for one in (evidence.own, other.own) if one is not None]
     if needs_reference:
         launched += [one for one in (evidence.reference, other.reference) if one is not None]
     reasons = dict.fromkeys(reason for one in launched for reason in conditions(one))
     confirmed = min(len(ours), len(theirs)) > other.repeats
-    # The launches that seemed slow were selected for being slow: they do not count as confirmation.
+    # The first launches were selected because they seemed slow, so that they confirm nothing.
     first = other.repeats if confirmed else 0
     pairs = [
         (a, b)
@@ -131,7 +132,7 @@ def _judge_seconds(
 def _answer(
     metric: Metric, pairs: Sequence[tuple[float, float]], confidence: float
 ) -> tuple[Status, str]:
-    """Return what the pairs show, and the sentence that says so."""
+    """Return the status that the pairs show, and a sentence on it."""
     # Rates are compared the other way round: a slower launch has the smaller rate.
     slower_first = [(b, a) if metric.better == "higher" else (a, b) for a, b in pairs]
     found = compare_pairs([a for a, _ in slower_first], [b for _, b in slower_first], confidence)
@@ -144,8 +145,9 @@ def _answer(
 
 
 def _at_one_speed(index: int, measurements: Sequence[Measurement]) -> bool:
-    """Return whether the machine was equally fast in all launches with that number. On cards, NVML
-    tells.
+    """Return whether the machine was equally fast in all launches of number ``index``.
+
+    Always true on cards, whose speed is read through NVML.
     """
     if measurements[0].cell.tier == "gpu":
         return True

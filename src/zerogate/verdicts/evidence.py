@@ -1,4 +1,4 @@
-"""What a verdict rests on. The session gathers it; nothing here launches or measures. Pure."""
+"""Evidence that a verdict rests on. The session gathers it; nothing here launches or measures."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SPEEDUPS = (SPEEDUP, SPEEDUP_AT_MAX)
 class OtherEnvironment:
     """The same cell, measured in this session with other packages.
 
-    ``name`` is those packages in words. ``failure`` says why there is no measurement. ``repeats`` are
-    the launches that both environments were asked for, before any were added to confirm a slowness.
+    ``name`` is those packages in words. ``failure`` says why there is no measurement. ``repeats`` is
+    the number of launches of each environment, before any were added to confirm a regression.
     """
 
     name: str
@@ -39,9 +39,9 @@ class OtherEnvironment:
 class Evidence:
     """Everything that verdicts on one cell rest on.
 
-    ``own`` is the cell's measurement, ``reference`` that of the reference strategy (DDP) where it was
-    measured, ``baseline`` what the cell is held to. With ``other`` the cell is held to that
-    environment, and to no baseline. ``hardware`` and ``host`` are the keys of this machine.
+    ``own`` is the cell's measurement, ``reference`` that of the reference strategy (DDP) if it was
+    measured, and ``baseline`` the cell's baseline. With ``other`` the cell is compared with that
+    environment, and with no baseline. ``hardware`` and ``host`` are the keys of this machine.
     """
 
     own: Measurement
@@ -57,7 +57,7 @@ class Evidence:
         return self.own.cell
 
     def value(self, metric: Metric) -> Value | None:
-        """Return the measured value; None where it was not measured."""
+        """Return the measured value; None if it was not measured."""
         if metric.name not in SPEEDUPS:
             return self.own.value(metric.name)
         if self.reference is None:

@@ -1,6 +1,6 @@
-"""What must hold on any machine, from the first day: judged without a baseline. Pure.
+"""Invariants, which hold on any machine and are judged without a baseline. Pure functions.
 
-A cell is held to what its workload needs, to arithmetic, or to another cell of the same session.
+A cell is compared with what its workload needs, with arithmetic, or with another cell of the session.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from zerogate.protocol.schedule import schedule
 from zerogate.verdicts.verdict import Status, Verdict, change_of, compare_series
 
 PARITY_LIMIT = 1e-3
-"""Relative difference from DDP that a step's loss or gradient norm may have in fp32."""
+"""Largest relative difference from DDP that a step's loss or gradient norm may have in fp32."""
 
 SCHEDULE_LIMIT = 1e-6
+"""Largest relative difference from the schedule that a step's learning rate may have."""
 
 CARD_NOISE_BYTES = 4096
+"""Bytes by which memory may grow with each step on a card: its allocator rounds, and batches differ."""
 
 LEAST_STEPS = 2
-"""Of training, before a loss can be expected to have fallen."""
+"""Steps at a learning rate above 0 before a loss can be expected to have fallen."""
 
 
 def judge_same(
     metric: Metric, own: Measurement, other: Measurement, *, limit: float = PARITY_LIMIT
 ) -> Verdict:
-    """Hold a per-step series of ``own`` to that of another cell of the same session."""
+    """Compare a per-step series of ``own`` with that of another cell of the same session."""
     found = compare_series(
         own.cell, metric, own.series(metric.name), other.series(metric.name), limit
     )
@@ -37,7 +39,7 @@ def judge_same(
 
 
 def judge_equivalent(metric: Metric, own: Measurement, other: Measurement, way: str) -> Verdict:
-    """Hold the first steps of ``own`` to those of another way to train on the same global batches."""
+    """Compare the first steps of ``own`` with another way to train on the same global batches."""
     theirs = other.series(metric.name)
     if not own.averages_samples:
         why = "the loss averages tokens, so it depends on how samples are grouped"
@@ -48,7 +50,7 @@ def judge_equivalent(metric: Metric, own: Measurement, other: Measurement, way: 
 
 
 def judge_learned(own: Measurement, metric: Metric) -> Verdict:
-    """Hold a quality metric to what a model that learned must reach."""
+    """Judge whether a quality metric reaches the value that shows that the model learned."""
     floor = own.quality_learned[metric.name]
     value = own.scalar(metric.name)
     reached = value >= floor if metric.better == "higher" else value <= floor
@@ -59,14 +61,14 @@ def judge_learned(own: Measurement, metric: Metric) -> Verdict:
 def judge_below(
     own: Measurement, other: Measurement, metric: Metric, *, offloads_more: bool
 ) -> Verdict:
-    """Hold bytes of ``own`` to those of a strategy that shards or offloads less: it needs fewer."""
+    """Judge whether ``own`` needs fewer bytes than a strategy that shards or offloads less."""
     if own.cell.world_size == 1 and not offloads_more:
         return _no_verdict(own, metric, "below", "a single rank has nobody to shard with")
     return _compared(own, other, metric, "below")
 
 
 def judge_above(own: Measurement, other: Measurement, metric: Metric) -> Verdict:
-    """Hold bytes of ``own`` to those of a strategy that offloads less: it needs more elsewhere."""
+    """Judge whether ``own`` needs more bytes off the device than a strategy that offloads less."""
     return _compared(own, other, metric, "above")
 
 
@@ -80,7 +82,10 @@ def _compared(own: Measurement, other: Measurement, metric: Metric, side: str) -
 
 
 def _bytes_of(own: Measurement, metric: Metric) -> float:
-    """0 where it is not known. Pinned memory is a driver's to give, and need not count as resident."""
+    """Return the bytes; 0 if they are not known.
+
+    Host memory includes pinned memory, which the driver allocates and which need not be resident.
+    """
     if not isinstance(own.value(metric.name), int) or not own.value(metric.name):
         return 0
     pinned = own.value("pinned_bytes") if metric.name == "peak_host_bytes" else None
@@ -88,12 +93,12 @@ def _bytes_of(own: Measurement, metric: Metric) -> float:
 
 
 def judge_needed(own: Measurement, metric: Metric) -> Verdict:
-    """Hold a count to 0, the one number that is right."""
+    """Judge whether a count is 0, the only right number."""
     return _counted(own, metric, "needed", lambda number: number == 0, 0, "needed")
 
 
 def judge_grows(own: Measurement) -> Verdict:
-    """Hold memory to what it was a step ago. On a card the allocator rounds, and batches differ."""
+    """Judge whether memory stays what it was a step ago; on a card, up to ``CARD_NOISE_BYTES``."""
     limit = 0 if own.cell.tier == "cpu" else CARD_NOISE_BYTES
     metric = metric_named("leak_bytes_per_step")
     why = "memory grows with every step"
@@ -101,7 +106,7 @@ def judge_grows(own: Measurement) -> Verdict:
 
 
 def judge_moves(own: Measurement, metric: Metric) -> Verdict:
-    """Hold a count to being more than 0: what is offloaded moves."""
+    """Judge whether a count is more than 0: offloaded states must move."""
     why = "nothing was offloaded"
     return _counted(own, metric, "moves", lambda number: number > 0, 1, "needed", why)
 
@@ -123,8 +128,9 @@ def _counted(
 
 
 def judge_falls(own: Measurement, metric: Metric) -> Verdict:
-    """Hold a series to being finite and, where generated data teaches in so few steps, lower in its
-    last quarter than in its first.
+    """Judge whether a series is finite and falls: its last quarter is lower than its first.
+
+    Only the cpu tier's recipes surely learn in so few steps, so that only there it must fall.
     """
     values = own.series(metric.name)
     for step, value in enumerate(values):
@@ -142,11 +148,12 @@ def judge_falls(own: Measurement, metric: Metric) -> Verdict:
 
 
 def judge_schedule(own: Measurement) -> Verdict:
-    """Hold every step's learning rate to the recipe's schedule, the last one's included. A step that
-    loss scaling skips is none of the schedule's.
+    """Compare the learning rate of every step, the last one included, with the recipe's schedule.
+
+    The schedule does not advance in a step that loss scaling skips.
     """
     metric = metric_named("learning_rate")
-    # Of one launch: others may have skipped others.
+    # Taken from one launch, because others may have skipped other steps.
     launch = own.launches[0]
     measured = launch.values[metric.name]
     assert isinstance(measured, tuple)

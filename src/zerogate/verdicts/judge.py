@@ -1,4 +1,4 @@
-"""The verdict on one metric of a cell, from everything that it rests on. Pure."""
+"""The verdict on one metric of a cell, from the evidence that it rests on. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from zerogate.verdicts.verdict import Verdict, compare
 
 
 def judge(evidence: Evidence, metric: Metric) -> Verdict:
-    """Return the verdict on one metric: against the other environment where there is one, else against
-    the baseline.
+    """Return the verdict on one metric.
+
+    The value is compared with the other environment if there is one, and with the baseline otherwise.
     """
     if evidence.other is not None:
         return judge_against_environment(evidence, evidence.other, metric)
@@ -24,7 +25,7 @@ def judge(evidence: Evidence, metric: Metric) -> Verdict:
 
 
 def judge_against_baseline(evidence: Evidence, metric: Metric) -> Verdict:
-    """Hold the measured value to the baseline, unless the two may not be compared."""
+    """Compare the measured value with the baseline, if the two are comparable."""
     own, baseline = evidence.own, evidence.baseline
     value = evidence.value(metric)
     if value is None:
@@ -45,7 +46,7 @@ def judge_against_baseline(evidence: Evidence, metric: Metric) -> Verdict:
 
 
 def judge_reference_result(evidence: Evidence, name: str, results: ReferenceResults) -> Verdict:
-    """Hold a metric to what others published of the cell, which holds on their hardware alone."""
+    """Compare a metric with what others published of the cell; it holds on their hardware only."""
     metric = metric_named(name)
     value = results.values(evidence.cell)[name]
     entry = MetricBaseline(value=value, spread=0.0, launches=(value,))
@@ -57,16 +58,19 @@ def judge_reference_result(evidence: Evidence, name: str, results: ReferenceResu
 
 
 def needs_confirmation(verdict: Verdict, metric: Metric) -> bool:
-    """Return whether more launches have to agree before a regression counts.
+    """Return whether more launches must agree before a regression counts.
 
-    One slow launch proves nothing, and on cards no single launch does, whatever it measured.
+    One slow launch proves nothing. On cards no single launch proves anything, whatever it measured.
     """
     differs = metric.scope == "hardware" or (verdict.cell.tier == "gpu" and metric.budget is None)
     return verdict.status == "regressed" and differs
 
 
 def _both_numbers(evidence: Evidence, metric: Metric) -> str:
-    """Return both numbers of a speedup, so that a slower DDP does not read as a faster strategy."""
+    """Return both numbers of a speedup, so that a slower DDP does not look like a faster strategy.
+
+    Empty for any other metric.
+    """
     own, reference = evidence.own, evidence.reference
     if reference is None:
         return ""

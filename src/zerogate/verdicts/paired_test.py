@@ -1,4 +1,4 @@
-"""Two sides measured in turn: is one slower, is it not, or can nobody tell yet. Pure."""
+"""Paired test of two sides measured in turn: slower, not slower, or not yet known. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Literal
 Answer = Literal["slower", "not slower", "cannot tell"]
 
 MARGIN = 0.05
-"""How much slower counts. Whole launches vary by 3 to 4 % among themselves where nothing else runs."""
+"""Relative slowdown that counts. Whole launches vary by 3 to 4 % even if nothing else runs."""
 
 CONFIDENCE = 0.95
 CONFIRMING = 0.99
-"""Of pairs that were made because others seemed slower. In a matrix two hundred metrics are looked at:
-at 95 % alone some would always seem so.
+"""Confidence for pairs that were made because earlier ones seemed slower.
+
+A matrix has two hundred metrics. At 95 % some of them would always seem slower by chance.
 """
 CONFIRMING_PAIRS = 4
 MOST_PAIRS = 100
@@ -24,8 +25,11 @@ MOST_PAIRS = 100
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """``ratio`` of seconds, own to theirs, and where it lies with CONFIDENCE. ``pairs_more``: how many
-    pairs it would take, at this spread, to tell; None where that is more than MOST_PAIRS.
+    """Result of a paired test.
+
+    ``ratio`` is own seconds to theirs; it lies between ``low`` and ``high`` at the given confidence.
+    ``pairs_more`` is the number of pairs still missing for an answer, at this spread. It is None if
+    that takes more than MOST_PAIRS in all.
     """
 
     ratio: float
@@ -40,9 +44,10 @@ def compare_pairs(
 ) -> Paired:
     """Compare the seconds of launches that were made in turn, pair by pair.
 
-    The interval is Student's, of the mean of the logarithms of the pairs' ratios: a machine that
-    drifts slows both of a pair, and ratios are as far from 1 on either side. It is slower where all of
-    the interval lies above 1 + MARGIN, and not slower where all of it lies below.
+    The confidence interval is Student's, for the mean of the logarithms of the pairs' ratios. A machine
+    that drifts slows both launches of a pair. A ratio and its inverse have logarithms equally far from
+    0. ``own`` is slower if the whole interval lies above 1 + MARGIN, and not slower if the whole
+    interval lies below. Raises ValueError if the sides differ in length.
     """
     logs = [math.log(mine / other) for mine, other in zip(own, theirs, strict=True)]
     mean = statistics.fmean(logs)

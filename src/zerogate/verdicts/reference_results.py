@@ -1,4 +1,7 @@
-"""What others published about cells (``baselines/published/``): it holds on their hardware alone."""
+"""Reference results: values that others published of cells; they hold on their hardware only.
+
+The files are in ``baselines/published/``.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from zerogate.protocol.record import STRICT, Strict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceResults:
-    """Values by workload, strategy and metric. ``source`` is where they were printed.
+    """Published values by workload, strategy and metric. ``source`` is where they were printed.
 
-    ``max_micro_batch_size`` 0 is "OOM at 1". Seconds were taken at the largest batch.
+    A ``max_micro_batch_size`` of 0 is "OOM at 1". Seconds were taken at the largest batch.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -26,12 +29,12 @@ class ReferenceResults:
     workloads: dict[str, dict[str, dict[str, int | float]]]
 
     def values(self, cell: Cell) -> dict[str, int | float]:
-        """By metric; nothing for a cell that nobody wrote about."""
+        """Return the values of ``cell`` by metric; empty if nobody published any."""
         return self.workloads.get(cell.workload, {}).get(cell.strategy, {})
 
 
 def read_reference_results(baselines: Path) -> list[ReferenceResults]:
-    """Return the results in the folder ``published`` of ``baselines``, by name. Raises ConfigError."""
+    """Return the results in ``published`` of ``baselines``, sorted by file name. Raises ConfigError."""
     found = []
     for path in sorted((baselines / "published").glob("*.json")):
         try:

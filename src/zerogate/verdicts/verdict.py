@@ -1,4 +1,4 @@
-"""Judging: values in, verdicts out. No clock, no files, no pytest."""
+"""Verdicts: a measured value compared with its baseline. No clock, no files, no pytest."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ GRAVITY: tuple[Status, ...] = (
 """Statuses, the worst first."""
 
 SPREADS_ALLOWED = 3.0
-"""How many times the baseline's own spread a change may be: three launches see a part of it."""
+"""Multiple of the baseline's own spread that a change may reach: three launches show a part of it."""
 
 JITTER = 1e-3
-"""What a metric may change at least whose baseline saw launches differ at all."""
+"""Smallest relative tolerance of a metric if the launches of its baseline differed at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One metric of one cell, judged. Both numbers are here.
+    """Verdict on one metric of one cell, with both numbers.
 
-    ``change`` is relative to ``expected``, ``tolerance`` what it may be. For a series the numbers
-    are those of ``step``, the one that deviates most. ``against`` is what ``expected`` is: the
-    baseline's, another strategy's of this session, or what is ``needed``. ``note`` says why there is
-    no comparison.
+    ``change`` is relative to ``expected``, and ``tolerance`` is its limit. For a series the numbers are
+    those of ``step``, the one that deviates most. ``against`` says what ``expected`` is: the value of
+    the baseline, that of another strategy of this session, or what is ``needed``. ``note`` says why
+    there is no comparison.
     """
 
     cell: Cell
@@ -54,7 +54,7 @@ class Verdict:
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Flat, as it stands in results.json."""
+        """Return the flat form that results.json has."""
         values = asdict(self)
         return {**values.pop("cell"), **values}
 
@@ -62,7 +62,7 @@ class Verdict:
 def compare(
     cell: Cell, metric: Metric, measured: Value | None, baseline: MetricBaseline | None
 ) -> Verdict:
-    """Compare one measured value with its baseline; both are known to be comparable."""
+    """Compare one measured value with its baseline; the caller knows that they are comparable."""
     metric = metric.on(cell.tier)
 
     def verdict(status: Status, **values: Any) -> Verdict:
@@ -78,7 +78,7 @@ def compare(
         return compare_series(cell, metric, _series(measured), _series(baseline.value), limits)
     allowed = _allowed(metric, baseline.spread)
     expected = baseline.value
-    # Of 0 a spread is absolute (``baseline.spread``).
+    # If the expected value is 0, the spread is absolute (``baselines.spread``).
     absolute = (
         metric.absolute if expected else max(metric.absolute, SPREADS_ALLOWED * baseline.spread)
     )
@@ -94,14 +94,14 @@ def compare(
 
 
 def _allowed(metric: Metric, spread: float) -> float:
-    """The relative change that is none, where launches of the baseline differed by ``spread``."""
+    """Return the relative tolerance, if the baseline's launches differed by ``spread``."""
     if spread <= 0:
         return metric.relative
     return max(metric.relative, SPREADS_ALLOWED * spread, JITTER)
 
 
 def _spreads(baseline: MetricBaseline) -> list[float]:
-    """Step by step: where launches agreed, later ones have to."""
+    """Return the spread of each step, so that steps with equal launches keep the strict limit."""
     launches = [_series(launch) for launch in baseline.launches]
     return [
         spread(own, column)
@@ -116,7 +116,7 @@ def compare_series(
     expected: tuple[float, ...],
     limits: float | Sequence[float],
 ) -> Verdict:
-    """Compare each step by its own of ``limits``, or all by one, relative to what is expected there."""
+    """Compare step by step, relative to the expected values, with one limit per step or one for all."""
     if isinstance(limits, float):
         limits = [limits] * len(expected)
     if len(measured) != len(expected) or not measured:
@@ -135,7 +135,7 @@ def compare_series(
     return Verdict(
         cell=cell,
         metric=metric.name,
-        # A NaN deviates by NaN, which no limit admits.
+        # A NaN deviates by NaN, which is within no limit.
         status="ok" if abs(worst) <= limits[step] else "regressed",
         unit=metric.unit,
         measured=measured[step],
@@ -153,9 +153,9 @@ def worst_step(
     *,
     absolute: float = 0.0,
 ) -> tuple[int, float]:
-    """The step that is furthest beyond its limit, or least within it, and its relative change.
+    """Return the step that is furthest beyond its limit, or nearest to it, and its relative change.
 
-    Differences up to ``absolute`` are none. A NaN is worse than any number.
+    Differences up to ``absolute`` count as 0. A NaN is worse than any number.
     """
     changes = [
         0.0 if abs(own - other) <= absolute else change_of(own, other)
@@ -171,7 +171,7 @@ def worst_step(
 def _status(metric: Metric, difference: float, limit: float) -> Status:
     if math.isnan(difference):
         return "regressed"
-    # At the limit is within it, whatever binary fractions make of 0.8 - 0.76.
+    # A change equal to the limit is within it, even with the rounding error of 0.8 - 0.76.
     if abs(difference) <= limit * (1 + 1e-9):
         return "ok"
     if metric.better == "equal":
@@ -181,12 +181,12 @@ def _status(metric: Metric, difference: float, limit: float) -> Status:
 
 
 def _tolerance(expected: float, relative: float, absolute: float) -> float:
-    """The limit, relative to ``expected``; of 0, the absolute one."""
+    """Return the limit relative to ``expected``; if that is 0, the absolute one."""
     return max(relative, absolute / abs(expected)) if expected else absolute
 
 
 def change_of(measured: float, expected: float) -> float:
-    """Relative to ``expected``; infinite where that is 0."""
+    """Return the change relative to ``expected``; infinite if only ``expected`` is 0."""
     if measured == expected:
         return 0.0
     return (measured - expected) / abs(expected) if expected else float("inf")
