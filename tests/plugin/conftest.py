@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import zerogate.session.rank_setup
-from zerogate.devices.nvml import read_devices, readings_path
+from zerogate.devices.nvml import read_launch_readings, readings_path
 from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
 from zerogate.protocol.atomic_write import write_json
 from zerogate.environment.overlay import Overlay
@@ -49,7 +49,7 @@ def probe(job, fits, folder, nvml):
         size = sizes.pop(0)
         if size > fits:
             error = OutOfMemoryError(f"{job.cell.id}: out of memory")
-            error.devices = read_devices(folder)
+            error.devices = read_launch_readings(folder)
             error.record = RankRecord(
                 **values, outcome="oom", probed=tuple(tried), probing=size,
                 failure=Failure(at=0.0, phase="probe", type="OutOfMemoryError",

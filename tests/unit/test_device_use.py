@@ -22,7 +22,7 @@ from zerogate.metrics.table import METRICS
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import Device, RankRecord, record_path
 from zerogate.verdicts.baselines import MetricBaseline
-from zerogate.verdicts.comparability import other_conditions
+from zerogate.verdicts.comparability import device_conditions_note
 from zerogate.verdicts.verdict import compare
 
 GIB = 2**30
@@ -137,7 +137,7 @@ def test_record_with_device_is_read_back_as_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("events", [(), ("rank 0: the device was throttled (hw_thermal)",)])
 def test_seconds_of_throttled_launch_are_not_comparable(events: tuple[str, ...]) -> None:
-    found = other_conditions(a_measurement(device_events=events))
+    found = device_conditions_note(a_measurement(device_events=events))
     assert bool(found) == bool(events)
     assert all(event in found for event in events)
 

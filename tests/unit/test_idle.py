@@ -48,7 +48,7 @@ class Device:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     found = Device()
-    monkeypatch.setattr(idle, "readings", found.readings)
+    monkeypatch.setattr(idle, "current_readings", found.readings)
     monkeypatch.setattr(idle, "graphics_processes", lambda uuid: found.graphics)
     monkeypatch.setattr(idle, "POLL_SECONDS", 0.0)
     return found

@@ -12,7 +12,7 @@ from zerogate.metrics.measurement import SPEEDUP, SPEEDUP_AT_MAX, Measurement
 from zerogate.metrics.table import METRICS, Metric
 from zerogate.verdicts.baselines import CellBaseline, of_measurement, with_speedup
 from zerogate.verdicts.evidence import Evidence, OtherEnvironment
-from zerogate.verdicts.judge import judge, judge_reference_result, needs_confirmation
+from zerogate.verdicts.judge import judge_metric, judge_reference_result, needs_confirmation
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Verdict
 
@@ -42,7 +42,7 @@ def baseline(cell: Any = None) -> CellBaseline:
 
 
 def verdict(found: Evidence, name: str) -> Verdict:
-    return judge(found, METRICS[name])
+    return judge_metric(found, METRICS[name])
 
 
 def test_unchanged_measurement_is_ok() -> None:

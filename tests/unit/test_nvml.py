@@ -88,7 +88,6 @@ def test_device_watch_reads_device_before_and_during_launch(fake: FakeNVML) -> N
     assert device.during[0].processes == {100: 30}
     assert (device.reasons, device.temperature_celsius) == (0x20, 61)
     assert device.slowdown_celsius == 87
-    assert device.least_sm_mhz is None, "this device does not tell"
 
 
 def test_readings_without_process_list_keep_memory(
@@ -98,7 +97,7 @@ def test_readings_without_process_list_keep_memory(
         raise real.NVMLError(real.NVML_ERROR_NO_PERMISSION)
 
     monkeypatch.setattr(fake, "nvmlDeviceGetComputeRunningProcesses", refused, raising=False)
-    assert nvml.readings(["GPU-a"]) == {"GPU-a": Reading(used_bytes=10, driver_bytes=7)}
+    assert nvml.current_readings(["GPU-a"]) == {"GPU-a": Reading(used_bytes=10, driver_bytes=7)}
 
 
 def test_device_watch_of_older_driver_uses_older_functions(
@@ -132,7 +131,7 @@ def test_device_watch_of_unknown_device_is_empty(fake: FakeNVML) -> None:
 
 
 def test_readings_are_taken_once_and_skip_unknown_device(fake: FakeNVML) -> None:
-    found = nvml.readings(["GPU-a", "MIG-b"])
+    found = nvml.current_readings(["GPU-a", "MIG-b"])
     assert found == {"GPU-a": Reading(used_bytes=10, driver_bytes=7, processes={100: 30})}
     assert fake.asked == 1
 

@@ -39,7 +39,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, skipped: Iterator[bool]) -> list[floa
         trainer=trainer,
         accelerator=SimpleNamespace(device=torch.device("cpu")),
         workload=SimpleNamespace(recipe=SimpleNamespace(gradient_accumulation_steps=1)),
-        phases=SimpleNamespace(settle=lambda: None),
+        phases=SimpleNamespace(collect_garbage=lambda: None),
     )
     peaks: Any = SimpleNamespace(after_forward=lambda: None)
     return probe._train(cell, [], 1, peaks)

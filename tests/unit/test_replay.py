@@ -23,7 +23,7 @@ from zerogate.metrics.device_use import LaunchRecords, device_use
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import job_path, read_job
-from zerogate.verdicts.comparability import conditions
+from zerogate.verdicts.comparability import device_conditions
 
 DATA = Path(__file__).parents[1] / "data" / "nvml"
 GIB = 2**30
@@ -89,7 +89,7 @@ def test_replayed_failure_has_error_kind_and_rank(
 )
 def test_seconds_on_device_in_shared_use_are_not_comparable(case: str, condition: str) -> None:
     found = measure(replace(a_cell(), tier="gpu"), [replay(case)])
-    assert conditions(found) == (condition,)
+    assert device_conditions(found) == (condition,)
 
 
 def test_shared_device_topology_is_setting() -> None:

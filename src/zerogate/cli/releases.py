@@ -33,7 +33,7 @@ from zerogate.releases.sweep import Row, as_json, as_markdown, sweep
 from zerogate.session.progress import ProgressUpdate
 
 CULPRIT_AGAIN = "again"
-"""Folder in which the culprit and the release before it are measured again, with nothing reused."""
+"""Folder in which the culprit and the last good release are measured again, with nothing reused."""
 
 
 WITH: dict[str, Any] = {

@@ -16,7 +16,7 @@ from zerogate.config.text import one_line
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-    from zerogate.config.strategy_schema import AccelerateConfig, DeepSpeedConfig
+    from zerogate.config.strategy_schema import AccelerateConfig, DeepSpeedFile
 
 LONGEST_VALUE = 60
 
@@ -37,12 +37,12 @@ def read_accelerate_config(path: Path) -> AccelerateConfig:
     return _checked(path, _read_yaml(path), AccelerateConfig)
 
 
-def read_deepspeed_config(path: Path, *, named_by: Path) -> DeepSpeedConfig:
+def read_deepspeed_config(path: Path, *, named_by: Path) -> DeepSpeedFile:
     """Return a DeepSpeed config file. ``named_by`` is the strategy file that names it.
 
     Raises ConfigError.
     """
-    from zerogate.config.strategy_schema import DeepSpeedConfig
+    from zerogate.config.strategy_schema import DeepSpeedFile
 
     try:
         config = json.loads(path.read_text())
@@ -61,7 +61,7 @@ def read_deepspeed_config(path: Path, *, named_by: Path) -> DeepSpeedConfig:
         raise ConfigError(f"{path}: file: {_key(error)}; expected a DeepSpeed config") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: file: not an object; expected a DeepSpeed config")
-    return _checked(path, config, DeepSpeedConfig)
+    return _checked(path, config, DeepSpeedFile)
 
 
 def _read_yaml(path: Path) -> dict[Any, Any]:

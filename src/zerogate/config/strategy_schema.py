@@ -182,8 +182,8 @@ class Optimizer(OpenSection):
     params: Annotated[dict[str, Any], OrEmpty] = Field(default_factory=dict)
 
 
-class DeepSpeedConfig(OpenSection):
-    """A DeepSpeed config file."""
+class DeepSpeedFile(OpenSection):
+    """A DeepSpeed config file (JSON). Unknown keys pass: DeepSpeed itself reads them."""
 
     fp16: Annotated[dict[str, Any], OrEmpty] = Field(default_factory=dict)
     bf16: Annotated[dict[str, Any], OrEmpty] = Field(default_factory=dict)

@@ -36,7 +36,6 @@ class DeviceReadings:
     during: list[Reading] = field(default_factory=list)
     reasons: int = 0
     temperature_celsius: int = 0
-    least_sm_mhz: int | None = None
     most_sm_mhz: int = 0
     possible_sm_mhz: int = 0
     slowdown_celsius: int = 0
@@ -65,7 +64,7 @@ def readings_path(folder: Path) -> Path:
     return folder / "nvml.json"
 
 
-def read_devices(folder: Path) -> Mapping[str, DeviceReadings] | None:
+def read_launch_readings(folder: Path) -> Mapping[str, DeviceReadings] | None:
     """Return what NVML told during the launch of ``folder``, by UUID; None where nobody kept it.
 
     Raises ValueError where the file is damaged.
@@ -148,7 +147,7 @@ def _opened(uuids: Sequence[str]) -> Iterator[dict[str, Any]]:
             pynvml.nvmlShutdown()
 
 
-def readings(uuids: Sequence[str]) -> dict[str, Reading]:
+def current_readings(uuids: Sequence[str]) -> dict[str, Reading]:
     """Return current readings of the devices with these UUIDs, as far as NVML can read them."""
     with _opened(uuids) as handles:
         return _now(handles)
@@ -218,5 +217,4 @@ def _read_clocks(pynvml: Any, handle: Any, device: DeviceReadings) -> None:
         device.temperature_celsius = max(device.temperature_celsius, celsius)
     with suppress(pynvml.NVMLError):
         clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
-        device.least_sm_mhz = min(clock, device.least_sm_mhz or clock)
         device.most_sm_mhz = max(clock, device.most_sm_mhz)

@@ -1,13 +1,16 @@
-"""Errors of a launch. None of them is a regression: pytest reports all as ERROR.
+"""Errors of a launch. None of them is a regression.
 
-LaunchFailed
-├── OutOfMemory          a rank ran out of device memory
-├── HostOutOfMemory      a rank ran out of host memory, or the kernel killed it for that
-├── RankCrashed          a rank raised, was killed, or left without a record
-├── ConfigurationWrong   the engine runs something other than the strategy requests
-├── DeadlineExceeded     the launch, or a phase of it, was still running at its deadline
-├── LauncherFailed       the launcher started no ranks, or was killed
-└── DiskFailed           the report folder cannot be written, or is full
+pytest reports them as ERROR, in the fixture that launches. One exception: a launch that was to confirm
+a regression runs inside a test, so its error is that test's FAILED, with the same report.
+
+LaunchFailedError
+├── OutOfMemoryError          a rank ran out of device memory
+├── HostOutOfMemoryError      a rank ran out of the host's memory, or the kernel killed it for that
+├── RankCrashedError          a rank raised, was killed, or left without a record
+├── ConfigurationWrongError   the engine runs something other than the strategy and the recipe request
+├── DeadlineExceededError     the launch, or a phase of it, exceeded its deadline
+├── LauncherFailedError       the process that starts the ranks failed or was killed
+└── DiskFailedError           the report folder cannot be written, or is full
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from zerogate.devices.attribution import Reading
-from zerogate.devices.nvml import DeviceReadings, graphics_processes, readings
+from zerogate.devices.nvml import DeviceReadings, current_readings, graphics_processes
 from zerogate.launch.errors import LauncherFailedError
 
 BOUND_BYTES = 64 * 2**20
@@ -42,7 +42,7 @@ class IdleLevels:
         on a device for which NVML has listed processes before: in some containers it lists none.
         """
         give_up = time.monotonic() + self._wait_seconds
-        while above := self._above(found := readings(uuids)):
+        while above := self._above(found := current_readings(uuids)):
             if time.monotonic() > give_up:
                 break
             time.sleep(POLL_SECONDS)

@@ -13,6 +13,9 @@ from zerogate.protocol.record import Job
 COMMAND_LAUNCHERS = ("torchrun", "accelerate")
 """Launchers that are one command for all ranks (``launch.command``)."""
 
+LAUNCHERS = ("forkserver", *COMMAND_LAUNCHERS)
+"""All launchers, the default first. ``session.factory`` makes them."""
+
 PEERS_GRACE_SECONDS = 3.0
 """Seconds that ranks have to end by themselves after one of them has failed."""
 
@@ -39,7 +42,12 @@ class LaunchResult:
 
 
 class Launcher(Protocol):
-    """A way to start the ranks of one job. ``launch`` returns once no process of it is left."""
+    """A way to start the ranks of one job at a time.
+
+    Each rank runs ``python -m zerogate.worker.main FOLDER`` (or forks it) with ``environment`` and with
+    torchrun's variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+    ``launch`` returns once no process of the job is left.
+    """
 
     name: str
 

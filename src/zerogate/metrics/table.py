@@ -1,14 +1,14 @@
-"""The metric table: every number that is judged, with unit, direction, scope and tolerance.
+"""The metric table: every measured number, with unit, direction, scope and tolerance.
 
-No other module states these. ``portable`` metrics are the same on any machine for the same package
-releases. ``hardware`` metrics are seconds, values derived from seconds, and memory that depends on the
-driver or on the host's kernel.
+The limits of claims that need no baseline are in ``verdicts.invariants``. ``portable`` metrics are the
+same on any machine for the same package releases. ``hardware`` metrics are seconds, values derived
+from seconds, and memory that depends on the driver or on the host's kernel.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from zerogate.protocol.cell import Tier
 from zerogate.protocol.record import COLLECTIVES
@@ -17,29 +17,39 @@ from zerogate.protocol.units import MIB
 Better = Literal["lower", "higher", "equal"]
 Scope = Literal["portable", "hardware"]
 
+
 # Tolerances on cards, relative and absolute. On the cpu tier a run repeats itself to the byte; on a
 # card it does not. CUDA's allocator hands out whole blocks, and which ones depends on when streams
 # release others. Sums by atomics have no fixed order; dropout and half precision amplify the
 # difference. Seconds, in turn, are steadier than on a shared CPU. None of these tolerances was measured
-# on a card yet (docs/gpu-results.md). Three times the spread of a baseline's own launches widens them.
-BLOCKS = (0.005, 2.0 * MIB)
+# on a card yet (docs/gpu-results.md).
+class Limits(NamedTuple):
+    """Tolerances on cards. The larger of the two counts, in the metric's unit."""
+
+    relative: float = 0.0
+    absolute: float = 0.0
+
+
+BLOCKS = Limits(relative=0.005, absolute=2.0 * MIB)
 """Tolerance of allocated bytes: torch leaves a large block whole if no more than 1 MiB is left over
 (c10/cuda/CUDACachingAllocator.cpp).
 """
-CARD_SECONDS = (0.1, 0.02)
-CARD_RATE = (0.1, 0.0)
+CARD_SECONDS = Limits(relative=0.1, absolute=0.02)
+CARD_RATE = Limits(relative=0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """A named number, or a named series with one number per optimizer step.
 
-    A change worse than ``max(relative * |baseline|, absolute)`` is a regression. A larger spread among
-    the baseline's own launches widens this limit (``verdict``). With ``better: equal`` a change in
-    either direction is a regression. ``on_card`` has both limits, relative and absolute, if they differ
-    on cards. A ``series`` is compared step by step. ``budget`` is set for what the search for the
-    largest batch finds: it names the metric that has the memory budget of the search, and values under
-    different budgets are not compared.
+    A change worse than ``max(relative * |baseline|, absolute)`` is a regression. Three times the spread
+    of the baseline's own launches widens this limit (``verdicts.verdict``). With ``better: equal`` a
+    change in either direction is a regression.
+
+    ``on_card`` are the limits on cards, if they differ there. A ``series`` has one number per optimizer
+    step and is compared step by step. ``budget`` is set for what the search for the largest batch
+    finds. It names the metric with that search's memory budget: under different budgets, nothing is
+    compared.
     """
 
     name: str
@@ -49,7 +59,7 @@ class Metric:
     title: str
     relative: float = 0.0
     absolute: float = 0.0
-    on_card: tuple[float, float] | None = None
+    on_card: Limits | None = None
     series: bool = False
     budget: str | None = None
 
@@ -76,9 +86,7 @@ def _bytes(name: str, title: str, **more: Any) -> Metric:
     return Metric(name=name, title=title, **values)
 
 
-def _seconds(
-    name: str, title: str, *, on_card: tuple[float, float] | None = CARD_SECONDS
-) -> Metric:
+def _seconds(name: str, title: str, *, on_card: Limits | None = CARD_SECONDS) -> Metric:
     # The tolerance is coarse because single launches on a shared machine vary: among three launches
     # of one recording eval times differed by up to 38 %, step times by 31 %, and shorter ones by more.
     return Metric(
@@ -120,7 +128,7 @@ def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
             better="higher",
             scope="portable",
             title=title,
-            on_card=(0.02, 0.0),
+            on_card=Limits(relative=0.02),
             budget=budget,
         ),
         _bytes(budget, f"{title}: budget", better="equal", budget=budget),
@@ -133,7 +141,7 @@ def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
         _bytes(
             f"{prefix}batch_bytes_per_sample",
             f"{title}: bytes per sample",
-            on_card=(0.01, 0.0),
+            on_card=Limits(relative=0.01),
             budget=budget,
         ),
         # One more sample did not fit into it, so a change by less than a sample's bytes says nothing.
@@ -141,7 +149,7 @@ def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
             f"{prefix}batch_headroom_bytes",
             f"{title}: headroom",
             better="higher",
-            on_card=(0.0, 1024.0 * MIB),
+            on_card=Limits(absolute=1024.0 * MIB),
             budget=budget,
         ),
         _rate(
@@ -211,7 +219,7 @@ METRICS: dict[str, Metric] = {
             "peak of pinned host memory",
             scope="hardware",
             relative=0.02,
-            on_card=(0.02, 2.0 * MIB),
+            on_card=Limits(relative=0.02, absolute=2.0 * MIB),
         ),
         _times("allocator_retries", "caches given back to make room"),
         _times("allocator_ooms", "allocations that found no room"),
@@ -221,21 +229,23 @@ METRICS: dict[str, Metric] = {
         _bytes("live_bytes", "live after a step", on_card=BLOCKS),
         _bytes("model_state_bytes", "model states", on_card=BLOCKS),
         # On cards, as much as ``invariants.judge_grows`` allows.
-        _bytes("leak_bytes_per_step", "memory slope a step", on_card=(0.0, 4096.0)),
+        _bytes("leak_bytes_per_step", "memory slope a step", on_card=Limits(absolute=4096.0)),
         *(metric for kind in COLLECTIVES for metric in _collective(kind)),
         _count("operators", "operators a step", "operators"),
         # Fewer are no improvement: the step left something out.
         _count("flops", "floating point operations a step", "flops", "equal"),
         _bytes("disk_read_bytes", "read from disk a step"),
         _bytes("disk_written_bytes", "written to disk a step"),
-        _by_step("loss", "loss by step", unit="nats", relative=1e-3, on_card=(0.02, 0.0)),
+        _by_step("loss", "loss by step", unit="nats", relative=1e-3, on_card=Limits(relative=0.02)),
         # Another CPU's vector width changes the last digits, and norms of small gradients amplify that.
-        _by_step("gradient_norm", "gradient norm by step", relative=1e-2, on_card=(0.1, 0.0)),
+        _by_step(
+            "gradient_norm", "gradient norm by step", relative=1e-2, on_card=Limits(relative=0.1)
+        ),
         _by_step("learning_rate", "learning rate by step", relative=1e-6, absolute=1e-12),
         # Only fp16 has loss scaling.
         replace(
             _count("skipped_steps", "optimizer steps skipped for an overflow", "steps"),
-            on_card=(0.0, 2.0),
+            on_card=Limits(absolute=2.0),
         ),
         _count("samples_per_epoch", "samples per epoch", "samples", "equal"),
         _count("samples_missed", "samples that no rank drew", "samples"),
@@ -260,14 +270,7 @@ METRICS: dict[str, Metric] = {
             "speedup over DDP, each at its largest micro-batch",
             budget="batch_budget_bytes",
         ),
-        Metric(
-            name="peak_host_bytes",
-            unit="bytes",
-            better="lower",
-            scope="hardware",
-            title="peak host memory",
-            relative=0.15,
-        ),
+        _bytes("peak_host_bytes", "peak host memory", scope="hardware", relative=0.15),
     )
 }
 

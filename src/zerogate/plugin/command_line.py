@@ -36,8 +36,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("--world-size", "Numbers of ranks (comma-separated; default: 2)",
         metavar="NUMBERS", default="2")  # fmt: skip
     add("--device-memory", "Memory of each rank's device, like 24GiB: the budget for the largest "
-        "batch (default: 24GiB on the cpu tier, of which a scale model gets its share; the whole card "
-        "on the gpu tier)", metavar="SIZE")  # fmt: skip
+        "batch (default: 24GiB on the cpu tier, of which a scale model gets its share; all of it "
+        "that is usable on the gpu tier)", metavar="SIZE")  # fmt: skip
     add("--share-device", "Let ranks share a CUDA device if there are fewer devices than ranks; "
         "memory, numbers and batch sizes are judged, time is not",
         action="store_true", default=False)  # fmt: skip

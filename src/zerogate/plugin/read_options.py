@@ -14,6 +14,7 @@ import pytest
 
 from zerogate.config.options import Options
 from zerogate.config.project import Project
+from zerogate.launch.launcher import LAUNCHERS
 from zerogate.plugin.command_line import below, option
 from zerogate.plugin.selection import read_strategies, read_workloads, read_world_sizes
 from zerogate.protocol.cell import data_name
@@ -31,8 +32,6 @@ MINIMUM_PAIRS = 2
 
 NEEDED_BYTES = 32 * 2**20
 """Free disk space that a folder needs: the cpu matrix at three launches a cell writes 20 MB."""
-
-LAUNCHERS = ("forkserver", "torchrun", "accelerate")
 
 
 def read_options(config: pytest.Config, project: Project) -> Options:

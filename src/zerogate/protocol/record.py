@@ -214,7 +214,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankRecord:
-    """Measurements of one rank, written atomically whatever happens to it.
+    """Measurements of one rank, written atomically, also when it fails; a killed rank writes none.
 
     Per-step tuples have one entry per optimizer step: ``loss`` is this rank's mean over the step's
     micro-batches, ``gradient_norm`` the global norm before clipping (0 if loss scaling skipped the

@@ -13,12 +13,10 @@ from zerogate.metrics.batch_size import BatchSize
 from zerogate.metrics.device_use import LaunchRecords, processes_before
 from zerogate.protocol.batch_search import Probe, Search
 from zerogate.protocol.record import BatchKind, Probed, ProbeRequest, RankRecord
+from zerogate.verdicts.judge import CONFIRMING_LAUNCHES
 
 LARGEST = 4096
 """The largest batch that is tried; the article's largest is 200."""
-
-CONFIRMING_LAUNCHES = 3
-"""Launches in all, the first included, of a metric that seems slow; their median is judged."""
 
 ProbeLaunch = Callable[[ProbeRequest, int], LaunchRecords]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from zerogate.config.options import Options
@@ -12,7 +13,7 @@ from zerogate.config.strategy_file import ConfigError
 from zerogate.environment.requirements import check_requirement
 from zerogate.launch.command import CommandLauncher
 from zerogate.launch.forkserver import ForkserverLauncher
-from zerogate.launch.launcher import Launcher
+from zerogate.launch.launcher import COMMAND_LAUNCHERS, Launcher
 from zerogate.session.progress import Progress, ProgressUpdate
 from zerogate.session.runner import LaunchHook
 from zerogate.session.session import Session
@@ -61,11 +62,9 @@ def open_session(
 
 
 def _launchers(folder: Path) -> dict[str, Callable[[], Launcher]]:
-    return {
-        "forkserver": lambda: ForkserverLauncher(folder),
-        "torchrun": lambda: CommandLauncher("torchrun"),
-        "accelerate": lambda: CommandLauncher("accelerate"),
-    }
+    """Return how to make each of LAUNCHERS, by its name. The fork server's log goes to ``folder``."""
+    commands = {name: partial(CommandLauncher, name) for name in COMMAND_LAUNCHERS}
+    return {"forkserver": partial(ForkserverLauncher, folder), **commands}
 
 
 def prepare_environments(session: Session) -> None:

@@ -12,10 +12,10 @@ from zerogate.metrics.batch_size import searched_kind
 from zerogate.metrics.measurement import SPEEDUP
 from zerogate.metrics.table import Metric, metric_named
 from zerogate.protocol.cell import Cell
-from zerogate.session.batch_size import CONFIRMING_LAUNCHES
 from zerogate.session.session import Session
-from zerogate.verdicts import judge as verdicts
 from zerogate.verdicts.evidence import SPEEDUPS, Evidence, OtherEnvironment
+from zerogate.verdicts.judge import CONFIRMING_LAUNCHES, judge_metric, needs_confirmation
+from zerogate.verdicts.judge import judge_reference_result as judge_result
 from zerogate.verdicts.paired_test import CONFIRMING_PAIRS
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Verdict
@@ -28,10 +28,10 @@ def judge(session: Session, cell: Cell, name: str) -> Verdict:
     LaunchFailedError of a launch.
     """
     metric = metric_named(name, session.ensure_measured(cell).quality_better)
-    found = verdicts.judge(gather_evidence(session, cell, metric), metric)
-    if verdicts.needs_confirmation(found, metric):
+    found = judge_metric(gather_evidence(session, cell, metric), metric)
+    if needs_confirmation(found, metric):
         confirm(session, cell, metric)
-        found = verdicts.judge(gather_evidence(session, cell, metric), metric)
+        found = judge_metric(gather_evidence(session, cell, metric), metric)
     return session.keep(found)
 
 
@@ -44,7 +44,7 @@ def judge_reference_result(
     """
     own = session.ensure_measured(cell)
     evidence = Evidence(own=own, hardware=session.hardware(cell), host=host_key())
-    return session.keep(verdicts.judge_reference_result(evidence, name, results))
+    return session.keep(judge_result(evidence, name, results))
 
 
 def gather_evidence(session: Session, cell: Cell, metric: Metric) -> Evidence:

@@ -34,11 +34,11 @@ from zerogate.verdicts.verdict import compare
 
 
 def record_baselines(session: Session, reason: str) -> tuple[list[Path], dict[Cell, str]]:
-    """Write the baselines of every measured cell whose invariants hold and whose numbers are finite.
+    """Write the baselines of the measured cells, and return the files, and by cell what was left out.
 
-    Parity with DDP and having learned are among the invariants. A metric keeps its old entry if the old
-    baseline accepts the new value. Return the files that were written, and by cell why nothing of it is
-    recorded, or what is left out. Raises OSError.
+    Nothing is recorded of a cell whose numbers are not finite, whose launches took different numbers
+    of steps, that is out of parity with DDP, or that broke an invariant in a test of this session. A
+    metric keeps its old entry if the old baseline accepts the new value. Raises OSError.
     """
     broken = unfit(session)
     by_file: dict[Path, list[Cell]] = {}

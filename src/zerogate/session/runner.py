@@ -15,7 +15,7 @@ from zerogate.devices.nvml import (
     DeviceReadings,
     DeviceWatch,
     LaunchReadings,
-    read_devices,
+    read_launch_readings,
     readings_path,
 )
 from zerogate.launch.deadlines import Deadlines
@@ -163,7 +163,7 @@ class Runner:
             job = change(self.job(cell, folder))
         if kept := self._kept.find(job, folder):
             with suppress(RankCrashedError, OSError, ValueError):  # Damaged: it is launched again.
-                found = _collect(*kept, read_devices(folder), command)
+                found = _collect(*kept, read_launch_readings(folder), command)
                 self.resumed_launches += 1
                 self.setup.tell(f"{text}, kept from the interrupted run", cell)
                 return found
@@ -175,7 +175,7 @@ class Runner:
                 scratch.mkdir(parents=True)
                 write_json(job_path(folder), job)
             if records := self._launch_hook(job, folder):
-                return LaunchRecords(ranks=records, devices=read_devices(folder))
+                return LaunchRecords(ranks=records, devices=read_launch_readings(folder))
             return self._run(job, folder, command)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

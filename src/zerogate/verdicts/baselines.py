@@ -1,6 +1,6 @@
 """Baselines: read strictly, and recorded from measurements with their launches' values.
 
-``baselines/<key>/`` has one JSON file per workload; the gate compares with these and nothing else.
+``baselines/<key>/`` has one JSON file per workload; ``verdicts.judge`` compares with them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA_VERSION = 1
-MINIMUM_LAUNCHES = 3
 
 STRICT: Strict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 

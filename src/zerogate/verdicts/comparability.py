@@ -20,7 +20,7 @@ CANARY_LIMIT = 0.2
 def comparability(evidence: Evidence, baseline: CellBaseline, metric: Metric) -> tuple[Status, str]:
     """Return ``ok`` and "" if the metric may be compared with ``baseline``.
 
-    Otherwise return the status that replaces the comparison, and the gravest reason.
+    Otherwise return the status that replaces the comparison, and the first reason.
     """
     for status, reason in _reasons(evidence, baseline, metric):
         if reason:
@@ -31,7 +31,7 @@ def comparability(evidence: Evidence, baseline: CellBaseline, metric: Metric) ->
 def _reasons(
     evidence: Evidence, baseline: CellBaseline, metric: Metric
 ) -> Iterator[tuple[Status, str]]:
-    """Yield a status and a reason (or "") for all that can prevent a comparison, the gravest first."""
+    """Yield a status and a reason (or "") for all that can prevent a comparison; the first counts."""
     own, reference = evidence.own, evidence.reference
     # Other data are the user's choice; any other difference leaves the cell without a baseline.
     recorded = baseline.settings.get("data_origin")
@@ -44,7 +44,7 @@ def _reasons(
         yield "not_comparable", other_hardware(baseline, evidence.hardware)
     if metric.name in SPEEDUPS and reference is not None:
         beside = other_processes(reference) if metric.budget is not None else ""
-        why = beside or other_conditions(reference)
+        why = beside or device_conditions_note(reference)
         yield "invalid", f"DDP: {why}" if why else ""
     yield "not_comparable", untaught_quality(own, metric)
     if metric.series:
@@ -52,7 +52,7 @@ def _reasons(
     if metric.is_speed:
         if own.cell.tier == "gpu":
             yield "not_comparable", other_host(baseline, evidence.host)
-        yield "invalid", other_conditions(own) or other_speed(own, baseline)
+        yield "invalid", device_conditions_note(own) or other_speed(own, baseline)
 
 
 def other_settings(own: Measurement, baseline: CellBaseline) -> str:
@@ -124,16 +124,16 @@ def _in_words(steps: tuple[int, ...]) -> str:
     return ", ".join(map(str, steps)) or "none"
 
 
-def conditions(own: Measurement) -> tuple[str, ...]:
+def device_conditions(own: Measurement) -> tuple[str, ...]:
     """Return the conditions that make seconds not comparable: a shared device, device events."""
     if topology := own.settings.get("topology"):
         return (f"ranks share a device (topology: {topology})", *own.device_events)
     return own.device_events
 
 
-def other_conditions(own: Measurement) -> str:
+def device_conditions_note(own: Measurement) -> str:
     """Name the conditions that make the seconds of a measurement not comparable."""
-    found = conditions(own)
+    found = device_conditions(own)
     return f"seconds not judged: {'; '.join(dict.fromkeys(found))}" if found else ""
 
 

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 from zerogate.metrics.measurement import AT_MAX, SPEEDUP, SPEEDUP_AT_MAX
 from zerogate.metrics.table import Metric, metric_named
+from zerogate.verdicts.against_environment import judge_against_environment
 from zerogate.verdicts.baselines import MetricBaseline
 from zerogate.verdicts.comparability import comparability
-from zerogate.verdicts.environments import judge_against_environment
 from zerogate.verdicts.evidence import Evidence
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Verdict, compare
 
+CONFIRMING_LAUNCHES = 3
+"""A regression that one launch cannot prove is judged by the median of this many launches."""
 
-def judge(evidence: Evidence, metric: Metric) -> Verdict:
+
+def judge_metric(evidence: Evidence, metric: Metric) -> Verdict:
     """Return the verdict on one metric.
 
     The value is compared with the other environment if there is one, and with the baseline otherwise.
@@ -58,12 +61,13 @@ def judge_reference_result(evidence: Evidence, name: str, results: ReferenceResu
 
 
 def needs_confirmation(verdict: Verdict, metric: Metric) -> bool:
-    """Return whether more launches must agree before a regression counts.
+    """Return whether more launches have to agree before a regression counts.
 
-    One slow launch proves nothing. On cards no single launch proves anything, whatever it measured.
+    One launch proves nothing about a number that differs from launch to launch: seconds and what else
+    depends on the hardware, and on cards every metric but the batch sizes, which launches certify.
     """
-    differs = metric.scope == "hardware" or (verdict.cell.tier == "gpu" and metric.budget is None)
-    return verdict.status == "regressed" and differs
+    varies = metric.scope == "hardware" or (verdict.cell.tier == "gpu" and metric.budget is None)
+    return verdict.status == "regressed" and varies
 
 
 def _both_numbers(evidence: Evidence, metric: Metric) -> str:

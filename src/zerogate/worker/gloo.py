@@ -42,7 +42,7 @@ RELEASE_SECONDS = 0.05
 """Time for gloo's thread to release tensors of collectives that no caller waits for."""
 
 
-def wait_for_release(live_bytes: Callable[[], int]) -> None:
+def make_collectives_wait(live_bytes: Callable[[], int]) -> None:
     """Make every collective of this process return only when gloo has released its tensors.
 
     ``live_bytes`` returns the bytes that this process has allocated.
@@ -59,8 +59,8 @@ def wait_for_release(live_bytes: Callable[[], int]) -> None:
 def once_released(live_bytes: Callable[[], int]) -> int:
     """Return the live bytes without what gloo still holds of torch's functional collectives.
 
-    Those bypass ``wait_for_release`` (FSDP2's gradient norm is one). A release only lowers the live
-    bytes, so the minimum over RELEASE_SECONDS is the answer.
+    Those bypass ``make_collectives_wait`` (FSDP2's gradient norm is one). A release only lowers the
+    live bytes, so the minimum over RELEASE_SECONDS is the answer.
     """
     least = live_bytes()
     give_up = time.monotonic() + RELEASE_SECONDS

@@ -1,4 +1,4 @@
-"""A rank's entry point: reads the job, trains, and writes a record whatever happens.
+"""A rank's entry point: reads the job, trains, and writes a record, also when it fails.
 
 ``python -m zerogate.worker.main JOB`` under torchrun or accelerate; ``run`` from the fork server.
 """

@@ -69,15 +69,15 @@ class CpuMemoryMeter:
 class MemoryPhases:
     """Peak and live bytes by phase, above what was held when this object was created.
 
-    Only ``settle`` collects garbage while phases run. Objects in reference cycles hold tensors until
-    a collection, so automatic collections would change peaks at random.
+    Only ``collect_garbage`` collects garbage while phases run. Objects in reference cycles hold tensors
+    until a collection, so automatic collections would change peaks at random.
     """
 
     def __init__(self, meter: MemoryMeter | None) -> None:
         self.meter = meter
         self.phases: dict[Phase, PhaseMemory] = {}
         gc.disable()
-        self.settle(keep=True)
+        self.collect_garbage(keep=True)
         self.floor_bytes = meter.live_bytes() if meter else 0
 
     @property
@@ -90,19 +90,19 @@ class MemoryPhases:
         if self.meter is None:
             yield
             return
-        self.settle(keep=True)
+        self.collect_garbage(keep=True)
         self.meter.reset_peak()
         yield
         peak = self.meter.peak_bytes() - self.floor_bytes
         further = self.meter.further_peaks()
-        self.settle()
+        self.collect_garbage()
         self.phases[name] = PhaseMemory(
             peak_allocated_bytes=peak,
             live_bytes=self.meter.live_bytes() - self.floor_bytes,
             **further,
         )
 
-    def settle(self, *, keep: bool = False) -> None:
+    def collect_garbage(self, *, keep: bool = False) -> None:
         """Collect garbage. With ``keep``, later collections skip what survives this one, which makes
         the collection after every step cheap.
         """

@@ -78,7 +78,7 @@ class Peaks:
         self._phases = phases
         self._meter = meter
         self.forward = 0
-        phases.settle(keep=True)
+        phases.collect_garbage(keep=True)
         meter.reset_peak()
 
     @property
@@ -133,7 +133,7 @@ def _train(cell: Prepared, samples: Sequence[Any], size: int, peaks: Peaks) -> l
         )
         cell.trainer.step(micro_batches)
         clock.mark()
-        cell.phases.settle()
+        cell.phases.collect_garbage()
         taken.append(not cell.trainer.skipped)
     return [seconds for seconds, counts in zip(clock.laps(), taken, strict=True) if counts]
 

@@ -1,7 +1,10 @@
-"""The cpu tier's only change to a strategy: DeepSpeed's sizes shrink as much as the model.
+"""The cpu tier's change to a DeepSpeed config: sizes shrink as much as the model.
+
+Sizes that the config leaves out are DeepSpeed's defaults, and shrink too. ``place_on_disk`` serves both
+tiers.
 
 Everything that is measured in elements must shrink with the model. With DeepSpeed's default buckets
-(500 million elements) a model of 5 million parameters would hold 2 GB of buckets, and ZeRO would
+(500 million elements) a model of 3 million parameters would hold 2 GB of buckets, and ZeRO would
 need more memory than DDP.
 """
 

@@ -19,7 +19,7 @@ from zerogate.worker.accelerator import build_accelerator
 from zerogate.worker.allocator import AllocatorUnavailableError, CountingAllocator, build
 from zerogate.worker.cuda_memory import CudaMemoryMeter
 from zerogate.worker.environment import export_accelerate_environment, software
-from zerogate.worker.gloo import wait_for_release
+from zerogate.worker.gloo import make_collectives_wait
 from zerogate.worker.model import build_model, build_optimizer
 from zerogate.worker.sample_audit import CountedSamples
 from zerogate.worker.scale_config import scale_bytes
@@ -74,7 +74,7 @@ def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
         topology=SHARED_DEVICE if job.shared_devices else "",
     )
     if job.cell.tier == "cpu" and meter is not None:
-        wait_for_release(meter.live_bytes)
+        make_collectives_wait(meter.live_bytes)
     ops.load(job.ops, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     accelerator = build_accelerator(job, workload)
     if accelerator.distributed_type == DistributedType.FSDP:

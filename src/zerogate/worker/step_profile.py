@@ -81,7 +81,7 @@ def _settled(cell: Prepared) -> int:
     """Return the live bytes without garbage: reference cycles, which FSDP2 leaves now and then, and
     what gloo's thread still holds.
     """
-    cell.phases.settle()
+    cell.phases.collect_garbage()
     if cell.accelerator.device.type != "cpu":
         return cell.phases.live_bytes
     return once_released(lambda: cell.phases.live_bytes)

@@ -101,7 +101,7 @@ class Trainer:
             self.series.learning_rate.append(learning_rate)
             self.series.step_samples.append(samples)
             clock.mark()
-            self.phases.settle()
+            self.phases.collect_garbage()
             held = drawn.held_bytes(self.accelerator.device)
             self.series.step_live_bytes.append(self.phases.live_bytes - held)
             self.after_step(len(self.series.step_live_bytes))
@@ -130,7 +130,8 @@ class Trainer:
                 self.after_forward()
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
-                    norm = self._clip()
+                    norm = self._gradient_norm()
+                # DeepSpeed's engine has stepped in backward; then this does nothing.
                 self.optimizer.step()
                 if self.accelerator.sync_gradients:
                     self.skipped = bool(self.accelerator.optimizer_step_was_skipped)
@@ -143,7 +144,7 @@ class Trainer:
                 break
         return total / max(1, count), 0.0 if self.skipped else norm, samples
 
-    def _clip(self) -> Any:
+    def _gradient_norm(self) -> Any:
         """Return the global gradient norm; clip the gradients if the engine (DeepSpeed) does not."""
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             engine: Any = self.model

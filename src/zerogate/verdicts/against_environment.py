@@ -20,7 +20,7 @@ from zerogate.metrics.measurement import (
 )
 from zerogate.metrics.table import Metric
 from zerogate.verdicts.baselines import Provenance, of_measurement
-from zerogate.verdicts.comparability import CANARY_LIMIT, conditions
+from zerogate.verdicts.comparability import CANARY_LIMIT, device_conditions
 from zerogate.verdicts.evidence import SPEEDUPS, Evidence, OtherEnvironment
 from zerogate.verdicts.paired_test import CONFIDENCE, CONFIRMING, MARGIN, compare_pairs
 from zerogate.verdicts.verdict import Status, Verdict, change_of, compare
@@ -92,7 +92,7 @@ def _judge_seconds(
     launched = [one for one in (evidence.own, other.own) if one is not None]
     if needs_reference:
         launched += [one for one in (evidence.reference, other.reference) if one is not None]
-    reasons = dict.fromkeys(reason for one in launched for reason in conditions(one))
+    reasons = dict.fromkeys(reason for one in launched for reason in device_conditions(one))
     confirmed = min(len(ours), len(theirs)) > other.repeats
     # The first launches were selected because they seemed slow, so that they confirm nothing.
     first = other.repeats if confirmed else 0
