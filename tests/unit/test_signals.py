@@ -12,8 +12,10 @@ from zerogate.session.signals import SIGNALS, interrupt_on_signals
 
 
 @pytest.fixture(autouse=True)
-def _as_they_were() -> Iterator[None]:
+def default_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # Under nohup, SIGHUP is ignored.
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
