@@ -184,8 +184,17 @@ def test_project_below_configured_repository_is_found(project):
         cwd=folder, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert found.returncode == pytest.ExitCode.OK, found.stdout
-    assert "2 launches; everything is in" in found.stdout
+    assert "2 launches; everything is in zerogate-report/results.json" in found.stdout
     assert (folder / "zerogate-report" / "results.json").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("-m", "cpu", "--strategy", "zero2")], ids=str)
+def test_suite_outside_any_project_is_usage_error(pytester, words):
+    result = pytester.runpytest_subprocess(
+        "-p", "no:cacheprovider", "--pyargs", "zerogate.suite", *words
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: zerogate: no project in *; expected a folder with conf*"])
 
 
 def test_claim_outside_any_project_is_one_clear_error(pytester):

@@ -21,6 +21,8 @@ LAUNCH_OPTIONS = {
     "packages": ("deepspeed==0.18.2", "accelerate<1.12,>1"),
     "against": ("torch @ https://example.org/a b",),
     "share_device": True,
+    "tests": ("mine", "my tests/test_words.py::test_memory[zero2]"),
+    "pyargs": True,
 }
 """A value for each option that a launch depends on, other than its default."""
 

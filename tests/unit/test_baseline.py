@@ -192,6 +192,7 @@ def test_baseline_file_without_schema_version_is_refused(
         pytest.param("null", id="null"),
         pytest.param('"text"', id="a text"),
         pytest.param('{"schema_version": 1,', id="cut off"),
+        pytest.param("[" * 100_000, id="nested"),
     ],
 )
 def test_baseline_file_without_json_object_is_refused(tmp_path: Path, text: str) -> None:

@@ -148,6 +148,11 @@ def test_failed_rank_is_reported_instead_of_deadline(tmp_path: Path) -> None:
             "a record of another launch (that launch)",
             id="of another launch",
         ),
+        pytest.param(
+            lambda text: json.dumps(json.loads(text) | {"rank": 0}),
+            "a record of rank 0",
+            id="of another rank",
+        ),
     ],
 )
 def test_unusable_record_is_reported_as_crash_with_reason(

@@ -75,6 +75,14 @@ def test_kept_launch_of_earlier_run_is_not_found(tmp_path: Path) -> None:
     assert kept.find(replace(again(job), run=kept.run_id), tmp_path) is None
 
 
+def test_kept_launch_with_damaged_job_is_not_found(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    kept = KeptLaunches(tmp_path, lambda: NOW)
+    kept.resume()
+    job_path(tmp_path).write_text("[" * 100_000)
+    assert kept.find(again(job), tmp_path) is None
+
+
 def test_launch_without_recorded_end_is_not_found(tmp_path: Path) -> None:
     job = interrupted_run(tmp_path)
     (tmp_path / "ended.json").unlink()

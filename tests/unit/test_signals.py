@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zerogate.session.signals import SIGNALS, interrupt_on_signals
+from zerogate.session.signals import SIGNALS, finishing, interrupt_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,24 @@ def test_signal_raises_keyboard_interrupt_until_undone(number: signal.Signals) -
         os.kill(os.getpid(), number)
     undo()
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_is_ignored_while_session_finishes(number: signal.Signals) -> None:
+    interrupt_on_signals()
+    with finishing():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_existing_signal_handler_is_kept_while_session_finishes() -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    interrupt_on_signals()
+    with finishing():
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [signal.SIGTERM] * 2
 
 
 def test_ignored_sighup_stays_ignored() -> None:

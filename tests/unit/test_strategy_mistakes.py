@@ -46,7 +46,7 @@ def refusal(path: Path) -> str:
         pytest.param(
             "distributed_type: DEEPSPEED\n"
             "deepspeed_config: {zero_stage: 2, gradient_accumulation_steps: 4}\n",
-            ["gradient_accumulation_steps: ", "recipe"],
+            ["deepspeed_config.gradient_accumulation_steps: ", "recipe"],
             id="accumulation",
         ),
         pytest.param(
@@ -65,7 +65,7 @@ def refusal(path: Path) -> str:
                 ["deepspeed_config.zero_stage: ", "1, 2 or 3"],
                 id=f"stage {stage}",
             )
-            for stage in ("0", "4", "two", "true", "[2]")
+            for stage in ("0", "4", "two", "true", "2.0", "[2]")
         ),
         pytest.param(
             "distributed_type: DEEPSPEED\n"
@@ -96,13 +96,20 @@ def refusal(path: Path) -> str:
             for asked in ("parallelism_config: {tp_size: 2}", "fp8_config: {backend: TE}")
         ),
         *(
-            pytest.param(f"distributed_type: MULTI_GPU\n{text}\n", words, id=text)
+            pytest.param(f"distributed_type: MULTI_GPU\n{text}\n", words, id=text[:40])
             for text, words in {
                 "mixed_precision: 16": ["mixed_precision: 16; expected no, fp16 or bf16"],
                 "machine_rank: 1": ["machine_rank: 1; expected 0"],
                 "use_cpu: maybe": ["use_cpu: ", "remove it"],
                 "machine_rank: 2020-99-99": ["expected an Accelerate config"],
                 "deepspeed_config: {zero_stage: 3}": ["deepspeed_config: only read with"],
+                "mixed_precision: []": ["mixed_precision: []; expected no, fp16 or bf16"],
+                "num_machines: true": ["num_machines: 'true'; expected 1"],
+                "use_cpu: [0x" + "f" * 5000 + "]": ["use_cpu: ", "remove it"],
+                "machine_rank: 0x" + "f" * 5000: ["machine_rank: a value of type int; "],
+                'debug: !!int ""': ["expected an Accelerate config"],
+                "debug: !!bool maybe": ["expected an Accelerate config"],
+                "debug: !!timestamp foo": ["expected an Accelerate config"],
                 "debug: " + "[" * 3000: ["expected an Accelerate config"],
                 "debug: " + "9" * 5000: ["expected an Accelerate config"],
             }.items()

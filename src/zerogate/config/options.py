@@ -20,7 +20,8 @@ class Options:
     """The options of a session; folders are absolute. ``root`` is the project's.
 
     ``workloads``, ``strategies`` and ``world_sizes`` span the cells, before ``-m`` and ``-k`` select
-    among them. ``device_memory_bytes`` is None where the user named no budget: the tier has a default
+    among them. ``tests`` are the paths or node ids that the user named; with ``pyargs``, packages.
+    ``device_memory_bytes`` is None where the user named no budget: the tier has a default
     (``devices.assignment``).
     """
 
@@ -29,6 +30,8 @@ class Options:
     workloads: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
     world_sizes: tuple[int, ...] = (2,)
+    tests: tuple[str, ...] = ()
+    pyargs: bool = False
     baseline_folder: Path | None = None
     cache_folder: Path = field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("zerogate"))
@@ -77,6 +80,10 @@ class Options:
             command += " --share-device"
         if self.data_folder:
             command += f" --data-dir={shlex.quote(str(self.data_folder))}"
+        if self.pyargs:
+            command += " --pyargs"
+        for name in self.tests:
+            command += f" {shlex.quote(name)}"
         return command
 
 

@@ -82,7 +82,8 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         raise ConfigError(
             f"{path}: file: nested too deeply; expected an Accelerate config"
         ) from None
-    except (ValueError, OverflowError) as error:  # Dates and numbers that Python does not take.
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError) as error:
+        # yaml's own readers of dates, numbers and tags fail in all of these ways.
         raise ConfigError(f"{path}: file: {_key(error)}; expected an Accelerate config") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: file: not a mapping; expected an Accelerate config")
@@ -103,20 +104,25 @@ def _first_problem(error: ValidationError) -> str:
     first: Any = error.errors(include_url=False)[0]
     context = first.get("ctx", {})
     key = ".".join(map(_key, (*first["loc"], *filter(None, [context.get("key")]))))
+    if first["type"] == "problem":
+        return f"{key}: {context['text']}"
     given = _short(first["input"])
     match first["type"]:
         case "literal_error":
             return f"{key}: {given}; expected {context['expected'].replace(chr(39), '')}"
         case "model_type" | "dict_type":
             return f"{key}: {given}; expected a mapping"
-        case "problem":
-            return f"{key}: {context['text']}"
+        case "string_type":
+            return f"{key}: {given}; expected text"
     return f"{key}: {given}; {first['msg']}"
 
 
 def _short(value: Any) -> str:
     """Return a value as it was given, on one line, cut where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits in decimal.
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 
 

@@ -47,13 +47,13 @@ def problem(key: str, text: str) -> PydanticCustomError:
     return PydanticCustomError("problem", "{text}", {"key": key, "text": text})
 
 
-def _no_bool(value: Any) -> Any:
-    """Refuse true where a number is expected: Python takes it for 1."""
-    return repr(value).lower() if isinstance(value, bool) else value
+def _whole(value: Any) -> Any:
+    """Refuse true and 1.0 where a whole number is expected: both equal 1."""
+    return repr(value).lower() if isinstance(value, bool | float) else value
 
 
 Offload = Literal["none", "cpu", "nvme"]
-Stage = Annotated[Literal[1, 2, 3], BeforeValidator(_no_bool)]
+Stage = Annotated[Literal[1, 2, 3], BeforeValidator(_whole)]
 OrEmpty = BeforeValidator(lambda value: {} if value is None else value)
 
 
@@ -116,13 +116,14 @@ class AccelerateConfig(Section):
 
     distributed_type: Literal["MULTI_GPU", "DEEPSPEED", "FSDP"] = Field(default=None)  # type: ignore[arg-type]
     mixed_precision: Annotated[
-        Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: value or "no")
+        Literal["no", "fp16", "bf16"],
+        BeforeValidator(lambda value: "no" if value in (None, False, "") else value),
     ] = "no"
     deepspeed_config: Annotated[DeepSpeedPlugin, OrEmpty] = Field(default_factory=DeepSpeedPlugin)
     fsdp_config: Annotated[FsdpPlugin, OrEmpty] = Field(default_factory=FsdpPlugin)
     num_processes: Any = None
-    num_machines: Literal[1] = 1
-    machine_rank: Literal[0] | None = None
+    num_machines: Annotated[Literal[1], BeforeValidator(_whole)] = 1
+    machine_rank: Annotated[Literal[0] | None, BeforeValidator(_whole)] = None
     use_cpu: Any = None
 
     @model_validator(mode="after")
@@ -150,7 +151,7 @@ class AccelerateConfig(Section):
                 )
         if "gradient_accumulation_steps" in deepspeed.model_fields_set:
             raise problem(
-                "gradient_accumulation_steps",
+                "deepspeed_config.gradient_accumulation_steps",
                 "decided by the workload's recipe; remove it from the strategy file",
             )
         if kind == "FSDP" and fsdp.fsdp_version != 2:

@@ -96,6 +96,8 @@ def collect_records(
                 continue
             if record.launch_id != job.launch_id:
                 unreadable[rank] = f"{path}: a record of another launch ({record.launch_id})"
+            elif record.rank != rank:
+                unreadable[rank] = f"{path}: a record of rank {record.rank}"
             else:
                 records[rank] = record
     failure = _killed_launcher(job, result, records) or _failure(job, result, records, unreadable)

@@ -18,13 +18,14 @@ from zerogate.config.project import find_project
 from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.cards import cuda_devices
 from zerogate.plugin.command_line import add_options, refuse_lost_root, refuse_workers
+from zerogate.plugin.fixtures import NO_PROJECT
 from zerogate.plugin.gate import STATUS_PROPERTY
 from zerogate.plugin.progress import TerminalProgress
 from zerogate.plugin.read_options import prepare_folders, read_options
 from zerogate.plugin.selection import selected_cells
 from zerogate.plugin.stash import CLOSING_LINES, LOCK, OPTIONS, PROGRESS, SESSION
 from zerogate.protocol.cell import Cell
-from zerogate.session.signals import interrupt_on_signals
+from zerogate.session.signals import finishing, interrupt_on_signals
 
 if TYPE_CHECKING:
     from zerogate.session.runner import Runner
@@ -93,8 +94,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    # Before ``-m`` deselects them all: tests without a project have no cells, and so no tier.
+    if OPTIONS not in config.stash and any(map(_needs_project, items)):
+        raise pytest.UsageError(NO_PROJECT.format(config.invocation_params.dir))
+    yield
+    _prepare(config, items)
+
+
+def _needs_project(item: pytest.Item) -> bool:
+    return {"cell", "zerogate_session"} <= set(getattr(item, "fixturenames", ()))
+
+
+def _prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests that do not apply; read everything that the others need. Raises UsageError."""
     # A test for strategies that are not selected has no cells; pytest would report it as skipped.
     _deselect(config, items, lambda item: "cell" in _params(item) and not _cells([item]))
     if not _cells(items):
@@ -212,25 +228,33 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     found = session.config.stash.get(SESSION, None)
     if found is None:
         return
+    with finishing():
+        try:
+            # A mistake was found, or nothing ran: keep the last results.
+            if found.measurements or found.errors:
+                _write(session, found, exitstatus)
+        finally:
+            found.close()  # Last: a second Ctrl-C ends only the wait for ranks, which end anyway.
+
+
+def _write(session: pytest.Session, found: Session, exitstatus: int) -> None:
+    """Write results and, on request, baselines; keep what to say about them for the summary."""
     from zerogate.report.results import write_results
     from zerogate.session.record_baselines import record_baselines
 
-    if not (found.measurements or found.errors):
-        found.close()
-        return  # A mistake was found, or nothing ran: keep the last results.
     lines = session.config.stash[CLOSING_LINES] = []
-    root = session.config.rootpath
+    start = session.config.invocation_params.dir
     try:
         results = write_results(found)
         if found.against is not None:
             lines.append(f"held to {found.against.name}: {_count(found.against.runner)}")
-        lines.append(f"{_count(found.runner)}; everything is in {_relative(results, root)}")
+        lines.append(f"{_count(found.runner)}; everything is in {_relative(results, start)}")
         whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         if whole and not found.errors:
             found.finish()
         if whole and found.options.update_baselines:
             written, left = record_baselines(found, found.options.reason)
-            lines += [f"recorded {_relative(path, root)}" for path in written]
+            lines += [f"recorded {_relative(path, start)}" for path in written]
             lines += [f"not recorded: {cell.id}: {why}" for cell, why in sorted(left.items())]
             if not written and not left:
                 lines.append("no baseline recorded: nothing differs from the old ones")
@@ -239,8 +263,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         lines.append(f"cannot write {error.filename2 or error.filename}: {error.strerror}")
         if exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    finally:
-        found.close()  # Last: a second Ctrl-C ends only the wait for ranks, which end anyway.
 
 
 def _count(runner: Runner) -> str:
@@ -264,5 +286,5 @@ def pytest_terminal_summary(
         terminalreporter.write_line(line)
 
 
-def _relative(path: Path, root: Path) -> Path:
-    return path.relative_to(root) if path.is_relative_to(root) else path
+def _relative(path: Path, start: Path) -> Path:
+    return path.relative_to(start) if path.is_relative_to(start) else path

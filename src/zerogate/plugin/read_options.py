@@ -44,6 +44,8 @@ def read_options(config: pytest.Config, project: Project) -> Options:
         workloads=workloads,
         strategies=read_strategies(config, project),
         world_sizes=read_world_sizes(config),
+        tests=_named_tests(config),
+        pyargs=bool(config.option.pyargs),
         baseline_folder=_baseline_folder(config),
         launcher=_one_of(config, "launcher", LAUNCHERS),
         repeats=_repeats(config),
@@ -58,6 +60,12 @@ def read_options(config: pytest.Config, project: Project) -> Options:
         reason=str(option(config, "reason") or ""),
         missing_baseline=_one_of(config, "missing-baseline", ("fail", "skip")),
     )
+
+
+def _named_tests(config: pytest.Config) -> tuple[str, ...]:
+    """Return what the command line names as tests; nothing where ``testpaths`` decide."""
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    return tuple(config.args) if named else ()
 
 
 def prepare_folders(options: Options) -> FileLock:

@@ -79,7 +79,7 @@ class KeptLaunches:
         try:
             theirs = read_job(job_path(folder))
             result = from_json(LaunchResult, (folder / ENDED).read_bytes())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None  # Absent or incomplete: it is launched again.
         same = replace(job, launch_id=theirs.launch_id, controller_pid=theirs.controller_pid)
         return (theirs, folder, result) if _as_json(theirs) == _as_json(same) else None

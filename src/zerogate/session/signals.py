@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -25,6 +26,22 @@ def interrupt_on_signals() -> Callable[[], None]:
             signal.signal(number, signal.SIG_DFL)
 
     return undo
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Ignore signals that would interrupt this session while it ends by itself.
+
+    Afterwards they end the process at once, as by default: everything is on disk.
+    """
+    ours = [number for number in SIGNALS if signal.getsignal(number) is _interrupt]
+    for number in ours:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -110,7 +110,7 @@ def read_baselines(path: Path) -> BaselineFile:
         raise ConfigError(f"{path}: cannot read it ({error.strerror}); expected a file") from None
     try:
         version = json.loads(text).get("schema_version")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path}: not a JSON object ({error}); expected a baseline file"
         ) from None

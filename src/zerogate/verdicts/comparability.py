@@ -151,5 +151,5 @@ def other_speed(own: Measurement, baseline: CellBaseline) -> str:
     )
     return (
         f"seconds not judged: this machine is {times} than when the baseline was recorded (a fixed "
-        f"piece of work takes {own.canary_seconds * 1e3:.2f} ms, then {recorded * 1e3:.2f} ms)"
+        f"piece of work takes {own.canary_seconds * 1e3:.2f} ms now, and took {recorded * 1e3:.2f} ms)"
     )
