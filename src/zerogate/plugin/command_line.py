@@ -21,6 +21,11 @@ CONFIG_FILES = (
 )
 """Files by which pytest finds its root folder."""
 
+NO_PROJECT = (
+    "zerogate: no project in {}; expected a folder with configs/ and workloads/; run pytest in the "
+    "project's folder, or with --rootdir"
+)
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare the options, and the setting in pytest's configuration file."""

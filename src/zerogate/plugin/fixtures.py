@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zerogate.plugin.command_line import NO_PROJECT
 from zerogate.plugin.gate import Gate
 from zerogate.plugin.stash import SESSION
 from zerogate.protocol.cell import Cell
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from zerogate.protocol.record import BatchKind
     from zerogate.session.runner import JobChanges
     from zerogate.session.session import Session
-
-
-NO_PROJECT = (
-    "zerogate: no project in {}; expected a folder with configs/ and workloads/; run pytest in the "
-    "project's folder, or with --rootdir"
-)
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,7 @@ import pytest
 from zerogate.config.project import find_project
 from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.cards import cuda_devices
-from zerogate.plugin.command_line import add_options, refuse_lost_root, refuse_workers
-from zerogate.plugin.fixtures import NO_PROJECT
+from zerogate.plugin.command_line import NO_PROJECT, add_options, refuse_lost_root, refuse_workers
 from zerogate.plugin.gate import STATUS_PROPERTY
 from zerogate.plugin.progress import TerminalProgress
 from zerogate.plugin.read_options import prepare_folders, read_options
