@@ -6,19 +6,23 @@ the rest from values.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from zerogate.devices.host import host_key
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.metrics.batch_size import searched_kind
 from zerogate.metrics.measurement import SPEEDUP
 from zerogate.metrics.table import Metric, metric_named
 from zerogate.protocol.cell import Cell
-from zerogate.session.session import Session
 from zerogate.verdicts.evidence import SPEEDUPS, Evidence, OtherEnvironment
 from zerogate.verdicts.judge import CONFIRMING_LAUNCHES, judge_metric, needs_confirmation
 from zerogate.verdicts.judge import judge_reference_result as judge_result
 from zerogate.verdicts.paired_test import CONFIRMING_PAIRS
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Verdict
+
+if TYPE_CHECKING:
+    from zerogate.session.session import Session
 
 
 def judge(session: Session, cell: Cell, name: str) -> Verdict:
