@@ -15,7 +15,6 @@ from zerogate.devices.host import native_folder
 from zerogate.environment import overlay
 from zerogate.environment.overlay import Overlay, lay_over
 from zerogate.environment.requirements import check_requirement
-from zerogate.environment.variables import rank_environment
 
 NAME = "zerogate_tiny"
 Wheels = Callable[..., Path]
@@ -278,15 +277,6 @@ def test_overlay_build_removes_leftovers_of_killed_session(
     wheels()
     lay(f"{NAME}==1.0")
     assert not stale.exists()
-
-
-def test_rank_environment_puts_overlay_first_on_python_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", "mine")
-    environment = rank_environment("cpu", tmp_path, tmp_path / "over")
-    assert environment["PYTHONPATH"] == f"{tmp_path / 'over'}:mine"
-    assert "ZEROGATE_OVERLAY" not in rank_environment("cpu", tmp_path)
 
 
 def test_compiled_ops_folder_is_separate_for_overlay_release(

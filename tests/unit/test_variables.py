@@ -62,3 +62,12 @@ def test_rank_environment_has_secrets_only_for_downloads(
     gpu = rank_environment("gpu", tmp_path)
     assert gpu["HF_TOKEN"] == "hf_abcdef"
     assert "w_abcdef" not in gpu.values()
+
+
+def test_rank_environment_puts_overlay_first_on_python_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    environment = rank_environment("cpu", tmp_path, tmp_path / "over")
+    assert environment["PYTHONPATH"] == f"{tmp_path / 'over'}:mine"
+    assert "ZEROGATE_OVERLAY" not in rank_environment("cpu", tmp_path)

@@ -17,6 +17,7 @@ import pytest
 from zerogate.config.project import find_project
 from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.cards import cuda_devices
+from zerogate.plugin.closing import write_everything
 from zerogate.plugin.command_line import NO_PROJECT, add_options, refuse_lost_root, refuse_workers
 from zerogate.plugin.gate import STATUS_PROPERTY
 from zerogate.plugin.progress import TerminalProgress
@@ -27,7 +28,6 @@ from zerogate.protocol.cell import Cell
 from zerogate.session.signals import finishing, interrupt_on_signals
 
 if TYPE_CHECKING:
-    from zerogate.session.runner import Runner
     from zerogate.session.session import Session
     from zerogate.verdicts.reference_results import ReferenceResults
 
@@ -231,44 +231,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         try:
             # A mistake was found, or nothing ran: keep the last results.
             if found.measurements or found.errors:
-                _write(session, found, exitstatus)
+                write_everything(session, found, exitstatus)
         finally:
             found.close()  # Last: a second Ctrl-C ends only the wait for ranks, which end anyway.
-
-
-def _write(session: pytest.Session, found: Session, exitstatus: int) -> None:
-    """Write results and, on request, baselines; keep what to say about them for the summary."""
-    from zerogate.report.results import write_results
-    from zerogate.session.record_baselines import record_baselines
-
-    lines = session.config.stash[CLOSING_LINES] = []
-    start = session.config.invocation_params.dir
-    try:
-        results = write_results(found)
-        if found.against is not None:
-            lines.append(f"held to {found.against.name}: {_count(found.against.runner)}")
-        lines.append(f"{_count(found.runner)}; everything is in {_relative(results, start)}")
-        whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        if whole and not found.errors:
-            found.finish()
-        if whole and found.options.update_baselines:
-            written, left = record_baselines(found, found.options.reason)
-            lines += [f"recorded {_relative(path, start)}" for path in written]
-            lines += [f"not recorded: {cell.id}: {why}" for cell, why in sorted(left.items())]
-            if not written and not left:
-                lines.append("no baseline recorded: nothing differs from the old ones")
-    except OSError as error:
-        # Continue, so that the tables are shown.
-        lines.append(f"cannot write {error.filename2 or error.filename}: {error.strerror}")
-        if exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def _count(runner: Runner) -> str:
-    text = f"{runner.launches} launch{'es' if runner.launches != 1 else ''}"
-    if runner.resumed_launches:
-        text += f", {runner.resumed_launches} of them kept from the interrupted run"
-    return text
 
 
 def pytest_terminal_summary(
@@ -283,7 +248,3 @@ def pytest_terminal_summary(
     terminalreporter.write(summary(found))
     for line in config.stash[CLOSING_LINES]:
         terminalreporter.write_line(line)
-
-
-def _relative(path: Path, start: Path) -> Path:
-    return path.relative_to(start) if path.is_relative_to(start) else path
