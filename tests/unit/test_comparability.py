@@ -18,7 +18,7 @@ from zerogate.verdicts.comparability import (
     other_settings,
     other_skipped_steps,
     other_speed,
-    untaught_quality,
+    quality_of_generated_data,
 )
 from zerogate.verdicts.invariants import judge_learned, judge_same
 
@@ -107,7 +107,7 @@ def test_full_size_quality_on_generated_data_is_not_judged(
     trained: Any, origin: str, metric: str, judged: bool
 ) -> None:
     own = a_measurement(trained, data_origin=origin)
-    assert (untaught_quality(own, metric_named(metric)) == "") == judged
+    assert (quality_of_generated_data(own, metric_named(metric)) == "") == judged
 
 
 A, B = (), (1,)

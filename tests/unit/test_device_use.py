@@ -10,7 +10,7 @@ from records import a_cell, a_measurement, a_record
 
 from zerogate.devices.attribution import Reading
 from zerogate.devices.nvml import DeviceReadings
-from zerogate.launch.result import read_record
+from zerogate.launch.record_file import read_record
 from zerogate.metrics.device_use import (
     LaunchRecords,
     RankDeviceUse,

@@ -12,7 +12,7 @@ from zerogate.metrics.measurement import SPEEDUP, SPEEDUP_AT_MAX, Measurement
 from zerogate.metrics.table import METRICS, Metric
 from zerogate.verdicts.baselines import CellBaseline, of_measurement, with_speedup
 from zerogate.verdicts.evidence import Evidence, OtherEnvironment
-from zerogate.verdicts.judge import judge_metric, judge_reference_result, needs_confirmation
+from zerogate.verdicts.judge import compare_with_reference, judge_metric, needs_confirmation
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Verdict
 
@@ -207,9 +207,9 @@ def test_reference_result_holds_on_its_own_hardware_alone() -> None:
     results = ReferenceResults(
         hardware=HERE, source="an article", workloads={"deberta_mrpc": {"zero2": {"f1": 0.9}}}
     )
-    found = judge_reference_result(evidence(), "f1", results)
+    found = compare_with_reference(evidence(), "f1", results)
     assert (found.status, found.metric, found.against) == ("regressed", "f1_published", "published")
-    elsewhere = judge_reference_result(evidence(hardware="titan-x2"), "f1", results)
+    elsewhere = compare_with_reference(evidence(hardware="titan-x2"), "f1", results)
     assert elsewhere.note == f"published for {HERE}, this is titan-x2"
 
 

@@ -12,7 +12,7 @@ import pytest
 from records import a_record
 
 import zerogate
-from zerogate.launch.result import read_record
+from zerogate.launch.record_file import read_record
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import (
     Collective,

@@ -16,7 +16,8 @@ from zerogate.launch.errors import (
     OutOfMemoryError,
     RankCrashedError,
 )
-from zerogate.launch.result import collect_records, read_record
+from zerogate.launch.record_file import read_record
+from zerogate.launch.result import collect_records
 from zerogate.protocol.record import record_path
 
 

@@ -1,8 +1,9 @@
-"""Hashes of files: whether two folders hold the same."""
+"""Hashes of files and texts: whether two of them are the same."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,5 +26,5 @@ def hash_files(paths: Iterable[Path], *, with_paths: bool = True) -> str:
 
 
 def hash_text(text: str) -> str:
-    """Return the first 12 hex digits of the SHA-256 of ``text``."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """Return the first 12 hex digits of the SHA-256 of ``text``, which may be a path."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]

@@ -9,16 +9,13 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from zerogate.config.strategy_file import read_accelerate_config, read_deepspeed_config
 from zerogate.protocol.cell import Cell, Tier
 
 if TYPE_CHECKING:
     from zerogate.config.strategy_schema import Optimizer
-
-OFFLOAD_DEVICES = ("none", "cpu", "nvme")
-"""Places for offloaded states, the nearest first."""
 
 BARE_MODEL = "none"
 """The engine of DDP on one card: there Accelerate does not wrap the model (its ``prepare_model``;
@@ -57,9 +54,10 @@ class Strategy:
 
     def offloads_more_than(self, other: Strategy) -> bool:
         """Return whether it offloads as ``other`` does or further away, and something further away."""
-        ours, theirs = (
-            [OFFLOAD_DEVICES.index(place) for place in one._places] for one in (self, other)
-        )
+        from zerogate.config.strategy_schema import Offload
+
+        order = get_args(Offload)
+        ours, theirs = ([order.index(place) for place in one._places] for one in (self, other))
         return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
 
     @property

@@ -53,6 +53,8 @@ def _whole(value: Any) -> Any:
 
 
 Offload = Literal["none", "cpu", "nvme"]
+"""Places for offloaded states, the nearest first."""
+
 Stage = Annotated[Literal[1, 2, 3], BeforeValidator(_whole)]
 OrEmpty = BeforeValidator(lambda value: {} if value is None else value)
 

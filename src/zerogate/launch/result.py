@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
 import signal
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from zerogate.config.text import last_lines
-from zerogate.config.validation import from_json
 from zerogate.launch.errors import (
     ConfigurationWrongError,
     DeadlineExceededError,
@@ -26,8 +22,9 @@ from zerogate.launch.errors import (
     ended_how,
 )
 from zerogate.launch.launcher import COMMAND_LAUNCHERS, LaunchResult
+from zerogate.launch.record_file import read_record
 from zerogate.launch.watchdog import read_heartbeat
-from zerogate.protocol.record import SCHEMA_VERSION, Job, RankRecord, record_path
+from zerogate.protocol.record import Job, RankRecord, record_path
 from zerogate.protocol.redact import masked
 
 # Messages of gloo, NCCL and torch's store about a peer that is gone.
@@ -48,33 +45,6 @@ HOST_OOM = re.compile(r"DefaultCPUAllocator: can't allocate memory|mlock failed 
 
 FULL_BYTES = 2**20
 """Free space below which a disk counts as full: a record takes some 10 kB, a log more."""
-
-
-DROPPED_SINCE_VERSION_1 = ("accelerate_environment", "eval_samples")
-FILLED_IN_BY_VERSION_1 = ("peak_bytes", "driver_bytes", "source", "strangers", "troubles")
-"""Fields of a record's device that the controller used to write; NVML's readings replace them."""
-
-
-def read_record(path: Path) -> RankRecord:
-    """Return one rank's record. Raises ValueError with the file and the first wrong key."""
-    content = path.read_bytes()
-    with suppress(ValueError, RecursionError):  # No JSON: the strict reader says what is wrong.
-        values = json.loads(content)
-        if isinstance(values, dict) and values.get("schema_version") == 1:
-            content = json.dumps(_from_version_1(values)).encode()
-    try:
-        return from_json(RankRecord, content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected a rank record") from None
-
-
-def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in values.items() if name not in DROPPED_SINCE_VERSION_1}
-    if isinstance(device := found.get("device"), dict):
-        found["device"] = {
-            name: value for name, value in device.items() if name not in FILLED_IN_BY_VERSION_1
-        }
-    return found | {"schema_version": SCHEMA_VERSION}
 
 
 def collect_records(

@@ -16,7 +16,7 @@ def pytest_zerogate_launch(job: Job, folder: Path) -> tuple[RankRecord, ...] | N
     """Run ``job`` in another way, for example on a scheduler, and return its records by rank.
 
     ``folder`` holds ``job.json``. Ranks that are started with ``python -m zerogate.worker.main FOLDER``
-    and torchrun's environment write their records there; ``zerogate.launch.result.read_record`` reads
-    them. Raise a ``LaunchFailedError`` if there is no measurement. Return None to leave the job to the
-    launcher.
+    and torchrun's environment write their records there, and ``read_record`` of
+    ``zerogate.launch.record_file`` reads them. Raise a ``LaunchFailedError`` if there is no
+    measurement. Return None to leave the job to the launcher.
     """

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from zerogate.protocol.cell import Cell
 
 SCHEMA_VERSION = 2
-"""Version of records. 1 had fields that the controller filled in; ``launch.result`` still reads it."""
+"""Version of records. ``launch.record_file`` still reads version 1, which the controller filled in."""
 
 Strict = dict[str, Any]
 STRICT: Strict = {"extra": "forbid", "strict": True}

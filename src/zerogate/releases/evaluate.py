@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from zerogate.config.file_hash import hash_text
 from zerogate.config.options import Options
 from zerogate.config.validation import from_json
 from zerogate.environment.overlay import InvalidOverlayError
@@ -100,7 +99,7 @@ def laid_over(packages: Sequence[str], options: Options, progress: Progress) -> 
 def evaluation_folder(options: Options, packages: Sequence[str]) -> Path:
     name = ",".join(packages).replace("==", "-")
     if len(name) > LONGEST_NAME or Path(name).name != name or not name.isascii():
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        name = hash_text(name)
     return options.report_folder / name
 
 

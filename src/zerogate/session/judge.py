@@ -15,8 +15,12 @@ from zerogate.metrics.measurement import SPEEDUP
 from zerogate.metrics.table import Metric, metric_named
 from zerogate.protocol.cell import Cell
 from zerogate.verdicts.evidence import SPEEDUPS, Evidence, OtherEnvironment
-from zerogate.verdicts.judge import CONFIRMING_LAUNCHES, judge_metric, needs_confirmation
-from zerogate.verdicts.judge import judge_reference_result as judge_result
+from zerogate.verdicts.judge import (
+    CONFIRMING_LAUNCHES,
+    compare_with_reference,
+    judge_metric,
+    needs_confirmation,
+)
 from zerogate.verdicts.paired_test import CONFIRMING_PAIRS
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Verdict
@@ -48,7 +52,7 @@ def judge_reference_result(
     """
     own = session.ensure_measured(cell)
     evidence = Evidence(own=own, hardware=session.hardware(cell), host=host_key())
-    return session.keep(judge_result(evidence, name, results))
+    return session.keep(compare_with_reference(evidence, name, results))
 
 
 def gather_evidence(session: Session, cell: Cell, metric: Metric) -> Evidence:
@@ -76,7 +80,7 @@ def _other_environment(session: Session, cell: Cell, metric: Metric) -> OtherEnv
     other = session.against
     assert other is not None
     repeats = session.options.repeats
-    cells = (cell.reference, cell) if metric.name in SPEEDUPS else (cell,)
+    cells = _cells_behind(metric, cell)
     try:
         if kind := searched_kind(metric):
             for one in cells:
@@ -98,7 +102,7 @@ def confirm(session: Session, cell: Cell, metric: Metric) -> None:
 
     Training launches are not repeated in a second call. Raises the LaunchFailedError of a launch.
     """
-    cells = (cell.reference, cell) if metric.name in SPEEDUPS else (cell,)
+    cells = _cells_behind(metric, cell)
     if session.against is not None:
         if metric.is_speed:
             repeats = session.options.repeats
@@ -107,3 +111,8 @@ def confirm(session: Session, cell: Cell, metric: Metric) -> None:
         session.probe_again(kind, cells)
     else:
         session.launch_more(cells, range(CONFIRMING_LAUNCHES))
+
+
+def _cells_behind(metric: Metric, cell: Cell) -> tuple[Cell, ...]:
+    """Return the cells whose launches decide the metric of ``cell``, the reference first."""
+    return (cell.reference, cell) if metric.name in SPEEDUPS else (cell,)

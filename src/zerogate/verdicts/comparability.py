@@ -46,7 +46,7 @@ def _reasons(
         beside = other_processes(reference) if metric.budget is not None else ""
         why = beside or device_conditions_note(reference)
         yield "invalid", f"DDP: {why}" if why else ""
-    yield "not_comparable", untaught_quality(own, metric)
+    yield "not_comparable", quality_of_generated_data(own, metric)
     if metric.series:
         yield "not_comparable", other_skipped_steps(own, baseline)
     if metric.is_speed:
@@ -89,7 +89,7 @@ def other_host(baseline: CellBaseline, host: str) -> str:
     return "" if recorded == host else f"recorded on a card of {recorded}, this is of {host}"
 
 
-def untaught_quality(own: Measurement, metric: Metric) -> str:
+def quality_of_generated_data(own: Measurement, metric: Metric) -> str:
     """Say that generated data teach a full-size model nothing, if the metric is its quality."""
     full_size = own.cell.tier == "gpu"
     if not (full_size and metric.name in own.quality_better):

@@ -48,7 +48,7 @@ def judge_against_baseline(evidence: Evidence, metric: Metric) -> Verdict:
     return replace(found, status=status, note=why) if why else found
 
 
-def judge_reference_result(evidence: Evidence, name: str, results: ReferenceResults) -> Verdict:
+def compare_with_reference(evidence: Evidence, name: str, results: ReferenceResults) -> Verdict:
     """Compare a metric with what others published of the cell; it holds on their hardware only."""
     metric = metric_named(name)
     value = results.values(evidence.cell)[name]
