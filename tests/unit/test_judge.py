@@ -220,7 +220,9 @@ def test_reference_result_holds_on_its_own_hardware_alone() -> None:
         ("epoch_seconds", "cpu", "ok", False),
         ("live_bytes", "cpu", "regressed", False),
         ("live_bytes", "gpu", "regressed", True),
-        ("max_micro_batch_size", "gpu", "regressed", False),
+        ("max_micro_batch_size", "gpu", "regressed", True),
+        ("max_micro_batch_size", "cpu", "regressed", False),
+        ("batch_base_bytes", "gpu", "regressed", False),
     ],
 )
 def test_regression_that_one_launch_cannot_prove_needs_confirmation(

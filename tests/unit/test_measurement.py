@@ -228,3 +228,21 @@ def test_skipped_steps_are_counted_only_in_fp16(precision: str, count: int | Non
     applied = {"dtype": "float16", "mixed_precision": precision}
     record = a_record(applied=applied, step_skipped=(True, True, False, False, False, False))
     assert measured([record]).value("skipped_steps") == count
+
+
+@pytest.mark.parametrize(
+    ("tier", "recorded", "kept"),
+    [
+        ("gpu", {}, None),
+        ("gpu", {"allocator_settings": ""}, None),
+        ("gpu", {"allocator_settings": "expandable_segments:False"}, None),
+        ("gpu", {"allocator_settings": "expandable_segments:True"}, "expandable_segments:True"),
+        ("cpu", {"allocator_settings": "expandable_segments:True"}, None),
+    ],
+)
+def test_other_allocator_settings_on_card_are_setting(
+    tier: Any, recorded: dict[str, str], kept: str | None
+) -> None:
+    """So that they are never held to a baseline of the plain allocator."""
+    found = measured([a_record(0, environment=recorded)], cell=a_cell(tier=tier))
+    assert found.settings.get("allocator_settings") == kept

@@ -40,6 +40,7 @@ def test_keys_of_results_are_those_of_schema_version_1(tmp_path: Path) -> None:
     assert size.keys() == {
         "cell", "kind", "size", "budget_bytes", "launches", "base_bytes", "bytes_per_sample",
         "headroom_bytes", "samples_per_second", "allocator_retries", "troubles", "strangers", "note",
+        "searches",
     }  # fmt: skip
     assert size["strangers"] == [77]
 

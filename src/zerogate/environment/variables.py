@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from zerogate.protocol.cell import Tier
+from zerogate.protocol.record import PLAIN_ALLOCATOR
 from zerogate.protocol.redact import is_secret
 
 # Variables of the controller's environment that describe another launch.
@@ -16,8 +17,6 @@ FOREIGN = (
 
 ALLOCATOR_SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 """Variables of CUDA's caching allocator, which change every byte. All of torch reads the first."""
-
-PLAIN_ALLOCATOR = "expandable_segments:False"
 
 FOR_DOWNLOADS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """The only secrets that ranks get, on the gpu tier alone, which may download gated files."""

@@ -22,7 +22,9 @@ class BatchSize:
     ``size``. Both come from the launch that certified the size, so that they do not depend on the
     search's path. ``headroom_bytes`` is what the budget leaves at ``size``. ``samples_per_second``
     counts all ranks; ``device_events`` make it not comparable. ``other_processes`` are pids that were
-    on the devices during the search.
+    on the devices during the search. ``searches`` is 2 if a size that looked like a regression was
+    searched once more. With ``allocator_retries``, ``size`` fits only because the allocator gave its
+    cache back so many times.
     """
 
     kind: BatchKind
@@ -37,6 +39,7 @@ class BatchSize:
     device_events: tuple[str, ...] = ()
     other_processes: tuple[int, ...] = ()
     note: str = ""
+    searches: int = 1
 
     def notes(self) -> dict[str, str]:
         """Return, by metric, why it has no value because not even 1 fits; empty if 1 fits."""

@@ -10,7 +10,7 @@ from typing import Any
 from zerogate.metrics.aggregation import DEVICE_MEMORY, LaunchValues, Value, launch_values
 from zerogate.metrics.device_use import LaunchRecords
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import PRETRAINED, RankRecord
+from zerogate.protocol.record import PLAIN_ALLOCATOR, PRETRAINED, RankRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +113,8 @@ def describe(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
     ``dtype`` is the requested one: a rank that ran out of memory in set-up does not know its own.
     """
     assert first.recipe is not None
+    allocator = first.environment.get("allocator_settings") or PLAIN_ALLOCATOR
+    other_allocator = cell.tier == "gpu" and allocator != PLAIN_ALLOCATOR
     return Measurement(
         cell=cell,
         launches=(),
@@ -125,6 +127,7 @@ def describe(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
             # Left out at their first values, which baselines from before these settings have.
             **({"topology": first.topology} if first.topology else {}),
             **({"weights_origin": PRETRAINED} if first.weights_origin == PRETRAINED else {}),
+            **({"allocator_settings": allocator} if other_allocator else {}),
         },
         software=first.environment,
         quality_better=first.quality_better,

@@ -2,18 +2,26 @@
 
 A probe launch tries sizes in one process group until one runs out of memory, which ends it. The
 result of its first size is certain. The result of a later one may depend on the sizes before it (a
-fragmented cache), so both sides of the answer are certified in launches of their own.
+fragmented cache): a late failure is a hint, which the search tries again in a fresh launch. Both
+sides of the answer are certified in launches of their own.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 GALLOP = 16
 """Largest ratio of the next size to the last one: memory curves have kinks."""
+
+SURPRISES = 2
+"""Number of fresh launches that contradict the line of peaks, after which the search leaves it."""
+
+LINE_LAUNCHES = 6
+"""Number of launches after which it leaves the line of peaks in any case: a curve can mislead it
+without contradicting it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +36,19 @@ class Probe:
 
 
 class Tried(NamedTuple):
-    """A size that fit: its peak, and the bytes held after its forward pass."""
+    """A size that fit: its peak, the bytes held after its forward pass, and the allocator's limit."""
 
     size: int
     peak_bytes: int
     forward_bytes: int
+    limit_bytes: int
 
 
-def next_size(tried: Sequence[Tried], budget_bytes: int, stop: int) -> int | None:
+def next_size(tried: Sequence[Tried], stop: int) -> int | None:
     """Return the size to try next in the same process group; None if there is none below ``stop``.
 
     A size that fits costs three steps; one that does not costs the launch. So the next size stays
-    below the one whose peak would meet the budget. The bytes held after the forward pass grow
+    below the one whose peak would meet the limit. The bytes held after the forward pass grow
     linearly from the first sample on. Peaks grow at the same rate once activations outweigh the
     memory that every size needs.
     """
@@ -55,11 +64,30 @@ def next_size(tried: Sequence[Tried], budget_bytes: int, stop: int) -> int | Non
         if (steepest := max(forward, whole)) > 0:
             # A long step may span a kink, and beyond it peaks rise faster than the step shows.
             share = 1 / 2 if wider > before.size else 7 / 8
-            step = int((budget_bytes - last.peak_bytes) / steepest * share)
+            step = int((last.limit_bytes - last.peak_bytes) / steepest * share)
             if whole < forward / 20:
-                step = max(step, int((budget_bytes - last.forward_bytes) / forward / 2))
+                step = max(step, int((last.limit_bytes - last.forward_bytes) / forward / 2))
         step = min(step, (GALLOP - 1) * last.size)
     return min(last.size + max(1, step), stop - 1)
+
+
+def fitted_size(tried: Iterable[Tried]) -> int | None:
+    """Return the largest size that fits by the line through the two largest sizes in ``tried``.
+
+    Where peaks do not grow yet, it is the line of the bytes held after the forward pass, which meets
+    the limit later than the peaks will. None if nothing grows, or for fewer than two sizes.
+    """
+    if len(largest := sorted(tried)[-2:]) < 2:
+        return None
+    before, last = largest
+    forward = last.forward_bytes - before.forward_bytes
+    rise = max(forward, last.peak_bytes - before.peak_bytes)
+    room = last.limit_bytes - last.peak_bytes
+    if last.peak_bytes - before.peak_bytes < forward / 20:
+        room = last.limit_bytes - last.forward_bytes
+    if rise <= 0:
+        return None
+    return last.size + max(0, room) * (last.size - before.size) // rise
 
 
 @dataclass
@@ -72,10 +100,12 @@ class Search:
     limit: int
     guess: int | None = None
     launches: int = 0
+    _surprises: int = 0
+    _narrowing: int = 0  # launches since the search left the line of peaks
     _fits: dict[int, bool] = field(default_factory=dict)  # size -> whether in a fresh launch
-    _fails: dict[int, bool] = field(default_factory=dict)
-    # Only fresh launches count: a late size ran out that fits in one, or the search takes long.
-    _misled: bool = False
+    _failed: set[int] = field(default_factory=set)  # in fresh launches
+    _failed_late: set[int] = field(default_factory=set)
+    _tried: dict[int, Tried] = field(default_factory=dict)
 
     @property
     def low(self) -> int:
@@ -84,8 +114,8 @@ class Search:
 
     @property
     def high(self) -> int:
-        """The smallest size that is known not to fit."""
-        return min(self._fails, default=self.limit + 1)
+        """The smallest size that ran out of memory in a fresh launch."""
+        return min(self._failed, default=self.limit + 1)
 
     @property
     def answer(self) -> int | None:
@@ -97,59 +127,51 @@ class Search:
         low, high = self.low, self.high
         if high - low > 1:
             return self._narrow(low, high)
-        if low > 0 and not self._fits[low]:
-            return certificate(low)
-        if high <= self.limit and not self._fails[high]:
-            return Probe((high,))
-        return None
+        return certificate(low) if low and not self._fits[low] else None
 
     def _narrow(self, low: int, high: int) -> Probe:
-        if not self._fits and not self._fails:
-            return (
-                certificate(min(self.guess, self.limit))
-                if self.guess
-                else certificate(1, stop=high)
-            )
-        if self._misled:
-            return certificate((low + high) // 2)
-        if not self._fails:
+        """Return a launch whose first size is between ``low`` and ``high``, or certifies ``low``."""
+        if not self.launches:
+            first = min(self.guess or 1, self.limit)
+            return certificate(first, stop=None if self.guess else high)
+        if self._narrowing:
+            beyond = min(low + 4**self._narrowing, self.limit)
+            return certificate((low + high) // 2 if self._failed else beyond, stop=high)
+        fitted, hint = fitted_size(self._tried.values()), self._hint
+        if self.launches == 1 and low == self.guess:
+            fitted = low  # A baseline's size is expected to be the answer still.
+        if fitted is None and hint is None:
             return certificate(low + 1, stop=high)
-        if self._fits.get(low) and not self._fails[high]:
-            return Probe((high,))
-        return certificate((low + high) // 2, stop=high)
+        # A late failure that the line explains is not tried again; one that it does not explain is.
+        size = min(one for one in (fitted, hint) if one is not None)
+        size = min(max(size, low), high - 1)
+        if self._fits.get(size):
+            size += 1
+        return certificate(size, stop=None if size == fitted else high)
 
-    def tell(self, probe: Probe, fitted: Sequence[int], failed: int | None) -> None:
+    @property
+    def _hint(self) -> int | None:
+        """The smallest size that ran out late and that no fresh launch has decided.
+
+        None once a fresh launch has shown that the cache is fragmented: then late failures say little.
+        """
+        if any(size <= self.low for size in self._failed_late):
+            return None
+        return min((size for size in self._failed_late if size < self.high), default=None)
+
+    def tell(self, probe: Probe, tried: Sequence[Tried], failed: int | None) -> None:
         """Add the result of a launch: the sizes that fit, and the one that ran out, if any."""
         self.launches += 1
-        first = probe.sizes[0]
-        if self._misled:
-            fitted, failed = fitted[:1], failed if not fitted else None
-        for size in fitted:
-            self._fits[size] = self._fits.get(size, False) or size == first
+        first, fitted = probe.sizes[0], fitted_size(self._tried.values())
+        self._surprises += fitted is not None and (first > fitted) == bool(tried)
+        self._narrowing += self._surprises >= SURPRISES or self.launches >= LINE_LAUNCHES
+        for one in tried:
+            self._fits[one.size] = self._fits.get(one.size, False) or one.size == first
+            self._tried[one.size] = one
         if failed is not None:
-            self._fails[failed] = self._fails.get(failed, False) or failed == first
-        # A fresh launch overrides a late result of another one.
-        if first in fitted:
-            self._misled |= any(not fresh and size <= first for size, fresh in self._fails.items())
-            self._fails = {
-                size: fresh for size, fresh in self._fails.items() if fresh or size > first
-            }
-        else:
-            self._fits = {
-                size: fresh for size, fresh in self._fits.items() if fresh or size < first
-            }
-        # From here on only bisect: that takes log2 launches more, and the certificates.
-        self._misled |= self.launches >= math.log2(self.limit) - 3
-        if self._misled:
-            self._fails = {size: fresh for size, fresh in self._fails.items() if fresh}
-        self._settle()
-
-    def _settle(self) -> None:
-        """Let the failure count if fresh launches contradict each other: it may happen again."""
-        certain = min((size for size, fresh in self._fails.items() if fresh), default=None)
-        if certain is not None:
-            self._fits = {size: fresh for size, fresh in self._fits.items() if size < certain}
-        self._fails = {size: fresh for size, fresh in self._fails.items() if size > self.low}
+            (self._failed if failed == first else self._failed_late).add(failed)
+        # If fresh launches contradict each other, the failure counts: it may happen again.
+        self._fits = {size: fresh for size, fresh in self._fits.items() if size < self.high}
 
 
 def certificate(size: int, stop: int | None = None) -> Probe:

@@ -6,7 +6,7 @@ import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
-from zerogate.metrics.batch_size import SIZE
+from zerogate.metrics.batch_size import SIZE, BatchSize
 from zerogate.metrics.measurement import SPEEDUP_AT_MAX, Measurement, speedup_at_max, speedup_over
 from zerogate.metrics.table import METRICS
 from zerogate.protocol.cell import Cell
@@ -80,12 +80,22 @@ def _table(session: Session, cells: list[Cell]) -> str:
     lines += _model_states(session, cells)
     if _searched(session, cells):
         for (cell, _), found in session.batch_sizes.items():
-            if cell in cells and not found.size:
-                why = f"{cell.strategy}: OOM at 1: {found.note}"
-                lines += textwrap.wrap(why, WIDTH, subsequent_indent="    ")
+            if cell in cells and (note := _batch_note(found)):
+                note = f"{cell.strategy}: {note}"
+                lines += textwrap.wrap(note, WIDTH, subsequent_indent="    ")
         for results in session.reference_results:
             lines += reference_lines(results, cells, session.hardware(first))
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _batch_note(found: BatchSize) -> str:
+    """Return what to know of a batch size: which memory was short, or how narrowly it fits."""
+    if not found.size:
+        return f"OOM at 1: {found.note}"
+    if not found.allocator_retries:
+        return ""
+    title = METRICS[SIZE[found.kind]].title
+    return f"{title}: {found.size} fits, with {found.allocator_retries} retries of the allocator"
 
 
 def _model_states(session: Session, cells: Iterable[Cell]) -> list[str]:

@@ -11,7 +11,7 @@ from zerogate.launch.errors import OutOfMemoryError
 from zerogate.metrics.aggregation import device_events, other_processes
 from zerogate.metrics.batch_size import BatchSize
 from zerogate.metrics.device_use import LaunchRecords, processes_before
-from zerogate.protocol.batch_search import Probe, Search
+from zerogate.protocol.batch_search import Probe, Search, Tried
 from zerogate.protocol.record import BatchKind, Probed, ProbeRequest, RankRecord
 from zerogate.verdicts.judge import CONFIRMING_LAUNCHES
 
@@ -22,12 +22,13 @@ ProbeLaunch = Callable[[ProbeRequest, int], LaunchRecords]
 
 
 def find_batch_size(
-    launch: ProbeLaunch, kind: BatchKind, guess: int | None
+    launch: ProbeLaunch, kind: BatchKind, guess: int | None, *, launched: int = 0
 ) -> tuple[BatchSize, RankRecord]:
     """Return the largest batch that fits, and a record of the first launch, which describes the cell.
 
-    The search starts at ``guess``, a baseline's size, or else at 1. Raises the LaunchFailedError of a
-    probe that failed in another way than by running out of memory.
+    The search starts at ``guess``, a baseline's size, or else at 1. ``launched`` probe launches were
+    made of the cell before. Raises the LaunchFailedError of a probe that failed in another way than by
+    running out of memory.
     """
     search = Search(limit=LARGEST, guess=guess)
     certified: dict[int, _ProbeOutcome] = {}  # By the first size of a launch, the certain one.
@@ -35,9 +36,9 @@ def find_batch_size(
     note = ""
     others: set[int] = set()
     while (probe := search.ask()) is not None:
-        outcome = _run(launch, kind, probe, search.launches)
+        outcome = _run(launch, kind, probe, launched + search.launches)
         first = first or outcome.record
-        search.tell(probe, [one.size for one in outcome.record.probed], outcome.failed_size)
+        search.tell(probe, outcome.tried, outcome.failed_size)
         certified[probe.sizes[0]] = outcome
         note = outcome.why_failed or note
         others |= outcome.other_processes
@@ -45,6 +46,22 @@ def find_batch_size(
     assert search.answer is not None
     found = _found(kind, search, certified.get(search.low), first, note)
     return replace(found, other_processes=tuple(sorted(others))), first
+
+
+def search_again(launch: ProbeLaunch, found: BatchSize, guess: int | None) -> BatchSize:
+    """Return the result of one more search, or ``found`` if that is as large.
+
+    On a card, what fits depends on how the allocator cut its blocks. Both sizes are certified, so the
+    larger one is right. Raises the LaunchFailedError of a probe that failed.
+    """
+    again, _ = find_batch_size(launch, found.kind, guess, launched=found.launches)
+    best = max(found, again, key=lambda one: one.size)
+    return replace(
+        best,
+        launches=found.launches + again.launches,
+        searches=found.searches + 1,
+        other_processes=tuple(sorted({*found.other_processes, *again.other_processes})),
+    )
 
 
 def confirm_batch_size(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
@@ -73,6 +90,19 @@ class _ProbeOutcome:
     why_failed: str = ""
     device_events: tuple[str, ...] = ()
     other_processes: set[int] = field(default_factory=set)
+
+    @property
+    def tried(self) -> list[Tried]:
+        """The sizes that fit; without a recorded limit (before it was), the budget is the limit."""
+        return [
+            Tried(
+                one.size,
+                one.peak_allocated_bytes,
+                one.forward_bytes,
+                one.limit_bytes or self.record.budget_bytes,
+            )
+            for one in self.record.probed
+        ]
 
 
 def _run(launch: ProbeLaunch, kind: BatchKind, probe: Probe, index: int) -> _ProbeOutcome:

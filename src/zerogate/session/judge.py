@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zerogate.devices.host import host_key
 from zerogate.launch.errors import LaunchFailedError
-from zerogate.metrics.batch_size import searched_kind
+from zerogate.metrics.batch_size import SIZE, searched_kind
 from zerogate.metrics.measurement import SPEEDUP
 from zerogate.metrics.table import Metric, metric_named
 from zerogate.protocol.cell import Cell
@@ -98,7 +98,7 @@ def _other_environment(session: Session, cell: Cell, metric: Metric) -> OtherEnv
 
 
 def confirm(session: Session, cell: Cell, metric: Metric) -> None:
-    """Launch the cell until there are enough launches to confirm a regression.
+    """Launch the cell until there are enough launches to confirm a regression; search sizes anew.
 
     Training launches are not repeated in a second call. Raises the LaunchFailedError of a launch.
     """
@@ -108,7 +108,10 @@ def confirm(session: Session, cell: Cell, metric: Metric) -> None:
             repeats = session.options.repeats
             session.launch_more(cells, range(repeats, repeats + CONFIRMING_PAIRS))
     elif kind := searched_kind(metric):
-        session.probe_again(kind, cells)
+        if metric.name == SIZE[kind]:
+            session.search_again(kind, cell)
+        else:
+            session.probe_again(kind, cells)
     else:
         session.launch_more(cells, range(CONFIRMING_LAUNCHES))
 

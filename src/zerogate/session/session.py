@@ -24,7 +24,7 @@ from zerogate.metrics.device_use import LaunchRecords
 from zerogate.metrics.measurement import Measurement, describe, measure
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import BatchKind
-from zerogate.session.batch_size import confirm_batch_size, find_batch_size
+from zerogate.session.batch_size import confirm_batch_size, find_batch_size, search_again
 from zerogate.session.progress import Progress, ProgressUpdate
 from zerogate.session.rank_setup import RankSetup
 from zerogate.session.runner import JobChanges, LaunchHook, Runner
@@ -192,12 +192,9 @@ class Session:
         if (cell, kind) in self.search_failures:
             raise self.search_failures[cell, kind]
         if (cell, kind) not in self.batch_sizes:
-            baseline = self.baseline(cell)
-            known = baseline.metrics.get(SIZE[kind]) if baseline else None
-            guess = known.value if known is not None and isinstance(known.value, int) else None
             try:
                 found, record = find_batch_size(
-                    partial(self.runner.probe, cell), kind, guess or None
+                    partial(self.runner.probe, cell), kind, self._recorded_size(cell, kind)
                 )
             except LaunchFailedError as error:
                 self.search_failures[cell, kind] = error
@@ -209,6 +206,25 @@ class Session:
             self.measurements[cell] = self._with_batch_sizes(measured)
             self.progress(ProgressUpdate("searched", cell, "done"))
         return self.batch_sizes[cell, kind]
+
+    def _recorded_size(self, cell: Cell, kind: BatchKind) -> int | None:
+        """Return the largest batch size in the cell's baseline; None without one, or if it is 0."""
+        baseline = self.baseline(cell)
+        known = baseline.metrics.get(SIZE[kind]) if baseline else None
+        return (known.value or None) if known and isinstance(known.value, int) else None
+
+    def search_again(self, kind: BatchKind, cell: Cell) -> None:
+        """Search the largest batch of ``cell`` a second time, and keep the larger of the two sizes.
+
+        There is no third time. Raises the LaunchFailedError of a probe that failed.
+        """
+        found = self.batch_sizes[cell, kind]
+        if found.searches > 1:
+            return
+        self.batch_sizes[cell, kind] = search_again(
+            partial(self.runner.probe, cell), found, self._recorded_size(cell, kind)
+        )
+        self.measurements[cell] = self._with_batch_sizes(self.measurements[cell])
 
     def probe_again(self, kind: BatchKind, cells: Sequence[Cell]) -> None:
         """Launch the largest batch of each cell again, and keep the median of its speeds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from zerogate.metrics.batch_size import SIZE
 from zerogate.metrics.measurement import AT_MAX, SPEEDUP, SPEEDUP_AT_MAX
 from zerogate.metrics.table import Metric, metric_named
 from zerogate.verdicts.against_environment import judge_against_environment
@@ -64,9 +65,11 @@ def needs_confirmation(verdict: Verdict, metric: Metric) -> bool:
     """Return whether more launches have to agree before a regression counts.
 
     One launch proves nothing about a number that differs from launch to launch: seconds and what else
-    depends on the hardware, and on cards every metric but the batch sizes, which launches certify.
+    depends on the hardware, and on cards every metric but the bytes of the launch that certifies a
+    batch size. The size itself is searched once more there.
     """
-    varies = metric.scope == "hardware" or (verdict.cell.tier == "gpu" and metric.budget is None)
+    varies_on_cards = metric.budget is None or metric.name in SIZE.values()
+    varies = metric.scope == "hardware" or (verdict.cell.tier == "gpu" and varies_on_cards)
     return verdict.status == "regressed" and varies
 
 

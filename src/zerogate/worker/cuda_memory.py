@@ -19,6 +19,7 @@ class CudaMemoryMeter:
 
     def __init__(self) -> None:
         self._most_reserved = 0
+        self._share = 1.0
 
     def device(self) -> Device:
         """Return this rank's device and the peak that its allocator reserved there in all phases."""
@@ -65,8 +66,16 @@ class CudaMemoryMeter:
             mine, places = places[0], [places[0]] * dist.get_world_size()
             dist.all_gather_object(places, mine)
         reserved = [size for uuid, size in places if uuid == here]
-        share = budget_share(size_bytes, used=total - free, reserved=reserved, total=total)
-        torch.cuda.set_per_process_memory_fraction(share)
+        self._share = budget_share(size_bytes, used=total - free, reserved=reserved, total=total)
+        torch.cuda.set_per_process_memory_fraction(self._share)
+
+    def limit_bytes(self) -> int:
+        """Return the bytes that the allocator may reserve: the budget without what lies outside it."""
+        return int(self._share * self.capacity_bytes())
+
+    def release_cache(self) -> None:
+        """Return cached blocks to the driver, so that the next size finds them whole."""
+        torch.cuda.empty_cache()
 
     def retries(self) -> int:
         return int(torch.cuda.memory_stats()["num_alloc_retries"])

@@ -31,6 +31,8 @@ class MemoryMeter(Protocol):
     def further_peaks(self) -> dict[str, int]: ...
     def reset_peak(self) -> None: ...
     def set_budget(self, size_bytes: int) -> None: ...
+    def limit_bytes(self) -> int: ...
+    def release_cache(self) -> None: ...
     def retries(self) -> int: ...
     def capacity_bytes(self) -> int: ...
 
@@ -42,6 +44,7 @@ class CpuMemoryMeter:
 
     def __init__(self, allocator: CountingAllocator) -> None:
         self._allocator = allocator
+        self._limit_bytes = self.capacity_bytes()
 
     def live_bytes(self) -> int:
         return self._allocator.live_bytes()
@@ -58,6 +61,14 @@ class CpuMemoryMeter:
     def set_budget(self, size_bytes: int) -> None:
         """Raise ``torch.OutOfMemoryError`` from now on when live bytes would exceed ``size_bytes``."""
         self._allocator.set_budget(size_bytes)
+        self._limit_bytes = size_bytes
+
+    def limit_bytes(self) -> int:
+        """Return the bytes that the allocator may hold."""
+        return self._limit_bytes
+
+    def release_cache(self) -> None:
+        """Do nothing: nothing is cached."""
 
     def retries(self) -> int:
         return 0  # Nothing is cached, so nothing can be given back.

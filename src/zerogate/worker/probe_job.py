@@ -62,8 +62,10 @@ def probe_cell(job: Job, record: RecordBuilder, started: float) -> None:
         record.beat(len(tried))
         if not sizes and request.stop is not None:
             following = next_size(
-                [Tried(one.size, one.peak_allocated_bytes, one.forward_bytes) for one in tried],
-                cell.budget_bytes,
+                [
+                    Tried(one.size, one.peak_allocated_bytes, one.forward_bytes, one.limit_bytes)
+                    for one in tried
+                ],
                 request.stop,
             )
             sizes += [following] if following is not None else []
@@ -79,6 +81,7 @@ class Peaks:
         self._meter = meter
         self.forward = 0
         phases.collect_garbage(keep=True)
+        meter.release_cache()
         meter.reset_peak()
 
     @property
@@ -95,16 +98,17 @@ def _try(
     retries = meter.retries()
     peaks = Peaks(cell.phases, meter)
     seconds = (_train if kind == "train" else _evaluate)(cell, samples, size, peaks)
-    own = [peaks.whole, peaks.forward]
-    # Peaks decide the next size, and every rank must choose the same one.
-    worst = torch.tensor(own, device=cell.accelerator.device)
+    limit = meter.limit_bytes() - cell.phases.floor_bytes
+    # They decide the next size, and every rank must choose the same one.
+    worst = torch.tensor([peaks.whole, peaks.forward, -limit], device=cell.accelerator.device)
     if dist.is_initialized():
         dist.all_reduce(worst, op=dist.ReduceOp.MAX)
-    whole, forward = worst.tolist()
+    whole, forward, most = worst.tolist()
     return Probed(
         size=size,
         peak_allocated_bytes=whole,
         forward_bytes=forward,
+        limit_bytes=-most,
         step_seconds=tuple(seconds),
         allocator_retries=meter.retries() - retries,
     )
