@@ -13,12 +13,18 @@ UUID = "0badcafe-0000"
 """As torch has it; NVML's begins with GPU-."""
 NAME = "NVIDIA Pretended"
 TOTAL_BYTES = 8 * 2**30
+CONTEXT_BYTES = 64 * 2**20
+KERNEL_BYTES = 2**20
+"""What a process holds outside the allocator: its context, and a kernel for each kind of module that
+has run. So it grows during the first step, after the budget was set.
+"""
 
 
 def pretend() -> None:
     """In a rank, first of all (``Job.preload``)."""
     import os
 
+    import pynvml
     import torch
 
     from zerogate.worker.allocator import CountingAllocator, build
@@ -36,6 +42,24 @@ def pretend() -> None:
             "num_ooms": allocator.ooms(),
         }
 
+    loaded: set[type] = set()
+
+    def run(module: torch.nn.Module, arguments: object, result: object) -> None:
+        loaded.add(type(module))
+
+    torch.nn.modules.module.register_module_forward_hook(run)
+
+    def outside() -> int:
+        return CONTEXT_BYTES + KERNEL_BYTES * len(loaded)
+
+    def processes(handle: object) -> list[SimpleNamespace]:
+        """This rank alone, as on a device where NVML knows it by its pid."""
+        held = allocator.live_bytes() + outside()
+        return [SimpleNamespace(pid=os.getpid(), usedGpuMemory=held)]
+
+    pynvml.nvmlInit = pynvml.nvmlShutdown = lambda: None
+    pynvml.nvmlDeviceGetHandleByUUID = lambda uuid: uuid
+    pynvml.nvmlDeviceGetComputeRunningProcesses = processes
     told: dict[str, Any] = {
         "current_device": lambda: 0,
         "get_device_properties": lambda device: SimpleNamespace(uuid=UUID, name=NAME),
@@ -46,7 +70,9 @@ def pretend() -> None:
         "reset_peak_memory_stats": allocator.reset_peak,
         "memory_stats": stats,
         "host_memory_stats": dict,
-        "mem_get_info": lambda: (TOTAL_BYTES - allocator.live_bytes(), TOTAL_BYTES),
+        "synchronize": lambda: None,
+        "empty_cache": lambda: None,
+        "mem_get_info": lambda: (TOTAL_BYTES - allocator.live_bytes() - outside(), TOTAL_BYTES),
         "set_per_process_memory_fraction": lambda share: allocator.set_budget(
             int(share * TOTAL_BYTES)
         ),

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.launch.conftest import TOY, KeptForkserver, kept_forkserver
-from tests.launch.pretended_card import NAME, TOTAL_BYTES, UUID
+from tests.launch.pretended_card import CONTEXT_BYTES, KERNEL_BYTES, NAME, TOTAL_BYTES, UUID
 from tests.made_nvml import MadeNVML
 from zerogate.devices import cards
 from zerogate.session import rank_setup
@@ -24,8 +24,8 @@ from zerogate.session.record_baselines import record_baselines
 
 CELL = dataclasses.replace(TOY, strategy="zero1", tier="gpu")
 PRELOAD = (f"{Path(__file__).parent / 'pretended_card.py'}::pretend",)
-BUDGET = 1_010_000_000
-"""DeepSpeed's reduce bucket takes 1e9 of it: full-size settings."""
+BUDGET = 1_015_000_000 + CONTEXT_BYTES
+"""Of the whole process. DeepSpeed's reduce bucket takes 1e9 of it: full-size settings."""
 RANK_BYTES = 3 * 2**30
 """Of each rank's process, as NVML has it: more than its allocator ever reserves."""
 
@@ -117,5 +117,12 @@ def test_batch_size_on_device_is_found_and_other_process_named(session, driver):
     found = session(device_memory_bytes=BUDGET).batch_size(CELL, "train")
     assert 1 < found.size < LARGEST
     assert found.budget_bytes == BUDGET
+    # One more sample does not fit, and context and kernels count.
+    assert found.headroom_bytes is not None
+    assert (
+        BUDGET - found.headroom_bytes + CONTEXT_BYTES + KERNEL_BYTES
+        <= found.process_bytes
+        <= BUDGET
+    )
     assert found.other_processes == (77,)
     assert "rank 0: process 77 was on the device too" in found.device_events

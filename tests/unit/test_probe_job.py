@@ -41,7 +41,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, skipped: Iterator[bool]) -> list[floa
         workload=SimpleNamespace(recipe=SimpleNamespace(gradient_accumulation_steps=1)),
         phases=SimpleNamespace(collect_garbage=lambda: None),
     )
-    peaks: Any = SimpleNamespace(after_forward=lambda: None)
+    peaks: Any = SimpleNamespace(after_forward=lambda: None, after_first_step=lambda: None)
     return probe._train(cell, [], 1, peaks)
 
 

@@ -11,6 +11,7 @@ from records import a_cell, a_measurement
 from zerogate.config.options import Options
 from zerogate.metrics.batch_size import BatchSize
 from zerogate.report.results import SCHEMA_VERSION, write_results
+from zerogate.report.terminal import summary
 from zerogate.session.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +40,22 @@ def test_keys_of_results_are_those_of_schema_version_1(tmp_path: Path) -> None:
     (size,) = found["batch_sizes"]
     assert size.keys() == {
         "cell", "kind", "size", "budget_bytes", "launches", "base_bytes", "bytes_per_sample",
-        "headroom_bytes", "samples_per_second", "allocator_retries", "troubles", "strangers", "note",
-        "searches",
+        "headroom_bytes", "process_bytes", "samples_per_second", "allocator_retries", "troubles",
+        "strangers", "note", "searches",
     }  # fmt: skip
     assert size["strangers"] == [77]
+
+
+def test_certificate_prints_peak_of_process_beside_budget(tmp_path: Path) -> None:
+    session = Session(Options(root=ROOT, report_folder=tmp_path), launchers={})
+    cell, other = a_cell(), a_cell("ddp")
+    for one, peak in ((cell, 3 * 2**30), (other, 0)):
+        session.measurements[one] = a_measurement(one)
+        session.batch_sizes[one, "train"] = BatchSize(
+            kind="train", size=4, budget_bytes=4 * 2**30, launches=2, process_bytes=peak
+        )
+    text = summary(session)
+    assert "processes at their largest batch, of the budget: zero2 3.00 GiB of 4.00 GiB\n" in text
 
 
 def test_number_that_is_none_becomes_null(tmp_path: Path) -> None:

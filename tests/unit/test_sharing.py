@@ -186,7 +186,7 @@ def test_budget_share_excludes_memory_outside_allocators(
     size: int, used: int, reserved: list[int], share: float
 ) -> None:
     # Only ranks import torch; importing it is slow.
-    from zerogate.worker.cuda_memory import budget_share
+    from zerogate.worker.cuda_memory import budget_share, outside_bytes
 
-    found = budget_share(size, used=used, reserved=reserved, total=100)
+    found = budget_share(size, outside=outside_bytes(used, reserved), total=100)
     assert found == pytest.approx(share)

@@ -20,11 +20,12 @@ class BatchSize:
     A ``size`` of 0 means that not even 1 fits; ``note`` then says which memory was short. After the
     forward pass a rank holds ``base_bytes`` + ``bytes_per_sample`` x size, from half of ``size`` to
     ``size``. Both come from the launch that certified the size, so that they do not depend on the
-    search's path. ``headroom_bytes`` is what the budget leaves at ``size``. ``samples_per_second``
-    counts all ranks; ``device_events`` make it not comparable. ``other_processes`` are pids that were
-    on the devices during the search. ``searches`` is 2 if a size that looked like a regression was
-    searched once more. With ``allocator_retries``, ``size`` fits only because the allocator gave its
-    cache back so many times.
+    search's path. ``headroom_bytes`` is what the budget leaves at ``size``, and ``process_bytes`` the
+    peak of the process that held most of its card (0 on a CPU); the budget covers it.
+    ``samples_per_second`` counts all ranks; ``device_events`` make it not comparable.
+    ``other_processes`` are pids that were on the devices during the search. ``searches`` is 2 if a size
+    that looked like a regression was searched once more. With ``allocator_retries``, ``size`` fits only
+    because the allocator gave its cache back so many times.
     """
 
     kind: BatchKind
@@ -34,6 +35,7 @@ class BatchSize:
     base_bytes: int | None = None
     bytes_per_sample: int | None = None
     headroom_bytes: int | None = None
+    process_bytes: int = 0
     samples_per_second: float | None = None
     allocator_retries: int = 0
     device_events: tuple[str, ...] = ()

@@ -79,6 +79,8 @@ class Probed:
     each optimizer step (or of the evaluation). ``allocator_retries`` counts how often the allocator
     returned its cache to make room. ``limit_bytes`` is what the allocator could hold, also above what
     a rank holds before the model: the budget without what lies outside the allocator (0: not recorded).
+    ``process_bytes`` is the peak of the process that held most of a card, allocator, context and
+    libraries together; 0 on a CPU.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -89,6 +91,7 @@ class Probed:
     step_seconds: tuple[float, ...]
     allocator_retries: int = 0
     limit_bytes: int = 0
+    process_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

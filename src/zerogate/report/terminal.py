@@ -11,7 +11,7 @@ from zerogate.metrics.measurement import SPEEDUP_AT_MAX, Measurement, speedup_at
 from zerogate.metrics.table import METRICS
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.units import MIB
-from zerogate.report.formatting import percent, sentence, word
+from zerogate.report.formatting import binary, percent, sentence, word
 from zerogate.report.results import model_states
 from zerogate.session.session import Session
 from zerogate.verdicts.reference_results import ReferenceResults
@@ -79,6 +79,7 @@ def _table(session: Session, cells: list[Cell]) -> str:
         lines.append(f"{UNJUDGED} but not everything could be judged; pytest's summary says why")
     lines += _model_states(session, cells)
     if _searched(session, cells):
+        lines += _processes(session, cells)
         for (cell, _), found in session.batch_sizes.items():
             if cell in cells and (note := _batch_note(found)):
                 note = f"{cell.strategy}: {note}"
@@ -106,6 +107,17 @@ def _model_states(session: Session, cells: Iterable[Cell]) -> list[str]:
         if (states := model_states(session, cell)) is not None
     ]
     title = "model states, bytes a parameter (ZeRO paper): "
+    return textwrap.wrap(title + ", ".join(found), WIDTH, subsequent_indent="  ") if found else []
+
+
+def _processes(session: Session, cells: Iterable[Cell]) -> list[str]:
+    """Return lines with each process's peak at the largest batch, beside its budget; none on a CPU."""
+    found = [
+        f"{cell.strategy} {binary(size.process_bytes)} of {binary(size.budget_bytes)}"
+        for (cell, _), size in session.batch_sizes.items()
+        if cell in cells and size.process_bytes
+    ]
+    title = "processes at their largest batch, of the budget: "
     return textwrap.wrap(title + ", ".join(found), WIDTH, subsequent_indent="  ") if found else []
 
 

@@ -141,6 +141,7 @@ def _found(
         own, half = sizes[size], sizes.get(size // 2)
         values = {
             "headroom_bytes": record.budget_bytes - own.peak_allocated_bytes,
+            "process_bytes": own.process_bytes,
             "samples_per_second": _speed(kind, own, record),
             "allocator_retries": own.allocator_retries,
             "device_events": certified.device_events,

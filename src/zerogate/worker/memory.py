@@ -22,17 +22,25 @@ from zerogate.worker.allocator import CountingAllocator
 
 
 class MemoryMeter(Protocol):
-    """Meter of the bytes that torch's allocator holds on the rank's device."""
+    """Meter of the bytes that torch's allocator holds on the rank's device, and keeper of its budget.
+
+    ``grows_outside``: libraries take memory beside the allocator as training goes on, at most
+    ``outside_bytes`` so far.
+    """
 
     source: str
+    grows_outside: bool
+    outside_bytes: int
 
     def live_bytes(self) -> int: ...
     def peak_bytes(self) -> int: ...
     def further_peaks(self) -> dict[str, int]: ...
     def reset_peak(self) -> None: ...
-    def set_budget(self, size_bytes: int) -> None: ...
+    def set_budget(self, size_bytes: int, floor_bytes: int = 0) -> None: ...
+    def keep_budget(self) -> None: ...
     def limit_bytes(self) -> int: ...
     def release_cache(self) -> None: ...
+    def process_peak_bytes(self) -> int: ...
     def retries(self) -> int: ...
     def capacity_bytes(self) -> int: ...
 
@@ -41,6 +49,8 @@ class CpuMemoryMeter:
     """Meter that reads the counting CPU allocator."""
 
     source = "cpu_allocator"
+    grows_outside = False
+    outside_bytes = 0
 
     def __init__(self, allocator: CountingAllocator) -> None:
         self._allocator = allocator
@@ -58,10 +68,16 @@ class CpuMemoryMeter:
     def reset_peak(self) -> None:
         self._allocator.reset_peak()
 
-    def set_budget(self, size_bytes: int) -> None:
-        """Raise ``torch.OutOfMemoryError`` from now on when live bytes would exceed ``size_bytes``."""
-        self._allocator.set_budget(size_bytes)
-        self._limit_bytes = size_bytes
+    def set_budget(self, size_bytes: int, floor_bytes: int = 0) -> None:
+        """Raise ``torch.OutOfMemoryError`` from now on when live bytes would exceed ``size_bytes``.
+
+        ``floor_bytes``, held before the model, do not count.
+        """
+        self._limit_bytes = floor_bytes + size_bytes
+        self._allocator.set_budget(self._limit_bytes)
+
+    def keep_budget(self) -> None:
+        """Do nothing: every byte that counts is the allocator's."""
 
     def limit_bytes(self) -> int:
         """Return the bytes that the allocator may hold."""
@@ -69,6 +85,9 @@ class CpuMemoryMeter:
 
     def release_cache(self) -> None:
         """Do nothing: nothing is cached."""
+
+    def process_peak_bytes(self) -> int:
+        return 0  # The process holds the host's memory too, which has no budget.
 
     def retries(self) -> int:
         return 0  # Nothing is cached, so nothing can be given back.

@@ -117,7 +117,8 @@ def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
 def _set_budget(job: Job, workload: Workload, phases: memory.MemoryPhases) -> int | None:
     """Limit the device memory of a rank whose job has a budget; return the limit in bytes.
 
-    It counts from what the rank holds before the model. Raises NotPossibleError if the device has less.
+    On a card it is the whole process's; on a CPU it counts from what the rank holds before the model.
+    Raises NotPossibleError if the device has less.
     """
     if phases.meter is None or job.device_memory_bytes is None:
         return None
@@ -132,7 +133,7 @@ def _set_budget(job: Job, workload: Workload, phases: memory.MemoryPhases) -> in
             f"--device-memory: {budget} bytes for each rank (on the cpu tier, the scale model's "
             f"share) are too many; this device has {capacity} for each; choose less"
         )
-    phases.meter.set_budget(phases.floor_bytes + budget)
+    phases.meter.set_budget(budget, phases.floor_bytes)
     return budget
 
 

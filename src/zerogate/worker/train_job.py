@@ -25,7 +25,14 @@ def train_cell(job: Job, record: RecordBuilder, started: float) -> None:
     memory.reset_peak_host_bytes()
 
     record.phase = "train"
-    cell.trainer.after_step = record.beat
+    meter = cell.phases.meter
+
+    def after_step(steps: int) -> None:
+        record.beat(steps)
+        if steps == 1 and meter is not None and cell.budget_bytes is not None:
+            meter.keep_budget()
+
+    cell.trainer.after_step = after_step
     series = cell.trainer.train(cell.train_loader, cell.train_set, job.steps)
     record.add(
         **{name: tuple(values) for name, values in dataclasses.asdict(series).items()},
