@@ -90,7 +90,7 @@ def test_interrupted_run_resumes_to_results_of_complete_run(
     measured = STRATEGIES.index(strategy)
     if measured:
         assert len(project.results()["measurements"]) >= measured
-    code, output = project.run("--resume")
+    code, output = project.run("--resume", "--require-cells")
     assert code == 0, output
     assert project.results()["environment"]["resumed_launches"] >= measured
     assert project.lasting_results() == undisturbed.lasting_results()

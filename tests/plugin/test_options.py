@@ -10,7 +10,7 @@ OPTIONS = {
     "--strategy", "--workload", "--world-size", "--launcher", "--repeats", "--data-dir",
     "--baseline-dir", "--update-baselines", "--reason", "--missing-baseline", "--report-dir",
     "--device-memory", "--resume", "--share-device", "--with",
-    "--against",
+    "--against", "--require-cells",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMMAND = ".ci/nightly"
 GIVEN = '$ARGUMENTS ${REASON:+--update-baselines --reason="$REASON"}'
-Nightly = Callable[[str], "subprocess.Popen[str]"]
+Nightly = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,12 @@ def nightly(tmp_path: Path) -> Nightly:
     for folder in (binaries, fake):
         folder.mkdir(parents=True)
 
-    def nightly(tox: str) -> subprocess.Popen[str]:
+    def nightly(tox: str, **variables: str) -> subprocess.Popen[str]:
+        version = '[ "$1" != -V ] || echo Python 3.12'
+        python = f'echo "$(basename "$0") $*" >>{tmp_path}/asked; {version}'
         for path, text in (
-            (fake / "python3", "exit 0"), (binaries / "python", "true"), (binaries / "tox", tox),
+            (fake / "python3", python), (fake / "python3.12", python),
+            (binaries / "python", version), (binaries / "tox", tox),
         ):  # fmt: skip
             path.write_text(f"#!/usr/bin/env bash\n{text}\n")
             path.chmod(0o755)
@@ -80,7 +83,8 @@ def nightly(tmp_path: Path) -> Nightly:
             | {
                 "PATH": f"{fake}:{os.environ['PATH']}",
                 "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
-            },
+            }
+            | variables,
         )
 
     return nightly
@@ -93,7 +97,8 @@ def test_nightly_command_keeps_exit_code_and_writes_summary(
     process = nightly(f"echo $@; echo '=== zerogate ==='; echo the table; exit {code}")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"--report-dir={tmp_path}/zerogate-report --strategy zero3_offload" in output
+    given = f"--require-cells --report-dir={tmp_path}/zerogate-report --strategy zero3_offload"
+    assert given in output
     summary = (tmp_path / "summary.md").read_text()
     assert summary == "```\n=== zerogate ===\nthe table\n```\n"
 
@@ -111,3 +116,37 @@ def test_nightly_command_on_sigterm_interrupts_pytest_and_waits(
     process.communicate(timeout=60)
     assert process.returncode == 2
     assert "what was measured" in (tmp_path / "summary.md").read_text()
+
+
+def test_nightly_summary_without_tables_has_last_lines(tmp_path: Path, nightly: Nightly) -> None:
+    """As where tox cannot install what pytest needs."""
+    nightly("echo no index reachable; exit 1").communicate(timeout=60)
+    assert (tmp_path / "summary.md").read_text() == (
+        "```\nnothing was measured; the last lines:\nno index reachable\n```\n"
+    )
+
+
+def test_nightly_command_runs_named_python(tmp_path: Path, nightly: Nightly) -> None:
+    nightly("exit 0", PYTHON="python3.12").communicate(timeout=60)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[-1] == "python3.12 -m venv .nightly"
+    assert not any(line.startswith("python3 ") for line in asked)
+
+
+def test_nightly_environment_of_other_python_is_made_anew(tmp_path: Path, nightly: Nightly) -> None:
+    nightly("exit 0").communicate(timeout=60)
+    python = tmp_path / "fake" / "python3.13"
+    python.write_text((tmp_path / "fake" / "python3").read_text().replace("3.12", "3.13"))
+    python.chmod(0o755)
+    nightly("exit 0", PYTHON="python3.13").communicate(timeout=60)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[-1] == "python3.13 -m venv --clear .nightly"
+
+
+def test_nightly_command_with_absent_python_is_refused(nightly: Nightly) -> None:
+    process = nightly("exit 0", PYTHON="python3.99")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert (
+        output == "nightly: python3.99 is not there; name another: PYTHON=python3.12 .ci/nightly\n"
+    )

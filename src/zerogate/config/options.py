@@ -45,6 +45,7 @@ class Options:
     packages: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     resume: bool = False
+    require_cells: bool = False
     update_baselines: bool = False
     reason: str = ""
     missing_baseline: Literal["fail", "skip"] = "fail"

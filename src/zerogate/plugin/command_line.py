@@ -68,6 +68,8 @@ def add_options(parser: pytest.Parser) -> None:
         "(default: fail)", metavar="WHAT", default="fail")  # fmt: skip
     add("--resume", "Continue the interrupted run in the report folder, without repeating what it "
         "measured", action="store_true", default=False)  # fmt: skip
+    add("--require-cells", "Exit with 1 if no requested cell was measured, as where all of them skip "
+        "because the driver is broken", action="store_true", default=False)  # fmt: skip
     add("--report-dir", "Folder for results.json, records and logs (default: zerogate-report)",
         metavar="DIR")  # fmt: skip
     parser.addini(

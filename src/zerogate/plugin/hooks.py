@@ -17,13 +17,21 @@ import pytest
 from zerogate.config.project import find_project
 from zerogate.config.strategy_file import ConfigError
 from zerogate.devices.cards import cuda_devices
-from zerogate.plugin.closing import write_everything
+from zerogate.plugin.closing import require_cells, write_everything
 from zerogate.plugin.command_line import NO_PROJECT, add_options, refuse_lost_root, refuse_workers
 from zerogate.plugin.gate import STATUS_PROPERTY
 from zerogate.plugin.progress import TerminalProgress
 from zerogate.plugin.read_options import prepare_folders, read_options
 from zerogate.plugin.selection import selected_cells
-from zerogate.plugin.stash import CLOSING_LINES, LOCK, OPTIONS, PROGRESS, SESSION
+from zerogate.plugin.stash import (
+    CLOSING_LINES,
+    LAST_LINE,
+    LOCK,
+    OPTIONS,
+    PROGRESS,
+    SESSION,
+    SKIP_REASONS,
+)
 from zerogate.protocol.cell import Cell
 from zerogate.session.signals import finishing, interrupt_on_signals
 
@@ -66,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "tiers(*names): only for cells of these tiers")
     config.addinivalue_line("markers", "strategies(*names): only for cells of these strategies")
+    config.stash[SKIP_REASONS] = []
     refuse_lost_root(config)
     project = find_project(config.invocation_params.dir, config.rootpath)
     if project is not None:  # Elsewhere the plugin keeps quiet.
@@ -205,6 +214,7 @@ def pytest_runtest_makereport(
     report = yield
     why: Any = report.longrepr
     if report.skipped and report.when == "setup" and isinstance(why, tuple) and _cells([item]):
+        item.config.stash[SKIP_REASONS].append(why[2].removeprefix("Skipped: "))
         # All tests of a cell have the same reason; the same location lets pytest show one line.
         why = (str(item.path.parent), None, why[2])
         report.longrepr = why
@@ -225,26 +235,35 @@ def pytest_report_teststatus(
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     found = session.config.stash.get(SESSION, None)
-    if found is None:
-        return
-    with finishing():
-        try:
-            # A mistake was found, or nothing ran: keep the last results.
-            if found.measurements or found.errors:
-                write_everything(session, found, exitstatus)
-        finally:
-            found.close()  # Last: a second Ctrl-C ends only the wait for ranks, which end anyway.
+    if found is not None:
+        with finishing():
+            try:
+                # A mistake was found, or nothing ran: keep the last results.
+                if found.measurements or found.errors:
+                    write_everything(session, found, exitstatus)
+            finally:
+                # Last: a second Ctrl-C ends only the wait for ranks, which end anyway.
+                found.close()
+    options = session.config.stash.get(OPTIONS, None)
+    if options is not None and options.require_cells:
+        require_cells(session, _cells(session.items), set(found.measurements) if found else set())
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    found = config.stash.get(SESSION, None)
-    if found is None or CLOSING_LINES not in config.stash:
+    if CLOSING_LINES not in config.stash:
         return
     from zerogate.report.terminal import summary
 
     terminalreporter.section("zerogate")
-    terminalreporter.write(summary(found))
+    if found := config.stash.get(SESSION, None):
+        terminalreporter.write(summary(found))
     for line in config.stash[CLOSING_LINES]:
         terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and LAST_LINE in config.stash:
+        terminal.write_line(config.stash[LAST_LINE], red=True)

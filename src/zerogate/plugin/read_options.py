@@ -58,6 +58,7 @@ def read_options(config: pytest.Config, project: Project) -> Options:
         resume=bool(option(config, "resume")),
         update_baselines=bool(option(config, "update-baselines")),
         reason=str(option(config, "reason") or ""),
+        require_cells=bool(option(config, "require-cells")),
         missing_baseline=_one_of(config, "missing-baseline", ("fail", "skip")),
     )
 

@@ -17,3 +17,7 @@ SESSION: pytest.StashKey[Session] = pytest.StashKey()
 PROGRESS = pytest.StashKey[TerminalProgress]()
 LOCK = pytest.StashKey[Any]()
 CLOSING_LINES = pytest.StashKey[list[str]]()
+SKIP_REASONS = pytest.StashKey[list[str]]()
+"""Why cells could not be measured, as their tests' skips say."""
+LAST_LINE = pytest.StashKey[str]()
+"""What is written after everything else."""
