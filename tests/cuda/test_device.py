@@ -17,8 +17,8 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA device here; .ci/card runs this on one", allow_module_level=True)
 
 from zerogate.devices.cards import cuda_devices  # noqa: E402
-from zerogate.devices.nvml import DeviceWatch, readings  # noqa: E402
-from zerogate.worker.cuda_memory import CudaMemoryMeter  # noqa: E402
+from zerogate.devices.nvml import DeviceWatch, current_readings  # noqa: E402
+from zerogate.worker.cuda_memory import CudaMemoryMeter, listed_bytes  # noqa: E402
 from zerogate.worker.memory import Clock, MemoryPhases  # noqa: E402
 from zerogate.worker.oom import is_device_oom  # noqa: E402
 
@@ -77,6 +77,20 @@ def test_device_of_meter_is_known_to_nvml(meter: CudaMemoryMeter) -> None:
     assert [card.name for card in known] == [own.name]
 
 
+def test_process_budget_covers_what_lies_outside_allocator(meter: CudaMemoryMeter) -> None:
+    held = block(64)
+    meter.set_budget(4 * 2**30)
+    torch.ones(512, 512, device="cuda") @ torch.ones(512, 512, device="cuda")  # Loads cuBLAS.
+    meter.keep_budget()
+    assert 0 < meter.outside_bytes < 4 * 2**30
+    with pytest.raises(torch.OutOfMemoryError):
+        block(4096 - 64 - meter.outside_bytes // MIB + 2)
+    assert meter.process_peak_bytes() <= 4 * 2**30
+    if listed := listed_bytes(meter.device().uuid):  # Not in containers that hide pids.
+        assert listed <= meter.device().process_bytes <= 4 * 2**30
+    del held
+
+
 def test_clock_lap_is_positive_and_within_host_time() -> None:
     matrix = torch.ones(4096, 4096, device="cuda")
     clock = Clock(torch.device("cuda"))
@@ -106,7 +120,7 @@ def test_device_watch_sees_256_mib_of_other_process() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         context = int(process.stdout.readline())
-        before = readings([card.uuid])[card.uuid]
+        before = current_readings([card.uuid])[card.uuid]
         with DeviceWatch([card.uuid]) as watch:
             print(file=process.stdin, flush=True)
             taken = int(process.stdout.readline()) - context
@@ -118,7 +132,7 @@ def test_device_watch_sees_256_mib_of_other_process() -> None:
             ):
                 assert time.monotonic() < give_up, "NVML never told of it"
                 time.sleep(0.05)
-            now = readings([card.uuid])[card.uuid]
+            now = current_readings([card.uuid])[card.uuid]
         print(file=process.stdin, flush=True)
     assert taken >= 256 * MIB
     own = (now.processes or {}).get(process.pid)

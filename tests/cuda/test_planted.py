@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA device here; .ci/card runs this on one", allow_module_level=True)
 
 from zerogate.config.options import Options  # noqa: E402
+from zerogate.metrics.aggregation import DEVICE_PEAKS  # noqa: E402
 from zerogate.metrics.device_use import device_use  # noqa: E402
 from zerogate.metrics.measurement import Measurement, measure  # noqa: E402
 from zerogate.metrics.table import METRICS  # noqa: E402
@@ -22,8 +23,6 @@ from zerogate.verdicts.verdict import compare  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CELL = parse_cell("deberta_mrpc-ddp-w1-gpu")
-PEAKS = ("peak_device_bytes", "peak_device_delta_bytes")
-"""Of the process, or in containers that hide processes of the device."""
 
 
 def test_device_peak_with_256_mib_planted_is_regressed(tmp_path: Path) -> None:
@@ -40,6 +39,7 @@ def test_device_peak_with_256_mib_planted_is_regressed(tmp_path: Path) -> None:
         uses = device_use(found)
         for record in found.ranks:
             assert record.device is not None
+            assert not uses[record.rank].missing
             assert uses[record.rank].peak_bytes >= record.device.peak_reserved_bytes > 0
         return measure(CELL, [found])
 
@@ -48,9 +48,8 @@ def test_device_peak_with_256_mib_planted_is_regressed(tmp_path: Path) -> None:
         planted = launched("planted", f"{ROOT}/tests/cuda/planted.py::hold_256_mib")
     finally:
         session.close()
-    name = next((name for name in PEAKS if name in plain.names and name in planted.names), None)
-    if name is None:
-        pytest.skip("NVML tells neither of processes here nor of an idle device; see nvidia-smi")
+    assert plain.device_source == planted.device_source
+    name = DEVICE_PEAKS[plain.device_source]
     before = plain.scalar(name)
     expected = MetricBaseline(value=before, spread=0.0, launches=(before,))
     assert compare(CELL, METRICS[name], planted.scalar(name), expected).status == "regressed"

@@ -49,7 +49,8 @@ def probe(job, fits, folder, nvml):
         size = sizes.pop(0)
         if size > fits:
             error = OutOfMemoryError(f"{job.cell.id}: out of memory")
-            error.devices = read_launch_readings(folder)
+            readings = read_launch_readings(folder)
+            error.devices = readings.devices if readings else None
             error.record = RankRecord(
                 **values, outcome="oom", probed=tuple(tried), probing=size,
                 failure=Failure(at=0.0, phase="probe", type="OutOfMemoryError",

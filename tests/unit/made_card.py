@@ -63,7 +63,9 @@ class MadeCard:
         self.limit = round(share * TOTAL_BYTES)
 
     def stats(self) -> dict[str, int]:
-        return {"num_alloc_retries": self.retries, "num_ooms": 0}
+        peaks = {"requested": self.peak, "active": self.peak, "reserved": self.peak_reserved}
+        counts = {"num_alloc_retries": self.retries, "num_ooms": 0}
+        return counts | {f"{name}_bytes.all.peak": peak for name, peak in peaks.items()}
 
     def put_in_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answers: dict[str, Callable[..., object]] = {

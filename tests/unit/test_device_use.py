@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from records import a_cell, a_measurement, a_record
+from records import PROVENANCE, a_cell, a_measurement, a_record
 
-from zerogate.devices.attribution import Reading
+from zerogate.devices.attribution import Reading, Source
 from zerogate.devices.nvml import DeviceReadings
 from zerogate.launch.record_file import read_record
 from zerogate.metrics.device_use import (
@@ -17,21 +18,27 @@ from zerogate.metrics.device_use import (
     device_use,
     processes_before,
 )
-from zerogate.metrics.measurement import measure
+from zerogate.metrics.measurement import Measurement, measure
 from zerogate.metrics.table import METRICS
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.record import Device, RankRecord, record_path
-from zerogate.verdicts.baselines import MetricBaseline
+from zerogate.session.record_baselines import left_out
+from zerogate.verdicts.baselines import MetricBaseline, of_measurement
 from zerogate.verdicts.comparability import device_conditions_note
+from zerogate.verdicts.evidence import Evidence, OtherEnvironment
+from zerogate.verdicts.judge import judge_metric
 from zerogate.verdicts.verdict import compare
 
 GIB = 2**30
+GPU = replace(a_cell(), tier="gpu")
 UUID = "7f6c-01"
 """As torch has it; NVML's begins with GPU-."""
 
 
-def on_device(rank: int = 0, uuid: str = UUID) -> RankRecord:
-    device = Device(uuid=uuid, pid=100 + rank, peak_reserved_bytes=10 * GIB)
+def on_device(rank: int = 0, uuid: str = UUID, process: int = 0) -> RankRecord:
+    device = Device(
+        uuid=uuid, pid=100 + rank, peak_reserved_bytes=10 * GIB, process_bytes=process * GIB
+    )
     return a_record(rank, device=device)
 
 
@@ -111,7 +118,7 @@ def test_device_metrics_have_process_and_allocator_peaks() -> None:
 
 
 def test_peak_device_bytes_are_not_taken_from_allocator() -> None:
-    assert seen(p8=1, p9=1).source == "cuda_allocator"
+    assert "2 processes came" in seen(p8=1, p9=1).missing
     found = measure(a_cell(), [launched(on_device(), p8=1, p9=1)])
     assert found.value("peak_device_bytes") is None
     assert found.value("peak_reserved_bytes") == 10 * GIB
@@ -122,6 +129,79 @@ def test_device_delta_is_metric_apart_from_process_peak() -> None:
     found = measure(a_cell(), [launched(on_device(), p100=0)])
     assert found.value("peak_device_delta_bytes") == 19 * GIB
     assert found.value("peak_device_bytes") is None
+
+
+PEAKS = ("peak_device_bytes", "peak_device_delta_bytes")
+
+
+def measured(source: Source, *records: RankRecord, **told: Any) -> Measurement:
+    """By a launch on a host whose source was chosen before."""
+    return measure(GPU, [replace(launched(*records, **told), source=source)])
+
+
+def verdicts(own: Measurement, recorded: Measurement | None) -> list[tuple[str, str]]:
+    """Status and note of both metrics."""
+    baseline = of_measurement(recorded, PROVENANCE) if recorded else None
+    evidence = Evidence(own=own, hardware=PROVENANCE.hardware, host="", baseline=baseline)
+    found = [judge_metric(evidence, METRICS[name]) for name in PEAKS]
+    return [(one.status, one.note) for one in found]
+
+
+BY_PROCESS = measure(GPU, [launched(on_device(process=12), p100=12)])
+BY_DELTA = measure(GPU, [launched(on_device())])
+
+
+def test_launch_that_missed_its_peak_is_invalid_and_never_another_metric() -> None:
+    """A short one: its list was read too early. Its device rose by enough."""
+    own = measured("nvml_process", on_device(), p100=4)
+    assert {*PEAKS}.isdisjoint(own.names)
+    why = f"peak not judged: rank 0: NVML showed at most {4 * GIB} bytes of process 100"
+    for baseline in (BY_PROCESS, None):
+        (status, note), (delta, _) = verdicts(own, baseline)
+        assert (status, delta) == ("invalid", "not_comparable")
+        assert note.startswith(why)
+
+
+def test_one_launch_of_three_without_peak_is_invalid() -> None:
+    whole = launched(on_device(process=12), p100=12)
+    lacks = replace(launched(on_device(), p100=4), source="nvml_process")
+    own = measure(GPU, [whole, lacks, whole])
+    assert verdicts(own, BY_PROCESS)[0][0] == "invalid"
+    assert "no peak of the process: rank 0: NVML showed" in left_out(own)
+
+
+@pytest.mark.parametrize(
+    ("own", "recorded"), [(BY_DELTA, BY_PROCESS), (BY_PROCESS, BY_DELTA)], ids=["delta", "process"]
+)
+def test_peak_recorded_from_another_source_is_invalid_under_both_names(
+    own: Measurement, recorded: Measurement
+) -> None:
+    found = verdicts(own, recorded)
+    assert [status for status, _ in found] == ["invalid", "invalid"]
+    assert all(f"this host's source is {own.device_source}" in note for _, note in found)
+
+
+def test_peak_from_recorded_source_is_judged() -> None:
+    assert verdicts(BY_PROCESS, BY_PROCESS)[0][0] == "ok"
+    assert verdicts(BY_DELTA, BY_DELTA)[1][0] == "ok"
+    assert verdicts(BY_PROCESS, None)[0][0] == "no_baseline"
+
+
+def test_peak_of_launch_that_nobody_read_is_invalid_against_baseline() -> None:
+    own = measure(GPU, [LaunchRecords(ranks=(on_device(),))])
+    assert verdicts(own, BY_PROCESS)[0] == (
+        "invalid",
+        "peak not judged: recorded from another source; no device was read",
+    )
+
+
+def test_peak_missing_in_other_environment_is_invalid() -> None:
+    lacks = measured("nvml_process", on_device(), p100=4)
+    other = OtherEnvironment(name="there", repeats=1, own=lacks)
+    evidence = Evidence(own=BY_PROCESS, hardware="", host="", other=other)
+    found = judge_metric(evidence, METRICS["peak_device_bytes"])
+    assert (found.status, found.against) == ("invalid", "there")
+    assert found.note.startswith("there: peak not judged: rank 0: NVML showed")
 
 
 def test_peak_device_bytes_with_unwatched_rank_are_unknown() -> None:

@@ -176,7 +176,35 @@ def test_launch_folder_is_replayed_to_same_records(devices: TwoDevices, tmp_path
     again = collect_records(
         job, folder, LaunchResult(exit_codes={}, seconds=1.0, log=folder), "pytest"
     )
-    assert LaunchRecords(ranks=again, devices=told.devices) == launched
+    assert told.source == "nvml_process"
+    assert LaunchRecords(ranks=again, devices=told.devices, source=told.source) == launched
+
+
+def test_host_keeps_source_that_its_first_launch_chose(
+    devices: TwoDevices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = run(tmp_path, Ranks(devices, trained))
+    cells.launch(CELL, 0, 2)
+    monkeypatch.setattr(devices, "had", (9 * GIB, 9 * GIB))  # The lists miss the peaks.
+    later = cells.launch(CELL, 1, 2)
+    assert [use.source for use in device_use(later).values()] == ["nvml_process"] * 2
+    assert "peak_device_bytes" not in measure(CELL, [later]).names
+    again = run(tmp_path / "another session", Ranks(devices, trained)).launch(CELL, 0, 1)
+    assert again.source == "nvml_process"
+
+
+def test_resumed_launch_keeps_source_for_launches_after_it(
+    devices: TwoDevices, tmp_path: Path
+) -> None:
+    run(tmp_path, Ranks(devices, trained)).launch(CELL, 0, 2)
+    path = next(tmp_path.rglob("nvml.json"))
+    told = from_json(LaunchReadings, path.read_bytes())
+    write_json(path, replace(told, source="nvml_device_delta"))
+    cells = run(tmp_path, Ranks(devices, trained))
+    cells.resume()
+    assert cells.launch(CELL, 0, 2).source == "nvml_device_delta"
+    assert cells.resumed_launches == 1
+    assert cells.launch(CELL, 1, 2).source == "nvml_device_delta"
 
 
 def test_launch_on_throttled_devices_names_each_rank(devices: TwoDevices, tmp_path: Path) -> None:

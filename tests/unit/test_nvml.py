@@ -90,6 +90,15 @@ def test_device_watch_reads_device_before_and_during_launch(fake: FakeNVML) -> N
     assert device.slowdown_celsius == 87
 
 
+def test_new_high_of_memory_has_list_of_processes(fake: FakeNVML) -> None:
+    """A short launch's peak may fall between two lists that are read by the clock."""
+    with DeviceWatch(["GPU-a"]) as watch:
+        assert fake.seen.wait(30)
+    highs = [one for one in watch.devices["GPU-a"].during if one.used_bytes in (50, 90)]
+    assert [one.processes for one in highs[:2]] == [{100: 30}, {100: 30}]
+    assert highs[1].used_bytes == 90
+
+
 def test_readings_without_process_list_keep_memory(
     fake: FakeNVML, monkeypatch: pytest.MonkeyPatch
 ) -> None:

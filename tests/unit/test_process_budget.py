@@ -195,6 +195,25 @@ def test_allocator_share_is_never_raised(card: MadeCard) -> None:
     assert card.limit == BUDGET - 5_000
 
 
+def test_device_has_peak_of_process_that_gave_memory_back(card: MadeCard) -> None:
+    meter = CudaMemoryMeter()
+    phases = MemoryPhases(meter)
+    with phases.phase("steady"):
+        with card.block(5_000):
+            card.load(300)
+        card.empty_cache()
+    with phases.phase("eval"):
+        card.load(0)
+    assert meter.device().process_bytes == card.highest == 5_000 + CONTEXT + 300
+
+
+def test_device_of_process_that_nvml_does_not_list_has_no_peak(
+    card: MadeCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", RankNVML(card, container=True))
+    assert CudaMemoryMeter().device().process_bytes == 0
+
+
 def test_process_that_nvml_lists_without_bytes_is_not_known(
     card: MadeCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

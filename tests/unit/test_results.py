@@ -35,7 +35,10 @@ def test_keys_of_results_are_those_of_schema_version_1(tmp_path: Path) -> None:
         "cell", "settings", "software", "notes", "model_states", "values", "launches"
     }  # fmt: skip
     (launch,) = measurement["launches"]
-    assert launch.keys() == {"values", "per_rank", "canary_seconds", "troubles", "skipped"}
+    assert launch.keys() == {
+        "values", "per_rank", "canary_seconds", "troubles", "skipped", "device_source",
+        "peak_missing",
+    }  # fmt: skip
     assert launch["troubles"] == ["it was throttled"]
     (size,) = found["batch_sizes"]
     assert size.keys() == {

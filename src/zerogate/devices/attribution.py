@@ -1,20 +1,23 @@
 """Attribution of a device's memory to the ranks that ran on it, by the best available source.
 
-Each figure comes with its ``source``. A source is wrong if it reports less than the rank's allocator
-reserved: it saw another device, a pid of the host, or a driver that reports 0 to containers. Then the
-next source is tried. NVML documents the calls: nvmlDeviceGetComputeRunningProcesses and
-nvmlDeviceGetMemoryInfo_v2.
+A host has one ``source``: the best that its driver offers, whatever a launch's peak was. Each launch
+takes its peaks from there, or says why it cannot; it never changes to another source, whose figure is
+another quantity. A figure below what the rank's allocator reserved is wrong: the peak fell between two
+readings, or another device or process was seen. NVML documents the calls:
+nvmlDeviceGetComputeRunningProcesses and nvmlDeviceGetMemoryInfo_v2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Source = Literal[
     "nvml_process", "nvml_process_by_elimination", "nvml_device_delta", "cuda_allocator"
 ]
+SOURCES: tuple[Source, ...] = get_args(Source)
+"""From the best to the worst."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,66 +36,115 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankOnDevice:
-    """A rank and its device; ``reserved_bytes`` is the peak that its allocator reserved."""
+    """A rank and its device; ``reserved_bytes`` is the peak that its allocator reserved.
+
+    ``process_bytes`` is the peak of its process, as the rank learned from NVML; 0 if it did not.
+    """
 
     rank: int
     pid: int
     uuid: str
     reserved_bytes: int
+    process_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributedMemory:
     """Peak device memory of a rank: allocator, context, kernels and libraries.
 
-    ``other_processes`` are the pids on the device that belong to no rank.
+    ``missing`` says why the source does not have it for this launch; ``peak_bytes`` is then what the
+    allocator reserved. ``other_processes`` are the pids on the device that belong to no rank.
     """
 
     peak_bytes: int
     source: Source
     driver_bytes: int
     other_processes: tuple[int, ...] = ()
+    missing: str = ""
+
+
+class _Seen:
+    """What readings of a device show of the ranks ``sharing`` it, and of other processes."""
+
+    def __init__(
+        self, sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]
+    ) -> None:
+        self._listed = [one.processes for one in during if one.processes is not None]
+        old = set(before.processes or {})
+        new = {pid for processes in self._listed for pid in processes} - old
+        ours = {one.pid for one in sharing}
+        known = bool(new & ours) or any(one.process_bytes for one in sharing)
+        self.came = new - ours
+        """Pids that came with the launch and are no rank's; in a container they may be the host's."""
+        strangers = self.came if known or len(self.came) > len(sharing) else set()
+        self.others = (old | strangers) - ours
+        self.rise = max((one.used_bytes for one in during), default=0) - before.used_bytes
+
+    def peak(self, pid: int) -> int:
+        return max((processes.get(pid) or 0 for processes in self._listed), default=0)
+
+
+def choose_source(
+    sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]
+) -> Source:
+    """Return the host's best source for the ranks ``sharing`` a device, whatever their peaks were."""
+    seen = _Seen(sharing, before, during)
+    if all(rank.process_bytes or seen.peak(rank.pid) for rank in sharing):
+        return "nvml_process"
+    if len(sharing) > 1:
+        return "cuda_allocator"  # Nothing else tells one rank from the other.
+    # In a container NVML reports the host's pids, which match no rank. A single process that
+    # appeared during the launch is then the rank's.
+    if any(map(seen.peak, seen.came)):
+        return "nvml_process_by_elimination"
+    return "nvml_device_delta" if seen.rise > 0 else "cuda_allocator"
 
 
 def attribute_memory(
-    rank: RankOnDevice, sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]
+    rank: RankOnDevice,
+    sharing: Sequence[RankOnDevice],
+    before: Reading,
+    during: Sequence[Reading],
+    source: Source,
 ) -> AttributedMemory:
-    """Return the memory of ``rank``, from readings of its device ``before`` and ``during`` the launch.
+    """Return the memory of ``rank`` by the host's ``source``, or why this launch does not have it.
 
-    ``sharing`` are all ranks on that device, ``rank`` included.
+    The readings are those of its device ``before`` and ``during`` the launch. ``sharing`` are all ranks
+    on that device, ``rank`` included.
     """
-    listed = [reading.processes for reading in during if reading.processes is not None]
-    old = set(before.processes or {})
-    new = {pid for processes in listed for pid in processes} - old
-    ours = {one.pid for one in sharing}
-    driver = max((reading.driver_bytes for reading in during), default=before.driver_bytes)
-
-    def listed_peak(pid: int) -> int:
-        return max((processes.get(pid) or 0 for processes in listed), default=0)
-
-    def use(source: Source, peak: int, others: set[int]) -> AttributedMemory:
-        return AttributedMemory(
-            peak_bytes=peak,
-            source=source,
-            driver_bytes=driver,
-            other_processes=tuple(sorted(others)),
+    seen = _Seen(sharing, before, during)
+    peak, missing = _by_source(rank, sharing, seen, source)
+    if not missing and peak < rank.reserved_bytes:
+        missing = (
+            f"NVML showed at most {peak} bytes of process {rank.pid}, whose allocator reserved "
+            f"{rank.reserved_bytes}"
         )
+    return AttributedMemory(
+        peak_bytes=rank.reserved_bytes if missing else peak,
+        source=source,
+        driver_bytes=max((one.driver_bytes for one in during), default=before.driver_bytes),
+        other_processes=tuple(sorted(seen.others)),
+        missing=missing,
+    )
 
-    peak = listed_peak(rank.pid)
-    if peak and peak >= rank.reserved_bytes:
-        return use("nvml_process", peak, (old | new) - ours)
-    # In a container NVML reports the host's pids, which match no rank. A single process that
-    # appeared during the launch is then the rank's.
-    came = new - ours
-    if len(sharing) == 1 and len(came) == 1 and not new & ours:
-        peak = listed_peak(next(iter(came)))
-        if peak and peak >= rank.reserved_bytes:
-            return use("nvml_process_by_elimination", peak, old)
-    others = old | (came if len(came) > len(sharing) or new & ours else set())
-    delta = max((reading.used_bytes for reading in during), default=0) - before.used_bytes
-    if len(sharing) == 1 and not others and delta >= rank.reserved_bytes > 0:
-        return use("nvml_device_delta", delta, set())
-    return use("cuda_allocator", rank.reserved_bytes, others)
+
+def _by_source(
+    rank: RankOnDevice, sharing: Sequence[RankOnDevice], seen: _Seen, source: Source
+) -> tuple[int, str]:
+    """Return the rank's peak by ``source``, and why there is none."""
+    if source == "nvml_process":
+        peak = max(rank.process_bytes, seen.peak(rank.pid))
+        return peak, "" if peak else f"NVML listed no bytes of process {rank.pid}"
+    if len(sharing) > 1:
+        return 0, "ranks share the device, and NVML does not tell here what each process holds"
+    if source == "cuda_allocator":
+        return 0, "NVML tells neither what a process holds here nor what the device does"
+    if source == "nvml_process_by_elimination":
+        count = len(seen.came)
+        why = f"{count} processes came to the device with the launch; the rank's is not known"
+        return (seen.peak(next(iter(seen.came))), "") if count == 1 else (0, why)
+    others = ", ".join(map(str, sorted(seen.others)))
+    return seen.rise, f"process {others} was on the device too" if others else ""
 
 
 HARD = {

@@ -1,14 +1,14 @@
 """NVML's readings of the devices while a launch runs, taken by a thread of the controller.
 
 Memory is cheap to read and is read every 50 ms. Lists of processes, clocks and temperatures are not
-cheap and are read once a second. The default allocator returns nothing to the driver during
-training, so the memory of a process only grows, and the last list has its peak.
+cheap and are read once a second, lists also whenever the memory in use reaches a new high: a short
+launch has its peak between two seconds, and gives the memory back before the next.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from zerogate.config.validation import from_json
-from zerogate.devices.attribution import Reading
+from zerogate.devices.attribution import Reading, Source
 
 MEMORY_SECONDS = 0.05
 ANSWER_SECONDS = 10.0
@@ -42,9 +42,11 @@ class DeviceReadings:
 
     def add(self, reading: Reading) -> None:
         """Keep the reading if it has a list of processes, or more memory than any before."""
-        most = max((one.used_bytes for one in self.during), default=-1)
-        if reading.processes is not None or reading.used_bytes > most:
+        if reading.processes is not None or self.is_new_high(reading.used_bytes):
             self.during.append(reading)
+
+    def is_new_high(self, used_bytes: int) -> bool:
+        return used_bytes > max((one.used_bytes for one in self.during), default=-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +54,13 @@ class LaunchReadings:
     """NVML's readings of a launch's devices, by UUID.
 
     They are stored beside the records of the ranks, so that both can be replayed without a card.
-    ``origin`` tells whether a machine recorded them or a person wrote them.
+    ``origin`` tells whether a machine recorded them or a person wrote them. ``source`` is the one that
+    this host's launches take peaks from; None if none was chosen yet.
     """
 
     origin: Literal["recorded", "hand-made"]
     devices: dict[str, DeviceReadings]
+    source: Source | None = None
 
 
 def readings_path(folder: Path) -> Path:
@@ -64,13 +68,13 @@ def readings_path(folder: Path) -> Path:
     return folder / "nvml.json"
 
 
-def read_launch_readings(folder: Path) -> Mapping[str, DeviceReadings] | None:
-    """Return what NVML told during the launch of ``folder``, by UUID; None where nobody kept it.
+def read_launch_readings(folder: Path) -> LaunchReadings | None:
+    """Return what NVML told during the launch of ``folder``; None where nobody kept it.
 
     Raises ValueError where the file is damaged.
     """
     path = readings_path(folder)
-    return from_json(LaunchReadings, path.read_bytes()).devices if path.exists() else None
+    return from_json(LaunchReadings, path.read_bytes()) if path.exists() else None
 
 
 class DeviceWatch:
@@ -114,12 +118,14 @@ class DeviceWatch:
             _read_limits(pynvml, handle, self.devices[uuid])
         count = 0
         while not self._over.wait(MEMORY_SECONDS):
-            lists = count % LISTS_EVERY == 0
+            due = count % LISTS_EVERY == 0
             for uuid, handle in self._handles.items():
+                device = self.devices[uuid]
+                wanted = _always if due else device.is_new_high
                 with suppress(pynvml.NVMLError):
-                    self.devices[uuid].add(_read(pynvml, handle, lists=lists))
-                if lists:
-                    _read_clocks(pynvml, handle, self.devices[uuid])
+                    device.add(_read(pynvml, handle, lists=wanted))
+                if due:
+                    _read_clocks(pynvml, handle, device)
             count += 1
 
 
@@ -161,7 +167,7 @@ def _now(handles: Mapping[str, Any]) -> dict[str, Reading]:
     found = {}
     for uuid, handle in handles.items():
         with suppress(pynvml.NVMLError):
-            found[uuid] = _read(pynvml, handle, lists=True)
+            found[uuid] = _read(pynvml, handle, lists=_always)
     return found
 
 
@@ -182,14 +188,19 @@ def graphics_processes(uuid: str) -> list[int]:
     return []
 
 
-def _read(pynvml: Any, handle: Any, *, lists: bool) -> Reading:
+def _always(used_bytes: int) -> bool:
+    return True
+
+
+def _read(pynvml: Any, handle: Any, *, lists: Callable[[int], bool]) -> Reading:
+    """Return a reading. ``lists`` says, for the bytes in use, whether to read the processes too."""
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
         used, kept = memory.used, memory.reserved
     except pynvml.NVMLError:  # Drivers before 510 include what they keep in what is used.
         used, kept = pynvml.nvmlDeviceGetMemoryInfo(handle).used, 0
     processes = None
-    if lists:
+    if lists(used):
         with suppress(pynvml.NVMLError):  # Not available in some containers, on vGPU and on WSL.
             found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
             processes = {one.pid: one.usedGpuMemory for one in found}

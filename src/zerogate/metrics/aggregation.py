@@ -28,6 +28,13 @@ PEAKS: dict[str, Phase] = {
     "peak_eval_bytes": "eval",
 }
 
+DEVICE_PEAKS: dict[str, str] = {
+    "nvml_process": "peak_device_bytes",
+    "nvml_process_by_elimination": "peak_device_bytes",
+    "nvml_device_delta": "peak_device_delta_bytes",
+}
+"""Metric of a process's peak by the source that it is from. The two are never compared."""
+
 DEVICE_MEMORY = (*PEAKS, "live_bytes", "model_state_bytes", "leak_bytes_per_step")
 """Metrics that are not measured if device memory cannot be counted."""
 
@@ -42,6 +49,8 @@ class LaunchValues:
     ``canary_seconds`` is the time of a fixed piece of the CPU's work, on the slowest rank.
     ``device_events`` are sentences on what happened on its devices that makes its seconds not
     comparable. ``skipped`` says for each optimizer step whether loss scaling skipped it.
+    ``device_source`` is the host's source of peaks of devices, and ``peak_missing`` says why the launch
+    does not have them by that source.
     """
 
     values: dict[str, Value]
@@ -49,6 +58,8 @@ class LaunchValues:
     canary_seconds: float
     device_events: tuple[str, ...] = ()
     skipped: tuple[bool, ...] = ()
+    device_source: str = ""
+    peak_missing: str = ""
 
 
 def launch_values(launch: LaunchRecords) -> LaunchValues:
@@ -84,12 +95,17 @@ def launch_values(launch: LaunchRecords) -> LaunchValues:
         values["mfu"] = used
     if first.applied.get("mixed_precision") == "fp16":
         values["skipped_steps"] = sum(first.step_skipped)
+    uses = device_use(launch)
     return LaunchValues(
         values=values,
         per_rank=worst,
         canary_seconds=max(record.canary_seconds for record in records),
         device_events=device_events(launch),
         skipped=first.step_skipped,
+        device_source=next((use.source for use in uses.values() if use.source), ""),
+        peak_missing=next(
+            (f"rank {rank}: {use.missing}" for rank, use in uses.items() if use.missing), ""
+        ),
     )
 
 
@@ -173,8 +189,7 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
 def _device(launch: LaunchRecords) -> dict[str, OfRank]:
     """Return how to read the metrics of a card from one rank's record.
 
-    The peak of a process is left out if NVML did not report it: the allocator's number is another
-    quantity.
+    The peak of a process is left out if the launch does not have it by the host's source.
     """
     records = launch.ranks
     if any(record.device is None for record in records):
@@ -184,15 +199,9 @@ def _device(launch: LaunchRecords) -> dict[str, OfRank]:
         steady = "peak_requested_bytes", "peak_active_bytes"
         found |= {name: partial(_of_phase, "steady", name) for name in steady}
     uses = device_use(launch)
-    sources = {use.source for use in uses.values()}
-
-    def peak(record: RankRecord) -> int:
-        return uses[record.rank].peak_bytes
-
-    if sources and sources <= {"nvml_process", "nvml_process_by_elimination"}:
-        found["peak_device_bytes"] = peak
-    elif sources == {"nvml_device_delta"}:  # Another quantity: the two are never compared.
-        found["peak_device_delta_bytes"] = peak
+    if uses and not any(use.missing for use in uses.values()):
+        source = next(use.source for use in uses.values())
+        found[DEVICE_PEAKS[source]] = lambda record: uses[record.rank].peak_bytes
     return found
 
 

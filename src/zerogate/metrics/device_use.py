@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from zerogate.devices.attribution import RankOnDevice, attribute_memory, throttled
+from zerogate.devices.attribution import (
+    SOURCES,
+    RankOnDevice,
+    Source,
+    attribute_memory,
+    choose_source,
+    throttled,
+)
 from zerogate.devices.nvml import DeviceReadings
-from zerogate.protocol.record import Device, RankRecord
+from zerogate.protocol.record import RankRecord
 
 LEAST_CLOCK = 0.7
 """Fraction of the card's highest SM clock that a launch must reach once.
@@ -21,11 +29,13 @@ class LaunchRecords:
     """Records of a launch's ranks, by rank, and what NVML read meanwhile.
 
     ``devices`` are the readings by UUID. They are None if nobody read them: on the cpu tier, and if a
-    launch hook ran the ranks and left none.
+    launch hook ran the ranks and left none. ``source`` is where this host's launches take the peaks of
+    processes from; None to choose it by this launch alone.
     """
 
     ranks: tuple[RankRecord, ...]
     devices: Mapping[str, DeviceReadings] | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,48 +44,71 @@ class RankDeviceUse:
 
     ``peak_bytes`` is all that its process held, ``driver_bytes`` what the driver kept for itself.
     ``source`` says how both were found (``devices.attribution``); it is empty if nothing was read.
+    ``missing`` says why the launch does not have the peak by that source.
     ``other_processes`` are pids of processes that were on the device and are no ranks. ``events`` are
     sentences on what makes the seconds of the launch not comparable.
     """
 
     peak_bytes: int = 0
     driver_bytes: int = 0
-    source: str = ""
+    source: Source | Literal[""] = ""
+    missing: str = ""
     other_processes: tuple[int, ...] = ()
     events: tuple[str, ...] = ()
 
 
 def device_use(launch: LaunchRecords) -> dict[int, RankDeviceUse]:
     """Return the device use by rank, without ranks that have no device; empty without readings."""
-    if launch.devices is None:
-        return {}
-    placed = {
-        record.rank: _placed(record.rank, record.device)
-        for record in launch.ranks
-        if record.device is not None
-    }
-    everyone = list(placed.values())
-    return {rank: _use_of_rank(place, everyone, launch.devices) for rank, place in placed.items()}
+    source = launch.source or host_source(launch)
+    found = {}
+    for uuid, sharing in _by_device(launch.ranks).items():
+        readings = _readings_of(launch.devices or {}, uuid)
+        for place in sharing if launch.devices is not None else ():
+            if readings is None or source is None:
+                why = f"it ran on {uuid}, which was not watched"
+                found[place.rank] = RankDeviceUse(missing=why, events=(why,))
+            else:
+                found[place.rank] = _use_of_rank(place, sharing, readings, source)
+    return dict(sorted(found.items()))
 
 
-def _placed(rank: int, device: Device) -> RankOnDevice:
-    return RankOnDevice(
-        rank=rank, pid=device.pid, uuid=device.uuid, reserved_bytes=device.peak_reserved_bytes
-    )
+def host_source(launch: LaunchRecords) -> Source | None:
+    """Return the best source of peaks that this launch shows its host to have on all of its devices.
+
+    None if no rank ran on a device that was read.
+    """
+    found: list[Source] = []
+    for uuid, sharing in _by_device(launch.ranks).items():
+        if (readings := _readings_of(launch.devices or {}, uuid)) is not None:
+            found.append(choose_source(sharing, readings.before, readings.during))
+    return max(found, key=SOURCES.index, default=None)
+
+
+def _by_device(records: Sequence[RankRecord]) -> dict[str, list[RankOnDevice]]:
+    """Return the ranks on each device, by torch's UUID of it."""
+    found: dict[str, list[RankOnDevice]] = {}
+    for record in records:
+        if (device := record.device) is not None:
+            place = RankOnDevice(
+                rank=record.rank,
+                pid=device.pid,
+                uuid=device.uuid,
+                reserved_bytes=device.peak_reserved_bytes,
+                process_bytes=device.process_bytes,
+            )
+            found.setdefault(device.uuid, []).append(place)
+    return found
 
 
 def _use_of_rank(
-    place: RankOnDevice, everyone: Sequence[RankOnDevice], devices: Mapping[str, DeviceReadings]
+    place: RankOnDevice, sharing: Sequence[RankOnDevice], readings: DeviceReadings, source: Source
 ) -> RankDeviceUse:
-    readings = _readings_of(devices, place.uuid)
-    if readings is None:
-        return RankDeviceUse(events=(f"it ran on {place.uuid}, which was not watched",))
-    sharing = [one for one in everyone if one.uuid == place.uuid]
-    found = attribute_memory(place, sharing, readings.before, readings.during)
+    found = attribute_memory(place, sharing, readings.before, readings.during, source)
     return RankDeviceUse(
         peak_bytes=found.peak_bytes,
         driver_bytes=found.driver_bytes,
         source=found.source,
+        missing=found.missing,
         other_processes=found.other_processes,
         events=tuple(_events(readings, found.other_processes)),
     )

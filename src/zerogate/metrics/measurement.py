@@ -78,6 +78,16 @@ class Measurement:
         trained = (event for launch in self.launches for event in launch.device_events)
         return (*trained, *self.probe_device_events)
 
+    @property
+    def device_source(self) -> str:
+        """The host's source of peaks of devices; empty if none was read."""
+        return next((launch.device_source for launch in self.launches), "")
+
+    @property
+    def peak_missing(self) -> str:
+        """Why a launch does not have the peak of its devices by the host's source; empty if all do."""
+        return next((one.peak_missing for one in self.launches if one.peak_missing), "")
+
 
 def median(values: Sequence[Value]) -> Value | None:
     """Return the lower median, which is one of ``values``: bytes stay whole. None without values.

@@ -190,7 +190,9 @@ class Device:
 
     ``allocator_retries`` counts how often the allocator returned its cache to make room,
     ``allocator_ooms`` how often that was not enough. ``pinned_bytes`` is the peak of pinned host
-    memory. NVML's readings are stored beside the record; ``metrics.device_use`` joins the two.
+    memory. ``process_bytes`` is the peak of the whole process, as the rank learned it from NVML at the
+    end of each phase; 0 if NVML does not list the process under the rank's pid. The controller's
+    readings are stored beside the record; ``metrics.device_use`` joins the two.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -202,6 +204,7 @@ class Device:
     allocator_retries: int = 0
     allocator_ooms: int = 0
     pinned_bytes: int = 0
+    process_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

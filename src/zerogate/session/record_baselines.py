@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zerogate.devices.cards import driver
 from zerogate.devices.host import host_key
+from zerogate.metrics.aggregation import DEVICE_PEAKS
 from zerogate.metrics.measurement import (
     SPEEDUP,
     SPEEDUP_AT_MAX,
@@ -145,8 +146,10 @@ def _not_comparable(measurement: Measurement, name: str) -> bool:
     """Return whether what happened on the devices makes the metric not comparable.
 
     As a baseline, the seconds of a throttled device, or sizes found beside another process, would
-    admit any later change.
+    admit any later change. Nor is a peak recorded that some launches do not have.
     """
+    if name in DEVICE_PEAKS.values() and measurement.peak_missing:
+        return True
     metric = metric_named(name, measurement.quality_better)
     sizes = metric.budget is not None and measurement.probe_other_processes
     return bool(sizes or (metric.is_speed and measurement.device_events))
@@ -159,6 +162,8 @@ def left_out(measurement: Measurement) -> str:
         found.append(f"no seconds: {'; '.join(dict.fromkeys(measurement.device_events))}")
     if measurement.probe_other_processes:
         found.append("no batch sizes: another process was on the device")
+    if DEVICE_PEAKS.get(measurement.device_source) and measurement.peak_missing:
+        found.append(f"no peak of the process: {measurement.peak_missing}")
     return "; ".join(found)
 
 

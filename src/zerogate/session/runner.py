@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zerogate.devices.attribution import Source
 from zerogate.devices.host_memory import oom_kills
 from zerogate.devices.nvml import (
     DeviceReadings,
@@ -31,10 +32,10 @@ from zerogate.launch.locks import lock_devices
 from zerogate.launch.process_tree import remove_shared_memory
 from zerogate.launch.result import collect_records
 from zerogate.launch.watchdog import Watchdog
-from zerogate.metrics.device_use import LaunchRecords
+from zerogate.metrics.device_use import LaunchRecords, host_source
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import Job, ProbeRequest, RankRecord, job_path
+from zerogate.protocol.record import SHARED_DEVICE, Job, ProbeRequest, RankRecord, job_path
 from zerogate.session.rank_setup import RankSetup
 from zerogate.session.resume import KeptLaunches
 
@@ -65,12 +66,15 @@ class Runner:
         launch_hook: LaunchHook,
         deadlines: Callable[[Cell], Deadlines],
         idle: IdleLevels | None = None,
+        sources: dict[str, Source] | None = None,
     ) -> None:
         self.setup = setup
         self.options = setup.options
         self.launches = 0
         self.resumed_launches = 0
         self.idle = idle or IdleLevels()
+        self.sources: dict[str, Source] = {} if sources is None else sources
+        """This host's source of peaks of devices, by topology; the first launch of each chooses it."""
         self._launchers = launchers
         self._launcher: dict[str, Launcher] = {}
         self._launch_hook = launch_hook
@@ -163,10 +167,11 @@ class Runner:
             job = change(self.job(cell, folder))
         if kept := self._kept.find(job, folder):
             with suppress(RankCrashedError, OSError, ValueError):  # Damaged: it is launched again.
-                found = _collect(*kept, read_launch_readings(folder), command)
+                readings = read_launch_readings(folder)
+                found = _collect(*kept, readings.devices if readings else None, command)
                 self.resumed_launches += 1
                 self.setup.tell(f"{text}, kept from the interrupted run", cell)
-                return found
+                return self._with_source(found, readings.source if readings else None)
         self.setup.tell(text, cell)
         scratch = Path(job.scratch_folder)
         try:
@@ -175,7 +180,9 @@ class Runner:
                 scratch.mkdir(parents=True)
                 write_json(job_path(folder), job)
             if records := self._launch_hook(job, folder):
-                return LaunchRecords(ranks=records, devices=read_launch_readings(folder))
+                readings = read_launch_readings(folder)
+                found = LaunchRecords(ranks=records, devices=readings.devices if readings else None)
+                return self._with_source(found, readings.source if readings else None)
             return self._run(job, folder, command)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -204,17 +211,29 @@ class Runner:
         result = replace(result, oom_kills=oom_kills() - killed)
         devices = watch.devices if cards else None
         with name_disk_failure(cell, folder, command):
+            topology = SHARED_DEVICE if job.shared_devices else ""
             if devices is not None:  # Also for a failed launch, so that it can be replayed.
-                readings = LaunchReadings(origin="recorded", devices=devices)
-                write_json(readings_path(folder), readings)
+                _write_readings(folder, devices, self.sources.get(topology))
             try:
-                found = _collect(job, folder, result, devices, command)
+                found = self._with_source(_collect(job, folder, result, devices, command))
             except OutOfMemoryError:
                 if job.purpose == "probe":  # That is a result, and counts if the run is resumed.
                     self._kept.keep(folder, result)
                 raise
+            if devices is not None:
+                _write_readings(folder, devices, found.source)
             self._kept.keep(folder, result)
         return found
+
+    def _with_source(self, found: LaunchRecords, kept: Source | None = None) -> LaunchRecords:
+        """Return the launch with this host's source of peaks; ``kept`` is that of a resumed launch.
+
+        Nobody changes the source later: a peak by another one is another quantity.
+        """
+        topology = found.ranks[0].topology
+        if topology not in self.sources and (chosen := kept or host_source(found)):
+            self.sources[topology] = chosen
+        return replace(found, source=self.sources.get(topology))
 
     def resume(self) -> None:
         """Resume the interrupted run in the report folder. Raises ConfigError."""
@@ -239,6 +258,13 @@ class Runner:
         if name not in self._launcher:
             self._launcher[name] = self._launchers[name]()
         return self._launcher[name]
+
+
+def _write_readings(
+    folder: Path, devices: dict[str, DeviceReadings], source: Source | None
+) -> None:
+    readings = LaunchReadings(origin="recorded", devices=devices, source=source)
+    write_json(readings_path(folder), readings)
 
 
 def _collect(

@@ -61,6 +61,7 @@ class Session:
             deadlines=self.deadlines,
             # Both sessions launch on the same devices.
             idle=against.runner.idle if against else None,
+            sources=against.runner.sources if against else None,
         )
         self.measurements: dict[Cell, Measurement] = {}
         self.failures: dict[Cell, LaunchFailedError] = {}

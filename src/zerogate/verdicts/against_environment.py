@@ -6,7 +6,7 @@ which both environments were launched, so that the machine's speed on another da
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from zerogate.metrics.aggregation import Value
@@ -20,7 +20,7 @@ from zerogate.metrics.measurement import (
 )
 from zerogate.metrics.table import Metric
 from zerogate.verdicts.baselines import Provenance, of_measurement
-from zerogate.verdicts.comparability import CANARY_LIMIT, device_conditions
+from zerogate.verdicts.comparability import CANARY_LIMIT, device_conditions, missing_device_peak
 from zerogate.verdicts.evidence import SPEEDUPS, Evidence, OtherEnvironment
 from zerogate.verdicts.paired_test import CONFIDENCE, CONFIRMING, MARGIN, compare_pairs
 from zerogate.verdicts.verdict import Status, Verdict, change_of, compare
@@ -39,28 +39,43 @@ def judge_against_environment(
     """Compare the measured value with that of the same cell in ``other``."""
     own, cell = evidence.own, evidence.cell
 
-    def not_comparable(why: str) -> Verdict:
+    def no_verdict(status: Status, why: str) -> Verdict:
         return Verdict(
-            cell=cell, metric=metric.name, status="not_comparable", unit=metric.unit,
+            cell=cell, metric=metric.name, status=status, unit=metric.unit,
             against=other.name, note=why,
         )  # fmt: skip
 
     value = evidence.value(metric)
-    if value is None:
-        return not_comparable("not measured here")
-    if other.failure or other.own is None:
-        return not_comparable(f"{other.name}: {other.failure}")
-    if differing := differing_settings(own.settings, other.own.settings):
-        return not_comparable(f"{other.name}: other settings ({'; '.join(differing)})")
+    for status, why in _reasons(evidence, other, metric):
+        if why:
+            return no_verdict(status, why)
+    assert value is not None
+    assert other.own is not None
     ours = _each(metric, own, evidence.reference)
     theirs = _each(metric, other.own, other.reference)
     if not ours or not theirs:
         where = "there" if ours else "here"
-        return not_comparable(f"{other.name}: not measured {where}")
+        return no_verdict("not_comparable", f"{other.name}: not measured {where}")
     if metric.is_speed:
         return _judge_seconds(evidence, other, metric, ours, theirs)
     entry = of_measurement(other.own, NOT_STORED).metrics[metric.name]
     return replace(compare(cell, metric, value, entry), against=other.name)
+
+
+def _reasons(
+    evidence: Evidence, other: OtherEnvironment, metric: Metric
+) -> Iterator[tuple[Status, str]]:
+    """Yield a status and a reason (or "") for all that prevents a comparison; the first counts."""
+    own = evidence.own
+    yield "invalid", missing_device_peak(own, (), metric)
+    yield "not_comparable", "not measured here" if evidence.value(metric) is None else ""
+    if other.failure or other.own is None:
+        yield "not_comparable", f"{other.name}: {other.failure}"
+        return
+    why = missing_device_peak(other.own, (), metric)
+    yield "invalid", f"{other.name}: {why}" if why else ""
+    differing = "; ".join(differing_settings(own.settings, other.own.settings))
+    yield "not_comparable", f"{other.name}: other settings ({differing})" if differing else ""
 
 
 def _each(metric: Metric, own: Measurement, reference: Measurement | None) -> Sequence[Value]:

@@ -5,8 +5,9 @@ Each function that names a reason returns it as a sentence, or an empty string i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
+from zerogate.metrics.aggregation import DEVICE_PEAKS
 from zerogate.metrics.measurement import Measurement, differing_settings
 from zerogate.metrics.table import Metric
 from zerogate.verdicts.baselines import CellBaseline
@@ -53,6 +54,29 @@ def _reasons(
         if own.cell.tier == "gpu":
             yield "not_comparable", other_host(baseline, evidence.host)
         yield "invalid", device_conditions_note(own) or other_speed(own, baseline)
+
+
+def missing_device_peak(own: Measurement, recorded: Container[str], metric: Metric) -> str:
+    """Say why the peak of a process has no value that may be compared; empty for other metrics.
+
+    That is so if a launch does not have it by its host's source, or if the baseline, which has the
+    metrics ``recorded``, has it by a source that this host does not offer.
+    """
+    peaks = set(DEVICE_PEAKS.values())
+    if metric.name not in peaks or not own.launches:
+        return ""
+    source = own.device_source
+    if DEVICE_PEAKS.get(source) == metric.name:
+        if own.peak_missing:
+            return f"peak not judged: {own.peak_missing}"
+        others = [name for name in peaks - {metric.name} if name in recorded]
+        if metric.name in recorded or not others:
+            return ""
+        return f"peak not judged: recorded as {others[0]}, this host's source is {source}"
+    if metric.name not in recorded:
+        return ""
+    why = f"this host's source is {source}" if source else "no device was read"
+    return f"peak not judged: recorded from another source; {own.peak_missing or why}"
 
 
 def other_settings(own: Measurement, baseline: CellBaseline) -> str:

@@ -9,7 +9,7 @@ from zerogate.metrics.measurement import AT_MAX, SPEEDUP, SPEEDUP_AT_MAX
 from zerogate.metrics.table import Metric, metric_named
 from zerogate.verdicts.against_environment import judge_against_environment
 from zerogate.verdicts.baselines import MetricBaseline
-from zerogate.verdicts.comparability import comparability
+from zerogate.verdicts.comparability import comparability, missing_device_peak
 from zerogate.verdicts.evidence import Evidence
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import Verdict, compare
@@ -32,6 +32,10 @@ def judge_against_baseline(evidence: Evidence, metric: Metric) -> Verdict:
     """Compare the measured value with the baseline, if the two are comparable."""
     own, baseline = evidence.own, evidence.baseline
     value = evidence.value(metric)
+    if why := missing_device_peak(own, baseline.metrics if baseline else (), metric):
+        return Verdict(
+            cell=own.cell, metric=metric.name, status="invalid", unit=metric.unit, note=why
+        )
     if value is None:
         note = own.notes.get(metric.name, "not measured here")
         if metric.name == SPEEDUP_AT_MAX and AT_MAX in own.searched:

@@ -30,6 +30,7 @@ class CudaMemoryMeter:
     def __init__(self) -> None:
         self.outside_bytes = -1
         self._most_reserved = 0
+        self._most_of_process = 0
         self._budget_bytes: int | None = None
         self._set_aside_bytes = -1
 
@@ -37,6 +38,7 @@ class CudaMemoryMeter:
         """Return this rank's device and the peak that its allocator reserved there in all phases."""
         found = torch.cuda.get_device_properties(torch.cuda.current_device())
         stats = torch.cuda.memory_stats()
+        self.note_process()
         return Device(
             uuid=str(found.uuid),
             name=found.name,
@@ -45,7 +47,18 @@ class CudaMemoryMeter:
             allocator_retries=int(stats["num_alloc_retries"]),
             allocator_ooms=int(stats["num_ooms"]),
             pinned_bytes=int(torch.cuda.host_memory_stats().get("allocated_bytes.peak", 0)),
+            process_bytes=self._most_of_process,
         )
+
+    def note_process(self) -> None:
+        """Ask NVML what this process holds, and keep the highest answer for ``device``.
+
+        What the allocator has given back since the last reset is added: it was the process's too.
+        """
+        listed, reserved = listed_bytes(_uuid()), torch.cuda.memory_reserved()
+        if listed > reserved:
+            peak = listed - reserved + torch.cuda.max_memory_reserved()
+            self._most_of_process = max(self._most_of_process, peak)
 
     def live_bytes(self) -> int:
         return torch.cuda.memory_allocated()

@@ -40,6 +40,7 @@ class MemoryMeter(Protocol):
     def keep_budget(self) -> None: ...
     def limit_bytes(self) -> int: ...
     def release_cache(self) -> None: ...
+    def note_process(self) -> None: ...
     def process_peak_bytes(self) -> int: ...
     def retries(self) -> int: ...
     def capacity_bytes(self) -> int: ...
@@ -86,6 +87,9 @@ class CpuMemoryMeter:
     def release_cache(self) -> None:
         """Do nothing: nothing is cached."""
 
+    def note_process(self) -> None:
+        """Do nothing: there is no driver to ask."""
+
     def process_peak_bytes(self) -> int:
         return 0  # The process holds the host's memory too, which has no budget.
 
@@ -125,6 +129,7 @@ class MemoryPhases:
         yield
         peak = self.meter.peak_bytes() - self.floor_bytes
         further = self.meter.further_peaks()
+        self.meter.note_process()
         self.collect_garbage()
         self.phases[name] = PhaseMemory(
             peak_allocated_bytes=peak,
