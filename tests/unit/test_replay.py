@@ -23,7 +23,9 @@ from zerogate.launch.result import collect_records
 from zerogate.metrics.device_use import LaunchRecords, device_use, host_source
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
+from zerogate.protocol.batch_search import Probe, Search, Tried
 from zerogate.protocol.record import job_path, read_job
+from zerogate.session.batch_size import LARGEST
 from zerogate.verdicts.comparability import device_conditions
 
 DATA = Path(__file__).parents[1] / "data" / "nvml"
@@ -104,6 +106,48 @@ def test_recorded_launches_of_one_host_have_one_source(
         assert use.source == "nvml_process"
         assert bool(use.missing) == (peaks is None)
         assert ("whose allocator reserved" in use.missing) == (peaks is None)
+
+
+def recorded_probe(case: str) -> tuple[Probe, list[Tried], int | None]:
+    """Return what a recorded launch tried, what fitted, and the size that ran out, if one did."""
+    request = read_job(job_path(DATA / case)).probe
+    first = ended(case).ranks[0]
+    assert request is not None
+    tried = [
+        Tried(one.size, one.peak_allocated_bytes, one.forward_bytes, first.budget_bytes)
+        for one in first.probed
+    ]
+    failed = first.probing if first.outcome == "oom" else None
+    return Probe(request.sizes, request.stop), tried, failed
+
+
+def test_recorded_search_goes_on_beside_size_that_ran_out_late() -> None:
+    """37 ran out late in one launch and fitted in the next, after which the card was asked for 2067."""
+    search = Search(limit=LARGEST)
+    for index in range(3):
+        search.tell(*recorded_probe(f"h200_deberta_zero2_{index}"))
+    probe = search.ask()
+    assert probe is not None
+    assert probe.sizes[0] == 38
+
+
+def test_recorded_search_ends_in_three_launches() -> None:
+    """The launches come in another order than on the card: a late failure is tried again first."""
+    launches = {
+        probe.sizes[0]: (tried, failed)
+        for index in range(3)
+        for probe, tried, failed in [recorded_probe(f"h200_gpt2xl_zero3_offload_{index}")]
+    }
+    search = Search(limit=LARGEST)
+    while (probe := search.ask()) is not None:
+        search.tell(probe, *launches[probe.sizes[0]])
+    assert (search.answer, search.launches) == (33, 3)
+
+
+def test_recorded_search_without_fitting_size_ends_in_one_launch() -> None:
+    search = Search(limit=LARGEST)
+    search.tell(*recorded_probe("h200_gpt2xl_ddp_0"))
+    assert search.answer == 0
 
 
 def test_all_launches_that_card_left_are_replayed() -> None:
