@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ["cuda", "sampling", "gpt2xl", "training", "deberta", "blenderbot"]
+MEASURING = ["gpt2xl", "deberta", "blenderbot", "train", "held", "repeats"]
+PARTS = [*MEASURING, "spread", "cuda", "sampling"]
 MEASURED = """
 for given in "$@"; do
   case "$given" in --report-dir=*) report=${given#--report-dir=} ;; esac
@@ -22,6 +24,8 @@ done
 [ -z "${report:-}" ] || { mkdir -p "$report"; echo '{"launches": 2}' >"$report/results.json"; }
 """
 """What pytest leaves where it launched something."""
+ENDLESS = 'trap "exit 2" INT; echo ready; while :; do read -t 0.1 < <(:) || true; done'
+"""A command that ends when interrupted, as pytest does."""
 Card = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -36,7 +40,11 @@ def card(tmp_path: Path) -> Card:
     python = tmp_path / "python"
 
     def card(
-        behaves: str = MEASURED, seconds: int | str = 600, tier: str = "can run"
+        behaves: str = MEASURED,
+        seconds: int | str = 600,
+        *parts: str,
+        tier: str = "can run",
+        **variables: str,
     ) -> subprocess.CompletedProcess[str]:
         doctor = f'[ "$3" = doctor ] && echo "gpu tier: {tier}"'
         python.write_text(
@@ -44,9 +52,12 @@ def card(tmp_path: Path) -> Card:
         )
         python.chmod(0o755)
         return subprocess.run(
-            ["env", "--default-signal=INT", "bash", str(script), str(tmp_path / "out"), str(seconds)],
-            env=os.environ | {"PYTHON": str(python), "ZEROGATE_CARD_LEAST_SECONDS": "1"},
-            text=True, capture_output=True, timeout=120, check=False,
+            ["env", "--default-signal=INT", "bash", str(script), str(tmp_path / "out"), str(seconds),
+             *parts],
+            env=os.environ
+            | {"PYTHON": str(python), "ZEROGATE_CARD_LEAST_SECONDS": "1"}
+            | variables,
+            text=True, capture_output=True, timeout=600, check=False,
         )  # fmt: skip
 
     return card
@@ -70,7 +81,7 @@ def test_card_script_runs_every_part_once(card: Card, tmp_path: Path) -> None:
 
 
 def test_failed_part_stays_failed_and_other_parts_run(card: Card, tmp_path: Path) -> None:
-    failing = f'{MEASURED}case "$*" in *deberta*) exit 1 ;; esac'
+    failing = f'{MEASURED}case "$*" in *out/deberta*) exit 1 ;; esac'
     assert card(failing).returncode == 1
     assert statuses(tmp_path) == dict.fromkeys(PARTS, "0") | {"deberta": "1"}
     later = card()
@@ -80,20 +91,91 @@ def test_failed_part_stays_failed_and_other_parts_run(card: Card, tmp_path: Path
 
 def test_part_out_of_time_runs_again_in_next_call(card: Card, tmp_path: Path) -> None:
     """A part that ends when interrupted, as pytest does; the call has little more than its minimum."""
-    endless = 'trap "exit 2" INT; while :; do read -t 0.1 < <(:) || true; done'
-    first = card(f'{MEASURED}case "$*" in *gpt2xl*) {endless} ;; esac', seconds=3)
+    first = card(f'{MEASURED}case "$*" in *out/deberta*) {ENDLESS} ;; esac', seconds=6)
     assert first.returncode == 3
-    assert "no time left in gpt2xl; call this again" in first.stdout
-    assert statuses(tmp_path) == {"cuda": "0", "sampling": "0"}
+    assert "no time left in deberta; call this again" in first.stdout
+    assert statuses(tmp_path) == {"gpt2xl": "0"}
     assert (tmp_path / "out" / "baselines").is_dir()
     assert card().returncode == 0
     assert set(statuses(tmp_path)) == set(PARTS)
 
 
+def test_part_beyond_its_own_limit_is_cut_off_and_others_run(card: Card, tmp_path: Path) -> None:
+    hangs = f'{MEASURED}case "$*" in *out/gpt2xl*) {ENDLESS} ;; esac'
+    first = card(hangs, ZEROGATE_CARD_PART_SECONDS="5")
+    assert first.returncode == 3
+    assert "card: gpt2xl was cut off after 5 s; a later call goes on with it" in first.stdout
+    assert first.stdout.endswith("card: not over: gpt2xl; call this again\n")
+    assert statuses(tmp_path) == dict.fromkeys(set(PARTS) - {"gpt2xl"}, "0")
+    assert card().returncode == 0
+    assert set(statuses(tmp_path)) == set(PARTS)
+
+
+def test_part_that_builds_on_unfinished_part_waits(card: Card, tmp_path: Path) -> None:
+    hangs = f'{MEASURED}case "$*" in *out/train*) {ENDLESS} ;; esac'
+    first = card(hangs, ZEROGATE_CARD_PART_SECONDS="5")
+    assert first.returncode == 3
+    assert "card: held waits for train\n" in first.stdout
+    assert set(PARTS) - set(statuses(tmp_path)) == {"train", "held"}
+
+
+def test_card_script_with_named_parts_runs_only_those(card: Card, tmp_path: Path) -> None:
+    assert card(MEASURED, 600, "cuda", "deberta").returncode == 0
+    assert statuses(tmp_path) == {"deberta": "0", "cuda": "0"}
+    alone = card(MEASURED, 600, "held")
+    assert alone.returncode == 3
+    assert "card: held waits for train" in alone.stdout
+
+
+def test_card_script_with_unknown_part_is_refused(card: Card) -> None:
+    found = card(MEASURED, 600, "training")
+    assert found.returncode == 1
+    assert found.stdout == f"card: PART: training is unknown; choose from {' '.join(PARTS)}\n"
+
+
+LAUNCHES = """
+[ -z "${report:-}" ] || {
+  mkdir -p "$report/launches/cell/0"
+  echo '{"cell": {}, "controller_pid": '$$', "x": 1}' >"$report/launches/cell/0/job.json"
+  for try in $(seq 300); do [ ! -e "$report/../profiled" ] || break; read -t 0.1 < <(:) || true; done
+}
+"""
+"""What a launch writes first; it lasts until a profile was taken."""
+
+PY_SPY = """#!/usr/bin/env bash
+echo "$@" >>{folder}/spied
+while [ "$1" != --output ]; do shift; done
+echo "main;train 7" >"$2"
+touch {folder}/out/profiled
+{then}
+"""
+
+
+@pytest.mark.parametrize("then", ["exit 0", "exit 1"])
+def test_first_launch_of_call_is_profiled(card: Card, tmp_path: Path, then: str) -> None:
+    """Whatever becomes of py-spy, the part is not the worse for it."""
+    spy = tmp_path / "py-spy"  # Beside Python, where pip puts it.
+    spy.write_text(PY_SPY.format(folder=tmp_path, then=then))
+    spy.chmod(0o755)
+    found = card(MEASURED + LAUNCHES, 600, "deberta", "train")
+    assert found.returncode == 0, found.stdout
+    (profile,) = (tmp_path / "out").glob("profile-*.txt")
+    assert profile.read_text() == "main;train 7\n"
+    (spied,) = (tmp_path / "spied").read_text().splitlines()
+    assert re.search(r"--pid [1-9]\d* ", spied)
+    assert ("card: no profile of deberta; " in found.stdout) == (then == "exit 1")
+
+
+def test_absent_py_spy_is_one_line(card: Card) -> None:
+    found = card(PATH="/usr/bin:/bin", HOME="/nowhere")
+    assert found.returncode == 0
+    assert found.stdout.count("py-spy") == 1
+
+
 def test_card_script_without_time_begins_no_part(card: Card, tmp_path: Path) -> None:
     found = card(seconds=0)
     assert found.returncode == 3
-    assert "no time left for cuda; call this again" in found.stdout
+    assert "no time left for gpt2xl; call this again" in found.stdout
     assert asked(tmp_path) == 1
 
 
@@ -119,7 +201,7 @@ def test_card_script_on_other_machine_resumes_from_archive(card: Card, tmp_path:
     recorded = (
         "mkdir -p baselines/nvidia-h200-141g-x1; echo 1 >baselines/nvidia-h200-141g-x1/a.json\n"
     )
-    card(f'{recorded}{MEASURED}case "$*" in *deberta*) exit 1 ;; esac')
+    card(f'{recorded}{MEASURED}case "$*" in *out/deberta*) exit 1 ;; esac')
     shutil.rmtree(tmp_path / "out")
     shutil.rmtree(tmp_path / "project" / "baselines" / "nvidia-h200-141g-x1")
     before = asked(tmp_path)
@@ -147,15 +229,14 @@ def test_part_command_lines_are_accepted_and_collect_tests(card: Card, tmp_path:
     collected = f'{MEASURED}[ -z "${{report:-}}" ] || exec {sys.executable} "$@" --collect-only -q'
     found = card(collected)
     assert statuses(tmp_path) == dict.fromkeys(PARTS, "0"), found.stdout
-    for part in PARTS[2:]:
+    for part in MEASURING:
         assert "src/zerogate/suite/test_" in (tmp_path / "out" / f"{part}.txt").read_text()
 
 
 def test_interrupted_card_script_leaves_part_unfinished(card: Card, tmp_path: Path) -> None:
     """As from a terminal: all of its process group are told."""
     card(seconds=0)  # Writes the fake.
-    endless = 'trap "exit 2" INT; echo ready; while :; do read -t 0.1 < <(:) || true; done'
-    waiting = f'case "$*" in *tests/cuda*) {endless} ;; esac'
+    waiting = f'case "$*" in *out/gpt2xl*) {ENDLESS} ;; esac'
     python = tmp_path / "python"
     python.write_text(python.read_text() + waiting)
     script = tmp_path / "project" / ".ci" / "card"
@@ -169,7 +250,7 @@ def test_interrupted_card_script_leaves_part_unfinished(card: Card, tmp_path: Pa
         os.killpg(process.pid, signal.SIGINT)
         said = process.stdout.read()
     assert process.returncode == 130
-    assert "card: interrupted in cuda; call this again" in said
+    assert "card: interrupted in gpt2xl; call this again" in said
     assert statuses(tmp_path) == {}
     assert (tmp_path / "out.tgz").exists()
 
