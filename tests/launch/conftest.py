@@ -21,6 +21,7 @@ from zerogate.launch.launcher import Launcher, LaunchResult
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import Job, job_path
+from zerogate.session.progress import Progress
 from zerogate.session.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,7 @@ class Launches:
         report_folder: Path | None = None,
         deadlines: Deadlines | None = None,
         around: Callable[[Launcher], Launcher] = lambda launcher: launcher,
+        progress: Progress = lambda update: None,
         **job_changes: Any,
     ) -> Session:
         """``deadlines`` in place of the baselines'; ``around`` wraps the launcher."""
@@ -93,6 +95,7 @@ class Launches:
         session = Impatient(
             options,
             launch_hook=change,
+            progress=progress,
             launchers={
                 "forkserver": lambda: around(self._forkserver),
                 "torchrun": lambda: around(CommandLauncher("torchrun")),

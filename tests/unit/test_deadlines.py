@@ -139,3 +139,11 @@ def test_watchdog_of_probe_allows_one_hour_at_most(tmp_path: Path) -> None:
     watch = Watchdog(job, tmp_path, Deadlines(launch=10 * PROBE_SECONDS))
     watch.started -= PROBE_SECONDS
     assert watch.overdue() == "the launch's limit is 3600 s"
+
+
+def test_restarted_watchdog_counts_from_now(tmp_path: Path) -> None:
+    watch = Watchdog(a_job(tmp_path), tmp_path, Deadlines(launch=100.0))
+    watch.started -= 101.0
+    assert watch.overdue()
+    watch.restart()
+    assert watch.overdue() == ""

@@ -71,3 +71,13 @@ def test_rank_environment_puts_overlay_first_on_python_path(
     environment = rank_environment("cpu", tmp_path, tmp_path / "over")
     assert environment["PYTHONPATH"] == f"{tmp_path / 'over'}:mine"
     assert "ZEROGATE_OVERLAY" not in rank_environment("cpu", tmp_path)
+
+
+def test_environment_of_card_keeps_cuda_untouched_before_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    found = rank_environment("gpu", tmp_path)
+    assert found["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+    assert found["DS_ACCELERATOR"] == "cuda"
+    assert found["OPENBLAS_NUM_THREADS"] == "1"

@@ -82,7 +82,11 @@ def rank_environment(
             ALLOCATOR_SETTINGS[0]: next(filter(None, settings), PLAIN_ALLOCATOR),
             # NVML counts devices in this order; CUDA does not by default.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            # Counting devices must not make a CUDA context: ranks are forked after it.
+            # Counting devices must not call the CUDA driver: ranks are forked after it.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+            # numpy's and scipy's BLAS would start threads on import, before ranks are forked.
+            "OPENBLAS_NUM_THREADS": "1",
         }
+        # Spares DeepSpeed the search for an accelerator, which asks torch for devices.
+        environment.setdefault("DS_ACCELERATOR", "cuda")
     return environment

@@ -10,6 +10,7 @@ LaunchFailedError
 ├── ConfigurationWrongError   the engine runs something other than the strategy and the recipe request
 ├── DeadlineExceededError     the launch, or a phase of it, exceeded its deadline
 ├── LauncherFailedError       the process that starts the ranks failed or was killed
+│   └── CannotForkError       the fork server cannot start, or its ranks could not use CUDA
 └── DiskFailedError           the report folder cannot be written, or is full
 """
 
@@ -84,6 +85,10 @@ class DeadlineExceededError(LaunchFailedError):
 
 class LauncherFailedError(LaunchFailedError):
     kind = "launcher failure"
+
+
+class CannotForkError(LauncherFailedError):
+    """A fork server that started no rank, and would start none if it were asked again."""
 
 
 class DiskFailedError(LaunchFailedError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from zerogate.config.text import last_lines
 from zerogate.launch import process_tree
-from zerogate.launch.errors import LauncherFailedError, ended_how
+from zerogate.launch.errors import CannotForkError, LauncherFailedError, ended_how
 from zerogate.launch.launcher import PEERS_GRACE_SECONDS, LaunchResult, free_port
 from zerogate.launch.stacks import where_ranks_stand
 from zerogate.launch.watchdog import Watchdog
@@ -58,7 +58,7 @@ class ForkserverLauncher:
 
 
 class _Server:
-    """The controller's end of one fork server."""
+    """The controller's end of one fork server. Raises CannotForkError if it cannot start."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._environment = environment
@@ -81,6 +81,9 @@ class _Server:
             )
         try:
             self._expect("ready")
+        except LauncherFailedError as error:
+            self.close()
+            raise CannotForkError(error.summary, detail=error.detail, log=error.log) from None
         except BaseException:
             self.close()
             raise
@@ -89,7 +92,10 @@ class _Server:
         return self._process.poll() is None and environment == self._environment
 
     def run(self, job: Job, folder: Path, watchdog: Watchdog) -> LaunchResult:
-        """Fork the job's ranks and wait until they end. Raises LauncherFailedError."""
+        """Fork the job's ranks and wait until they end.
+
+        Raises LauncherFailedError, and CannotForkError if the server refuses to fork.
+        """
         world_size = job.cell.world_size
         request = {
             "folder": str(folder),
@@ -147,6 +153,8 @@ class _Server:
 
     def _expect(self, key: str) -> Any:
         message = self._next(time.monotonic() + START_SECONDS)
+        if message is not None and "refused" in message:
+            raise CannotForkError(f"fork server: {message['refused']}")
         if message is None or key not in message:
             raise self._gone("no answer")
         return message[key]

@@ -16,7 +16,7 @@ LOOK_SECONDS = 1.0
 
 
 class Watchdog:
-    """The deadlines of one launch, which count from the construction of this object."""
+    """The deadlines of one launch, which count from the construction or the last ``restart``."""
 
     def __init__(self, job: Job, folder: Path, deadlines: Deadlines) -> None:
         self.folder = folder
@@ -25,6 +25,10 @@ class Watchdog:
         probes = job.purpose == "probe"
         self._launch = min(deadlines.launch, PROBE_SECONDS) if probes else deadlines.launch
         self._phases = {} if probes else deadlines.phases
+
+    def restart(self) -> None:
+        """Count from now: the launch begins anew."""
+        self.started = time.monotonic()
 
     @property
     def seconds(self) -> float:

@@ -21,6 +21,7 @@ from zerogate.devices.nvml import (
 )
 from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.errors import (
+    CannotForkError,
     OutOfMemoryError,
     RankCrashedError,
     name_disk_failure,
@@ -77,6 +78,7 @@ class Runner:
         """This host's source of peaks of devices, by topology; the first launch of each chooses it."""
         self._launchers = launchers
         self._launcher: dict[str, Launcher] = {}
+        self._forks_on_cards = True
         self._launch_hook = launch_hook
         self._deadlines = deadlines
         self._kept = KeptLaunches(setup.options.report_folder, setup.fingerprint)
@@ -197,13 +199,11 @@ class Runner:
 
         with name_launcher_failure(cell, command), lock_devices(cards or ["cpu"], tell):
             self.idle.await_idle(cards, tell)
-            launcher = self._launcher_for(cell)
-            environment = self.setup.environment(cell)
             killed = oom_kills()
             watchdog = Watchdog(job, folder, self._deadlines(cell))
             try:
                 with name_disk_failure(cell, folder, command), DeviceWatch(cards) as watch:
-                    result = launcher.launch(job, folder, environment, watchdog)
+                    result = self._start_ranks(job, folder, watchdog)
             finally:
                 beats = watchdog.heartbeats().values()
                 remove_shared_memory({beat.pid for beat in beats if beat})
@@ -249,11 +249,23 @@ class Runner:
             launcher.close()
         self._launcher.clear()
 
+    def _start_ranks(self, job: Job, folder: Path, watchdog: Watchdog) -> LaunchResult:
+        """Let the launcher start the ranks, or torchrun if ranks that use cards cannot be forked."""
+        environment = self.setup.environment(job.cell)
+        try:
+            return self._launcher_for(job.cell).launch(job, folder, environment, watchdog)
+        except CannotForkError as error:
+            if job.cell.tier == "cpu":
+                raise
+            # Asked once in a session: the packages that are imported stay the same.
+            self._forks_on_cards = False
+            self.setup.tell(f"{error.summary}; torchrun starts the ranks instead", job.cell)
+        watchdog.restart()
+        return self._launcher_for(job.cell).launch(job, folder, environment, watchdog)
+
     def _launcher_for(self, cell: Cell) -> Launcher:
         name = self.options.launcher
-        if cell.tier == "gpu" and name == "forkserver":
-            # Forking ranks beside CUDA has not been tried on a card; torchrun is known to work.
-            self.setup.tell("gpu tier: torchrun starts the ranks, not the fork server", cell)
+        if name == "forkserver" and cell.tier == "gpu" and not self._forks_on_cards:
             name = "torchrun"
         if name not in self._launcher:
             self._launcher[name] = self._launchers[name]()

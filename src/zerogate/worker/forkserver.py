@@ -6,6 +6,7 @@ that socket:
 
     in   {"folder": …, "cwd": …, "environment": {…}, "world_size": N}   once per launch
     out  {"ready": true} first; {"pids": […]}, then {"rank": R, "exit_code": C} for every rank
+    out  {"refused": WHY} in place of the first two, and the end: ranks would find CUDA unusable
     in   {"bury": true}   after the controller ended processes that a launch left behind
     out  {"buried": true}
 
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from zerogate.protocol.prctl import adopt_orphans, signal_at_parent_death
+from zerogate.worker.fork_hazards import close_nvml, fork_hazard, open_nvml
 from zerogate.worker.parent_death import exit_with_controller
 
 PRELOAD = (
@@ -50,30 +52,38 @@ PRELOAD = (
 )
 
 
-def preload() -> None:
-    """Import the stack without touching a device: a CUDA context does not survive a fork.
+class RefusedError(Exception):
+    """A fork that is refused, since its ranks would find CUDA unusable."""
 
-    Raises RuntimeError if an import created a context.
-    """
+
+def sees_devices() -> bool:
+    """Return whether ranks may use CUDA; those of the cpu tier see no device."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+
+
+def check_forkable() -> None:
+    """Raise RefusedError if ranks that may use CUDA cannot be forked from this process."""
+    if sees_devices() and (why := fork_hazard()):
+        raise RefusedError(why)
+
+
+def preload() -> None:
+    """Import the stack. It must not touch a device, which ``check_forkable`` finds out."""
     for name in PRELOAD:
         try:
             importlib.import_module(name)
         except ImportError:
             # A rank that needs it reports the error in its record; other ranks do not need it.
             continue
-    import torch
-
-    if torch.cuda.is_initialized():
-        raise RuntimeError(
-            "fork server: importing the stack created a CUDA context; expected none, since a context "
-            "does not survive a fork; use --launcher torchrun"
-        )
     gc.collect()
     gc.freeze()
 
 
 def load_ops(names: list[str]) -> None:
-    """Load compiled DeepSpeed ops here, so that ranks inherit them."""
+    """Load compiled DeepSpeed ops here, so that ranks inherit them.
+
+    Loading one that is built makes no CUDA context. DeepSpeed makes one to compile one for CUDA.
+    """
     from zerogate.worker import ops
 
     try:
@@ -92,9 +102,18 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
         self._unread = b""
+        self._has_nvml = False
 
     def serve(self) -> None:
-        self._send({"ready": True})
+        """Serve launches until the controller closes its end, or until forking is refused."""
+        try:
+            check_forkable()
+            self._send({"ready": True})
+            self._serve()
+        except RefusedError as error:
+            self._send({"refused": str(error)})
+
+    def _serve(self) -> None:
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is self._channel:
@@ -125,6 +144,8 @@ class Server:
 
     def _launch(self, request: dict[str, Any]) -> None:
         load_ops(request["ops"])
+        check_forkable()
+        self._has_nvml = sees_devices() and close_nvml()
         pids = []
         for rank in range(request["world_size"]):
             pid = os.fork()
@@ -166,6 +187,8 @@ class Server:
             os.chdir(request["cwd"])
             os.environ.update(request["environment"])
             os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank)})
+            if self._has_nvml:
+                open_nvml()
             gc.enable()
             from zerogate.worker.main import run
 

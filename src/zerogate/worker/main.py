@@ -67,11 +67,13 @@ def run(folder: Path) -> int:
 
 
 def share_device(job: Job) -> None:
-    """Assign this rank its device if there are more ranks than devices. Call before importing torch.
+    """Assign this rank its device if there are more ranks than devices.
 
-    DeepSpeed uses the device with the number LOCAL_RANK. NCCL lets ranks share a device if a variable
-    allows it, from 2.30 on (``worker.accelerator`` handles older releases). It may then hang for lack
-    of multiprocessors, so its CTAs are limited.
+    Accelerate and DeepSpeed use the device with the number LOCAL_RANK, which they read when they are
+    set up, not when they are imported: a fork server has imported them. NCCL reads its variables when
+    it makes a communicator. It lets ranks share a device if one of them allows it, from 2.30 on
+    (``worker.accelerator`` handles older releases). It may then hang for lack of multiprocessors, so
+    its CTAs are limited.
     """
     if job.shared_devices:
         local = int(os.environ["LOCAL_RANK"]) % job.shared_devices
