@@ -116,6 +116,17 @@ def _pinned(size: int) -> int:
     return 1 << (size - 1).bit_length() if size else 0
 
 
+def needs(workload_file: Path, strategy: Strategy, world_size: int) -> Capacity:
+    """Return what the cell needs of the host; nothing if the workload does not state its size."""
+    parameters = full_parameters(workload_file)
+    return Capacity(0, 0) if parameters is None else needed(parameters, strategy, world_size)
+
+
+def available(folder: Path) -> Capacity:
+    """Return what this machine has left for all cells. ``folder`` is the one for disk offload."""
+    return Capacity(available_memory_bytes(), shutil.disk_usage(folder).free)
+
+
 def shortage(workload_file: Path, strategy: Strategy, world_size: int, folder: Path) -> str:
     """Return what this machine lacks for the cell, with the numbers; empty if nothing.
 
