@@ -10,7 +10,7 @@ OPTIONS = {
     "--strategy", "--workload", "--world-size", "--launcher", "--repeats", "--data-dir",
     "--baseline-dir", "--update-baselines", "--reason", "--missing-baseline", "--report-dir",
     "--device-memory", "--resume", "--share-device", "--with",
-    "--against", "--require-cells",
+    "--against", "--require-cells", "--jobs",
 }  # fmt: skip
 
 
@@ -72,6 +72,23 @@ def test_help_lists_exactly_expected_options(project):
             ["--with", "a", "--update-baselines", "--reason", "x"],
             "ERROR: --with: not with --update-baselines; baselines are of the environment itself*",
             id="with what is no baseline",
+        ),
+        pytest.param(["--jobs", "0"], "ERROR: --jobs: '0' is not a number of cells; *", id="no job"),
+        pytest.param(["--jobs", "x"], "ERROR: --jobs: 'x' is not a number of cells; *", id="jobs"),
+        pytest.param(
+            ["--jobs", "2"],
+            "ERROR: --jobs: the cpu tier's ranks share this machine's cores; timed and counted "
+            "launches run alone; leave out --jobs, or use -m gpu",
+            id="jobs on the cpu tier",
+        ),
+        pytest.param(
+            ["--jobs", "2", "-m", "gpu and batch_size"],
+            "ERROR: --jobs: *conftest.py launches jobs in its own way (pytest_zerogate_launch)*",
+            id="jobs by a hook",
+        ),
+        pytest.param(
+            ["--jobs", "2", "--against", "a"], "ERROR: --jobs: not with --against; both*",
+            id="jobs against",
         ),
         pytest.param(["-n", "2"], "ERROR: -n: 2 workers would measure beside each other*", id="xdist"),
     ],

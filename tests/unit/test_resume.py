@@ -60,6 +60,34 @@ def test_kept_launch_of_changed_job_is_not_found(
     assert kept.find(replace(again(job), **changes), tmp_path) is None  # type: ignore[arg-type]
 
 
+def test_launch_of_process_that_joined_shared_run_is_found(tmp_path: Path) -> None:
+    ours = KeptLaunches(tmp_path, lambda: NOW)
+    ours.share()
+    theirs = KeptLaunches(tmp_path, lambda: {"CUDA_VISIBLE_DEVICES": "GPU-1"})
+    theirs.join()
+    job = replace(a_job(tmp_path), run=theirs.run_id)
+    write_json(job_path(tmp_path), job)
+    ended = LaunchResult(exit_codes={}, seconds=1.5, log=tmp_path, alone=False)
+    theirs.keep(tmp_path, ended)
+    asked = replace(again(job), run=ours.run_id)
+    assert ours.find(asked, tmp_path) == (job, tmp_path, ended)
+
+
+def test_shared_run_without_resume_finds_nothing_of_earlier_run(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    kept = KeptLaunches(tmp_path, lambda: NOW)
+    kept.share()
+    assert kept.find(replace(again(job), run=kept.run_id), tmp_path) is None
+
+
+def test_shared_run_after_resume_is_the_resumed_one(tmp_path: Path) -> None:
+    job = interrupted_run(tmp_path)
+    kept = KeptLaunches(tmp_path, lambda: NOW)
+    kept.resume()
+    kept.share()
+    assert kept.find(again(job), tmp_path) is not None
+
+
 def test_kept_launch_without_resume_is_not_found(tmp_path: Path) -> None:
     job = interrupted_run(tmp_path)
     kept = KeptLaunches(tmp_path, lambda: NOW)

@@ -22,7 +22,7 @@ class Options:
     ``workloads``, ``strategies`` and ``world_sizes`` span the cells, before ``-m`` and ``-k`` select
     among them. ``tests`` are the paths or node ids that the user named; with ``pyargs``, packages.
     ``device_memory_bytes`` is None where the user named no budget: the tier has a default
-    (``devices.assignment``).
+    (``devices.assignment``). ``jobs`` is the number of cells whose launches run side by side.
     """
 
     root: Path
@@ -38,6 +38,7 @@ class Options:
     )
     launcher: str = "forkserver"
     repeats: int = 1
+    jobs: int = 1
     data_folder: Path | None = None
     deadline_seconds: float | None = None
     device_memory_bytes: int | None = None

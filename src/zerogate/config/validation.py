@@ -12,6 +12,13 @@ _adapters: dict[type[Any], Any] = {}
 """pydantic's adapters by the type that they read, made once because each takes milliseconds."""
 
 
+def to_json(value: object) -> bytes:
+    """Return a dataclass as JSON that ``from_json`` reads."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(type(value)).dump_json(value)
+
+
 def from_json(kind: type[Value], content: bytes | str) -> Value:
     """Return ``content`` as a ``kind``. Raises ValueError with the first wrong key, and why."""
     # Imported here: importing pydantic would slow every collection down.

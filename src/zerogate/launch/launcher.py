@@ -27,6 +27,8 @@ class LaunchResult:
     Processes that the launcher ended because another one failed are not in ``exit_codes``. If a
     deadline ended the launch, ``overdue`` says which, and ``stacks`` has the stacks of every rank.
     ``oom_kills`` counts the processes that the kernel killed meanwhile for lack of host memory.
+    ``alone`` is false if other launches may have run meanwhile on other devices of this machine: its
+    seconds are then not to be trusted.
     """
 
     exit_codes: dict[str, int]
@@ -35,6 +37,7 @@ class LaunchResult:
     overdue: str = ""
     stacks: str = ""
     oom_kills: int = 0
+    alone: bool = True
 
     @property
     def failed(self) -> bool:

@@ -30,12 +30,14 @@ class LaunchRecords:
 
     ``devices`` are the readings by UUID. They are None if nobody read them: on the cpu tier, and if a
     launch hook ran the ranks and left none. ``source`` is where this host's launches take the peaks of
-    processes from; None to choose it by this launch alone.
+    processes from; None to choose it by this launch alone. ``alone`` is false if other launches may have
+    run meanwhile: the seconds in the records are then not to be trusted.
     """
 
     ranks: tuple[RankRecord, ...]
     devices: Mapping[str, DeviceReadings] | None = None
     source: Source | None = None
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

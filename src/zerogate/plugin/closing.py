@@ -81,6 +81,8 @@ def _nothing_measured(reasons: list[str], requested: set[Cell]) -> str:
 
 def _count(runner: Runner) -> str:
     text = f"{runner.launches} launch{'es' if runner.launches != 1 else ''}"
+    if runner.helped_launches:
+        text += f", {runner.helped_launches} of them side by side"
     if runner.resumed_launches:
         text += f", {runner.resumed_launches} of them kept from the interrupted run"
     return text

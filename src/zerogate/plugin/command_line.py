@@ -56,6 +56,9 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="REQUIREMENT", action="append", default=[])  # fmt: skip
     add("--repeats", "Training launches per cell; the median is judged (default: 1; 3 when "
         "recording)", metavar="N", type=int)  # fmt: skip
+    add("--jobs", "Cells whose batch sizes are searched side by side, each on CUDA devices of its own; "
+        "training and all that is timed runs alone (default: 1)",
+        metavar="N", default="1")  # fmt: skip
     add("--data-dir", "Folder with the real data sets, each in its own folder: mrpc, mudoconv, "
         "wikitext2 (default: generated data)", metavar="DIR")  # fmt: skip
     add("--baseline-dir", "Folder with the baselines (default: baselines/cpu-gloo on the cpu tier, "

@@ -23,6 +23,7 @@ from zerogate.plugin.gate import STATUS_PROPERTY
 from zerogate.plugin.progress import TerminalProgress
 from zerogate.plugin.read_options import prepare_folders, read_options
 from zerogate.plugin.selection import selected_cells
+from zerogate.plugin.side_by_side import refuse_jobs, search_beforehand
 from zerogate.plugin.stash import (
     CLOSING_LINES,
     LAST_LINE,
@@ -135,6 +136,7 @@ def _prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.option.collectonly:
         return
     cells = _cells(items)
+    refuse_jobs(config, cells)
     config.stash[SESSION] = session = _open_session(config)
     config.stash[PROGRESS].total = len(cells)
     brought = {
@@ -202,6 +204,14 @@ def _open_session(config: pytest.Config) -> Session:
         return config.hook.pytest_zerogate_launch(job=job, folder=folder)
 
     return open_session(options, launch_hook=launch, progress=progress.show, save=write_results)
+
+
+# Running
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    search_beforehand(session)
 
 
 # Reporting

@@ -30,6 +30,8 @@ MINIMUM_LAUNCHES = 3
 MINIMUM_PAIRS = 2
 """Smallest number of launches of a cell in each of two environments that are compared."""
 
+MOST_JOBS = 64
+
 NEEDED_BYTES = 32 * 2**20
 """Free disk space that a folder needs: the cpu matrix at three launches a cell writes 20 MB."""
 
@@ -49,6 +51,7 @@ def read_options(config: pytest.Config, project: Project) -> Options:
         baseline_folder=_baseline_folder(config),
         launcher=_one_of(config, "launcher", LAUNCHERS),
         repeats=_repeats(config),
+        jobs=_jobs(config),
         data_folder=_data_folder(config, workloads),
         deadline_seconds=_deadline(config),
         device_memory_bytes=_device_memory(config),
@@ -149,6 +152,21 @@ def _repeats(config: pytest.Config) -> int:
     if repeats is not None and repeats < least:
         raise pytest.UsageError(f"--repeats: {repeats} is too few; expected {least} or more: {why}")
     return int(repeats) if repeats is not None else least
+
+
+def _jobs(config: pytest.Config) -> int:
+    text = str(option(config, "jobs")).strip()
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_JOBS):
+        raise pytest.UsageError(
+            f"--jobs: {text[:20]!r} is not a number of cells; expected a whole number from 1 to "
+            f"{MOST_JOBS}"
+        )
+    if int(text) > 1 and option(config, "against"):
+        raise pytest.UsageError(
+            "--jobs: not with --against; both environments are launched in turn, on the same "
+            "devices; leave out --jobs"
+        )
+    return int(text)
 
 
 def _baseline_folder(config: pytest.Config) -> Path | None:

@@ -81,11 +81,30 @@ def confirm_batch_size(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
     return replace(found, samples_per_second=speed, device_events=tuple(dict.fromkeys(events)))
 
 
+def time_alone(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
+    """Return ``found`` with its speed, from one more launch: other launches ran during the search.
+
+    Raises the LaunchFailedError of the launch.
+    """
+    launched = launch(ProbeRequest(kind=found.kind, sizes=(found.size,)), found.launches)
+    first = launched.ranks[0]
+    return replace(
+        found,
+        launches=found.launches + 1,
+        samples_per_second=_speed(found.kind, first.probed[0], first),
+        device_events=device_events(launched),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _ProbeOutcome:
-    """Outcome of a probe launch: ``record`` has the sizes that fit, ``failed_size`` did not."""
+    """Outcome of a probe launch: ``record`` has the sizes that fit, ``failed_size`` did not.
+
+    If it did not run ``alone``, its seconds are not to be trusted.
+    """
 
     record: RankRecord
+    alone: bool = True
     failed_size: int | None = None
     why_failed: str = ""
     device_events: tuple[str, ...] = ()
@@ -118,9 +137,10 @@ def _run(launch: ProbeLaunch, kind: BatchKind, probe: Probe, index: int) -> _Pro
         what = "" if record.probing else "the model does not fit without a batch: "
         why = what + record.failure.message.splitlines()[0]
         others = set(processes_before(record, error.devices))
-        return _ProbeOutcome(record, failed, why, other_processes=others)
+        return _ProbeOutcome(record, failed_size=failed, why_failed=why, other_processes=others)
     return _ProbeOutcome(
         launched.ranks[0],
+        launched.alone,
         device_events=device_events(launched),
         other_processes=other_processes(launched),
     )
@@ -142,7 +162,7 @@ def _found(
         values = {
             "headroom_bytes": record.budget_bytes - own.peak_allocated_bytes,
             "process_bytes": own.process_bytes,
-            "samples_per_second": _speed(kind, own, record),
+            "samples_per_second": _speed(kind, own, record) if certified.alone else None,
             "allocator_retries": own.allocator_retries,
             "device_events": certified.device_events,
         }

@@ -61,6 +61,17 @@ def open_session(
     return session
 
 
+def join_session(options: Options, folder: Path, progress: Progress) -> Session:
+    """Return a session that launches for the run of another process, which shares its report folder.
+
+    ``folder`` is for the logs of its launchers. Raises ConfigError, OSError, ValueError.
+    """
+    session = Session(options, launchers=_launchers(folder), progress=progress)
+    session.setup.lay_over()
+    session.runner.join()
+    return session
+
+
 def _launchers(folder: Path) -> dict[str, Callable[[], Launcher]]:
     """Return how to make each of LAUNCHERS, by its name. The fork server's log goes to ``folder``."""
     commands = {name: partial(CommandLauncher, name) for name in COMMAND_LAUNCHERS}

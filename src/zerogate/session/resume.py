@@ -54,6 +54,19 @@ class KeptLaunches:
         self._run = interrupted(self._folder, now)
         self._resumed = self._run is not None
 
+    def share(self) -> None:
+        """Begin the run if none was resumed; from now on, find launches that others made for it."""
+        _ = self.run_id
+        self._resumed = True
+
+    def join(self) -> None:
+        """Take part in the run that another process shares. Raises OSError, ValueError.
+
+        The fingerprint is not compared: this process was given other devices, and little else.
+        """
+        self._run = from_json(Run, run_path(self._folder).read_bytes())
+        self._resumed = True
+
     @property
     def run_id(self) -> str:
         """Id of this run. If no run was resumed, reading it begins one without kept launches."""

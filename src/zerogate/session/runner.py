@@ -57,7 +57,11 @@ class JobChanges:
 
 
 class Runner:
-    """Runner that launches cells one at a time, and keeps the launchers that it started."""
+    """Runner that launches cells one at a time, and keeps the launchers that it started.
+
+    It is not ``alone`` if runners of other processes launch meanwhile. ``helpers`` are pids of
+    processes that launched for this session before; their launches in the report folder count.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,9 @@ class Runner:
         self.options = setup.options
         self.launches = 0
         self.resumed_launches = 0
+        self.helped_launches = 0
+        self.alone = True
+        self.helpers: set[int] = set()
         self.idle = idle or IdleLevels()
         self.sources: dict[str, Source] = {} if sources is None else sources
         """This host's source of peaks of devices, by topology; the first launch of each chooses it."""
@@ -169,11 +176,7 @@ class Runner:
             job = change(self.job(cell, folder))
         if kept := self._kept.find(job, folder):
             with suppress(RankCrashedError, OSError, ValueError):  # Damaged: it is launched again.
-                readings = read_launch_readings(folder)
-                found = _collect(*kept, readings.devices if readings else None, command)
-                self.resumed_launches += 1
-                self.setup.tell(f"{text}, kept from the interrupted run", cell)
-                return self._with_source(found, readings.source if readings else None)
+                return self._records_of_kept(kept, text, command)
         self.setup.tell(text, cell)
         scratch = Path(job.scratch_folder)
         try:
@@ -188,6 +191,26 @@ class Runner:
             return self._run(job, folder, command)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _records_of_kept(
+        self, kept: tuple[Job, Path, LaunchResult], text: str, command: str
+    ) -> LaunchRecords:
+        job, folder, result = kept
+        readings = read_launch_readings(folder)
+        try:
+            found = _collect(job, folder, result, readings.devices if readings else None, command)
+        except OutOfMemoryError:  # Of a probe: that is a result too.
+            self._count_kept(job, text)
+            raise
+        self._count_kept(job, text)
+        return self._with_source(found, readings.source if readings else None)
+
+    def _count_kept(self, job: Job, text: str) -> None:
+        if job.controller_pid in self.helpers:  # That it was launched was told then.
+            self.helped_launches += 1
+        else:
+            self.resumed_launches += 1
+            self.setup.tell(f"{text}, kept from the interrupted run", job.cell)
 
     def _run(self, job: Job, folder: Path, command: str) -> LaunchRecords:
         """Lock the devices, let the launcher start the ranks, and return their records."""
@@ -208,7 +231,7 @@ class Runner:
                 beats = watchdog.heartbeats().values()
                 remove_shared_memory({beat.pid for beat in beats if beat})
         self.idle.saw(watch.devices)
-        result = replace(result, oom_kills=oom_kills() - killed)
+        result = replace(result, oom_kills=oom_kills() - killed, alone=self.alone)
         devices = watch.devices if cards else None
         with name_disk_failure(cell, folder, command):
             topology = SHARED_DEVICE if job.shared_devices else ""
@@ -238,6 +261,15 @@ class Runner:
     def resume(self) -> None:
         """Resume the interrupted run in the report folder. Raises ConfigError."""
         self._kept.resume()
+
+    def share(self) -> None:
+        """Let other processes launch for this run; their launches are found as if they were its own."""
+        self._kept.share()
+
+    def join(self) -> None:
+        """Launch for the run that another process shares, beside others. Raises OSError, ValueError."""
+        self._kept.join()
+        self.alone = False
 
     def finish(self) -> None:
         """Note that everything was measured: there is nothing to resume."""
@@ -288,7 +320,8 @@ def _collect(
 ) -> LaunchRecords:
     """Return the records of a launch with NVML's readings. Raises the LaunchFailedError in them."""
     try:
-        return LaunchRecords(ranks=collect_records(job, folder, result, command), devices=devices)
+        ranks = collect_records(job, folder, result, command)
+        return LaunchRecords(ranks=ranks, devices=devices, alone=result.alone)
     except OutOfMemoryError as error:
         error.devices = devices
         raise

@@ -24,7 +24,12 @@ from zerogate.metrics.device_use import LaunchRecords
 from zerogate.metrics.measurement import Measurement, describe, measure
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import BatchKind
-from zerogate.session.batch_size import confirm_batch_size, find_batch_size, search_again
+from zerogate.session.batch_size import (
+    confirm_batch_size,
+    find_batch_size,
+    search_again,
+    time_alone,
+)
 from zerogate.session.progress import Progress, ProgressUpdate
 from zerogate.session.rank_setup import RankSetup
 from zerogate.session.runner import JobChanges, LaunchHook, Runner
@@ -193,10 +198,11 @@ class Session:
         if (cell, kind) in self.search_failures:
             raise self.search_failures[cell, kind]
         if (cell, kind) not in self.batch_sizes:
+            launch = partial(self.runner.probe, cell)
             try:
-                found, record = find_batch_size(
-                    partial(self.runner.probe, cell), kind, self._recorded_size(cell, kind)
-                )
+                found, record = find_batch_size(launch, kind, self._recorded_size(cell, kind))
+                if found.size and found.samples_per_second is None and self.runner.alone:
+                    found = time_alone(launch, found)
             except LaunchFailedError as error:
                 self.search_failures[cell, kind] = error
                 self.progress(ProgressUpdate(error.summary, cell, "failed"))

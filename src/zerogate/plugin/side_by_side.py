@@ -1,0 +1,60 @@
+"""``--jobs``: the searches that a run needs are carried out side by side before its first test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zerogate.plugin.stash import OPTIONS, SESSION
+from zerogate.protocol.cell import Cell
+
+if TYPE_CHECKING:
+    from zerogate.protocol.record import BatchKind
+
+
+def refuse_jobs(config: pytest.Config, cells: Iterable[Cell]) -> None:
+    """Raise UsageError if ``--jobs`` is asked for where nothing can run side by side."""
+    if config.stash[OPTIONS].jobs == 1:
+        return
+    if all(cell.tier == "cpu" for cell in cells):
+        raise pytest.UsageError(
+            "--jobs: the cpu tier's ranks share this machine's cores; timed and counted launches "
+            "run alone; leave out --jobs, or use -m gpu"
+        )
+    if hooks := config.hook.pytest_zerogate_launch.get_hookimpls():
+        raise pytest.UsageError(
+            f"--jobs: {hooks[0].plugin_name} launches jobs in its own way (pytest_zerogate_launch), "
+            "one at a time; leave out --jobs"
+        )
+
+
+def needed_searches(items: Iterable[pytest.Item]) -> dict[Cell, tuple[BatchKind, ...]]:
+    """Return the searches on the gpu tier that the fixture ``batch_size`` will ask for, by cell."""
+    found: dict[Cell, set[BatchKind]] = {}
+    for cell, kind in (pair for item in items for pair in _searches(item)):
+        found.setdefault(cell, {"train"}).add(kind)  # The fixture searches for that first.
+    return {
+        cell: ("train", "eval") if "eval" in kinds else ("train",) for cell, kinds in found.items()
+    }
+
+
+def _searches(item: pytest.Item) -> Iterator[tuple[Cell, BatchKind]]:
+    marker, spec = item.get_closest_marker("batch_size"), getattr(item, "callspec", None)
+    cell = spec.params.get("cell") if spec else None
+    if marker is not None and isinstance(cell, Cell) and cell.tier == "gpu":
+        yield cell, marker.args[0]
+        if item.get_closest_marker("compared_with"):
+            yield cell.reference, marker.args[0]
+
+
+def search_beforehand(session: pytest.Session) -> None:
+    """Carry out the searches side by side if ``--jobs`` asks for it. Raises UsageError."""
+    config = session.config
+    if SESSION not in config.stash or config.stash[OPTIONS].jobs == 1 or session.testsfailed:
+        return
+    from zerogate.session.side_by_side import search_side_by_side
+
+    if searches := needed_searches(session.items):
+        search_side_by_side(config.stash[SESSION], searches)
