@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from zerogate.config.validation import from_json, to_json
 from zerogate.devices import assignment, cards
 from zerogate.devices.cards import Card
 from zerogate.launch import process_tree
+from zerogate.plugin.side_by_side import needed_searches
 from zerogate.protocol.cell import Cell
 from zerogate.session import side_by_side
 from zerogate.session.progress import ProgressUpdate
@@ -161,3 +164,24 @@ def test_controller_tells_in_one_line_why_it_cannot_search(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert re.fullmatch(r".*No such file or directory.*run\.json.*\n", done.stdout)
+
+
+def an_item(cell: Cell, **markers: str) -> Any:
+    """A test of ``cell`` whose markers have one argument each."""
+    found = {name: SimpleNamespace(args=(value,)) for name, value in markers.items()}
+    return SimpleNamespace(
+        get_closest_marker=found.get, callspec=SimpleNamespace(params={"cell": cell})
+    )
+
+
+def test_needed_searches_are_those_of_marked_tests_and_their_references() -> None:
+    ddp, zero1, zero2 = CELLS
+    items = [
+        an_item(zero2, batch_size="train"),
+        an_item(zero2, compared_with="ddp"),
+        an_item(zero1, batch_size="eval"),
+        an_item(replace(zero1, tier="cpu"), batch_size="train"),
+    ]
+    assert needed_searches(items) == {zero2: ("train",), zero1: ("train", "eval")}
+    items.append(an_item(zero2, batch_size="train", compared_with="ddp"))
+    assert needed_searches(items)[ddp] == ("train",)

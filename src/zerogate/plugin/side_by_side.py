@@ -50,11 +50,18 @@ def _searches(item: pytest.Item) -> Iterator[tuple[Cell, BatchKind]]:
 
 
 def search_beforehand(session: pytest.Session) -> None:
-    """Carry out the searches side by side if ``--jobs`` asks for it. Raises UsageError."""
+    """Carry out the searches side by side if ``--jobs`` asks for it.
+
+    Ends the run if a process cannot be ended: it would stay on a device beside all that follows.
+    """
     config = session.config
     if SESSION not in config.stash or config.stash[OPTIONS].jobs == 1 or session.testsfailed:
         return
+    from zerogate.launch.errors import LauncherFailedError
     from zerogate.session.side_by_side import search_side_by_side
 
     if searches := needed_searches(session.items):
-        search_side_by_side(config.stash[SESSION], searches)
+        try:
+            search_side_by_side(config.stash[SESSION], searches)
+        except LauncherFailedError as error:
+            pytest.exit(f"--jobs: {error.summary}", returncode=pytest.ExitCode.TESTS_FAILED)
