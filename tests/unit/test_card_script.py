@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MEASURING = ["gpt2xl", "deberta", "blenderbot", "train", "held", "repeats"]
-PARTS = [*MEASURING, "spread", "cuda", "sampling"]
+PARTS = [*MEASURING, "spread", "cuda", "sampling", "expandable"]
 MEASURED = """
 for given in "$@"; do
   case "$given" in --report-dir=*) report=${given#--report-dir=} ;; esac
@@ -125,6 +125,19 @@ def test_card_script_with_named_parts_runs_only_those(card: Card, tmp_path: Path
     alone = card(MEASURED, 600, "held")
     assert alone.returncode == 3
     assert "card: held waits for train" in alone.stdout
+
+
+def test_part_for_expandable_segments_sets_them_for_itself_alone(
+    card: Card, tmp_path: Path
+) -> None:
+    notes = f'echo "${{PYTORCH_CUDA_ALLOC_CONF:-none}} $*" >>{tmp_path}/settings\n{MEASURED}'
+    assert card(notes, 600, "sampling", "expandable", "gpt2xl").returncode == 0
+    settings = (tmp_path / "settings").read_text().splitlines()
+    others = [line for line in settings if "out/expandable" not in line]
+    assert [line.split()[0] for line in settings if line not in others] == (
+        ["expandable_segments:True"]
+    )
+    assert {line.split()[0] for line in others} == {"none"}
 
 
 def test_card_script_with_unknown_part_is_refused(card: Card) -> None:
