@@ -28,10 +28,11 @@ from zerogate.session.judge import judge
 from zerogate.session.progress import ProgressUpdate
 from zerogate.session.record_baselines import record_baselines
 from zerogate.session.runner import JobChanges
+from zerogate.worker.cuda_memory import GROWTH_BYTES
 
 CELL = dataclasses.replace(TOY, strategy="zero1", tier="gpu")
 PRELOAD = (f"{Path(__file__).parent / 'pretended_card.py'}::pretend",)
-BUDGET = 1_015_000_000 + CONTEXT_BYTES
+BUDGET = 1_015_000_000 + CONTEXT_BYTES + GROWTH_BYTES
 """Of the whole process. DeepSpeed's reduce bucket takes 1e9 of it: full-size settings."""
 RANK_BYTES = 3 * 2**30
 """Of each rank's process, as NVML has it: more than its allocator ever reserves."""
