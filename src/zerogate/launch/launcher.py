@@ -27,8 +27,8 @@ class LaunchResult:
     Processes that the launcher ended because another one failed are not in ``exit_codes``. If a
     deadline ended the launch, ``overdue`` says which, and ``stacks`` has the stacks of every rank.
     ``oom_kills`` counts the processes that the kernel killed meanwhile for lack of host memory.
-    ``alone`` is false if other launches may have run meanwhile on other devices of this machine: its
-    seconds are then not to be trusted.
+    ``alone`` is false if something else of this session may have run meanwhile: its seconds are then
+    not to be trusted.
     """
 
     exit_codes: dict[str, int]

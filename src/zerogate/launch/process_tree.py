@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -28,9 +29,14 @@ GIVE_UP_SECONDS = 60.0
 card or a file server."""
 
 
+_helpers: set[int] = set()
+"""Pids of the helpers that run now. A launch that ends what it left must leave them alone."""
+
+
 def children() -> set[psutil.Process]:
-    """Return every living descendant of this process."""
-    return {found for found in psutil.Process().children(recursive=True) if _alive(found)}
+    """Return every living descendant of this process, but no ``Helper`` and nothing below one."""
+    own = [child.pid for child in psutil.Process().children() if child.pid not in _helpers]
+    return {found for found in descendants(own) if _alive(found)}
 
 
 def descendants(roots: Iterable[int]) -> list[psutil.Process]:
@@ -91,23 +97,60 @@ def run_helper(
     All that it started is ended in every case, also after ``seconds`` or an interrupt. If this
     process is killed, the command gets SIGTERM. Raises subprocess.TimeoutExpired after ``seconds``.
     """
-    with subprocess.Popen(
-        command,
-        env=environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # Safe in a threaded process: it takes no lock that another thread could hold.
-        preexec_fn=partial(_end_with, os.getpid()),  # noqa: PLW1509
-    ) as process:
+    return Helper(command, environment, folder=folder).result(seconds)
+
+
+class Helper:
+    """A command that runs beside this process, and beside launches, until it ends or is ended.
+
+    If this process is killed, the command gets SIGTERM.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], *, folder: Path | None = None
+    ) -> None:
+        self._command = command
+        # Files, since nobody reads a pipe until the end.
+        self._output = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._messages = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._messages,
+            start_new_session=True,
+            # Safe in a threaded process: it takes no lock that another thread could hold.
+            preexec_fn=partial(_end_with, os.getpid()),  # noqa: PLW1509
+        )
+        _helpers.add(self._process.pid)
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def result(self, seconds: float) -> subprocess.CompletedProcess[str]:
+        """Wait for the end and return the output; end all that the command started, in every case.
+
+        Raises subprocess.TimeoutExpired after ``seconds``.
+        """
         try:
-            output, messages = process.communicate(timeout=seconds)
+            code = self._process.wait(seconds)
+            self._output.seek(0)
+            self._messages.seek(0)
+            return subprocess.CompletedProcess(
+                self._command, code, self._output.read(), self._messages.read()
+            )
         finally:
-            end(descendants([process.pid]))
-    return subprocess.CompletedProcess(command, process.returncode, output, messages)
+            self.end()
+
+    def end(self) -> None:
+        """End the command and everything that it started."""
+        end(descendants([self._process.pid]))
+        self._process.wait()
+        _helpers.discard(self._process.pid)
+        self._output.close()
+        self._messages.close()
 
 
 def _end_with(caller: int) -> None:

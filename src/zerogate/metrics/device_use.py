@@ -30,8 +30,8 @@ class LaunchRecords:
 
     ``devices`` are the readings by UUID. They are None if nobody read them: on the cpu tier, and if a
     launch hook ran the ranks and left none. ``source`` is where this host's launches take the peaks of
-    processes from; None to choose it by this launch. ``alone`` is false if other launches may have run
-    meanwhile: the seconds in the records are then not to be trusted.
+    processes from; None to choose it by this launch. ``alone`` is false if something else of this
+    session may have run meanwhile: the seconds in the records are then not to be trusted.
     """
 
     ranks: tuple[RankRecord, ...]

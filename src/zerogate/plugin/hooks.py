@@ -156,6 +156,7 @@ def _prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
         # Read now, even if they are only shown, so that a mistake is found before any launch.
         results = session.reference_results
         _deselect(config, items, lambda item: _unpublished(results, item))
+        session.start_compiling(cells | brought)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
 

@@ -82,7 +82,7 @@ def confirm_batch_size(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
 
 
 def time_alone(launch: ProbeLaunch, found: BatchSize) -> BatchSize:
-    """Return ``found`` with its speed, from one more launch: other launches ran during the search.
+    """Return ``found`` with its speed, from one more launch: something else ran during the search.
 
     Raises the LaunchFailedError of the launch.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from zerogate.config.options import Options
@@ -44,16 +45,16 @@ class RankSetup:
 
         Compiles the ops that the cell needs, once. Raises ConfigError.
         """
-        strategy = self.strategy(cell)
-        if cell.tier == "gpu":
-            missing = missing_capacity(cell, strategy, self.assignment(cell), self.options)
-            if missing:
-                return missing
-            if self._cuda_lacks is None:
-                self._cuda_lacks = cuda_lacks(self.environment(cell))
-            if self._cuda_lacks:
-                return self._cuda_lacks
-        return self.compile(cell).absent
+        return self._lacks(cell) or self.compile(cell).absent
+
+    def _lacks(self, cell: Cell) -> str:
+        """Return what this machine lacks for ``cell``, compiled ops apart."""
+        if cell.tier == "cpu":
+            return ""
+        missing = missing_capacity(cell, self.strategy(cell), self.assignment(cell), self.options)
+        if not missing and self._cuda_lacks is None:
+            self._cuda_lacks = cuda_lacks(self.environment(cell))
+        return missing or self._cuda_lacks or ""
 
     def assignment(self, cell: Cell) -> Assignment:
         """Return the devices of this machine that the cell's ranks run on."""
@@ -79,6 +80,31 @@ class RankSetup:
     def compile(self, cell: Cell) -> Missing:
         """Compile the ops that the cell needs, once, and return why any of them are missing."""
         return self._native[cell.tier].ensure(self.strategy(cell).ops(cell.tier))
+
+    def start_compiling(self, cells: Iterable[Cell]) -> None:
+        """Start to compile, beside launches, the ops of those of ``cells`` that can run here.
+
+        Only those of the gpu tier. On the cpu tier the ranks need every core, and all cells need an op.
+        Raises ConfigError.
+        """
+        cards = [cell for cell in cells if cell.tier == "gpu"]
+        ops = {op for cell in cards for op in self.strategy(cell).ops("gpu")}
+        if ops:
+            able = [cell for cell in cards if not self._lacks(cell)]
+            ops = {op for cell in able for op in self.strategy(cell).ops("gpu")}
+            self._native["gpu"].start(sorted(ops))
+
+    def is_compiling(self) -> bool:
+        """Return whether ops are compiled beside launches now."""
+        return self._native["gpu"].is_building()
+
+    def finish_compiling(self) -> None:
+        """Wait until nothing is compiled beside launches."""
+        self._native["gpu"].wait()
+
+    def close(self) -> None:
+        """End what is compiled beside launches."""
+        self._native["gpu"].close()
 
     def precision(self, cell: Cell) -> str | None:
         """Return the mixed precision that the machine forces on the cell; None if its file decides."""

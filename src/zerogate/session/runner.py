@@ -177,6 +177,9 @@ class Runner:
         if kept := self._kept.find(job, folder):
             with suppress(RankCrashedError, OSError, ValueError):  # Damaged: it is launched again.
                 return self._records_of_kept(kept, text, command)
+        # A probe that tries one size after another is not timed; everything else is.
+        if job.probe is None or job.probe.stop is None:
+            self.setup.finish_compiling()
         self.setup.tell(text, cell)
         scratch = Path(job.scratch_folder)
         try:
@@ -184,9 +187,11 @@ class Runner:
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.mkdir(parents=True)
                 write_json(job_path(folder), job)
+            alone = self._is_alone()
             if records := self._launch_hook(job, folder):
                 readings = read_launch_readings(folder)
-                found = LaunchRecords(ranks=records, devices=readings.devices if readings else None)
+                devices = readings.devices if readings else None
+                found = LaunchRecords(ranks=records, devices=devices, alone=alone)
                 return self._with_source(found, readings.source if readings else None)
             return self._run(job, folder, command)
         finally:
@@ -222,7 +227,7 @@ class Runner:
 
         with name_launcher_failure(cell, command), lock_devices(cards or ["cpu"], tell):
             self.idle.await_idle(cards, tell)
-            killed = oom_kills()
+            killed, alone = oom_kills(), self._is_alone()
             watchdog = Watchdog(job, folder, self._deadlines(cell))
             try:
                 with name_disk_failure(cell, folder, command), DeviceWatch(cards) as watch:
@@ -231,7 +236,7 @@ class Runner:
                 beats = watchdog.heartbeats().values()
                 remove_shared_memory({beat.pid for beat in beats if beat})
         self.idle.saw(watch.devices)
-        result = replace(result, oom_kills=oom_kills() - killed, alone=self.alone)
+        result = replace(result, oom_kills=oom_kills() - killed, alone=alone)
         devices = watch.devices if cards else None
         with name_disk_failure(cell, folder, command):
             topology = SHARED_DEVICE if job.shared_devices else ""
@@ -270,6 +275,10 @@ class Runner:
         """Launch for the run that another process shares, beside others. Raises OSError, ValueError."""
         self._kept.join()
         self.alone = False
+
+    def _is_alone(self) -> bool:
+        """Return whether a launch that begins now has the machine for itself."""
+        return self.alone and not self.setup.is_compiling()
 
     def finish(self) -> None:
         """Note that everything was measured: there is nothing to resume."""

@@ -7,7 +7,7 @@ failure. ``session.judge`` gathers what a measurement is compared with.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -202,6 +202,7 @@ class Session:
             try:
                 found, record = find_batch_size(launch, kind, self._recorded_size(cell, kind))
                 if found.size and found.samples_per_second is None and self.runner.alone:
+                    self.setup.finish_compiling()
                     found = time_alone(launch, found)
             except LaunchFailedError as error:
                 self.search_failures[cell, kind] = error
@@ -285,7 +286,15 @@ class Session:
         epochs = float(baseline.settings.get("epochs", 1))
         return deadlines(cell.tier, baseline.scalars(), epochs=epochs, launch=limit)
 
-    # The end
+    # The start and the end
+
+    def start_compiling(self, cells: Iterable[Cell]) -> None:
+        """Start to compile what ``cells`` need, so that others need not wait. Raises ConfigError.
+
+        Not for a session that alternates with another one: all of its launches are timed.
+        """
+        if self.against is None:
+            self.setup.start_compiling(cells)
 
     def finish(self) -> None:
         """Note that everything was measured: there is nothing to resume."""
@@ -293,6 +302,7 @@ class Session:
             one.runner.finish()
 
     def close(self) -> None:
-        """End the launchers, also those of the other environment."""
+        """End the launchers and what is compiled, also those of the other environment."""
         for one in filter(None, (self, self.against)):
             one.runner.close()
+            one.setup.close()
