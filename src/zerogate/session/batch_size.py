@@ -9,16 +9,23 @@ from typing import Any
 
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.metrics.aggregation import device_events, other_processes
-from zerogate.metrics.batch_size import BatchSize
+from zerogate.metrics.batch_size import SIZE, BatchSize
 from zerogate.metrics.device_use import LaunchRecords, processes_before
 from zerogate.protocol.batch_search import Probe, Search, Tried
 from zerogate.protocol.record import BatchKind, Probed, ProbeRequest, RankRecord
+from zerogate.verdicts.baselines import CellBaseline
 from zerogate.verdicts.judge import CONFIRMING_LAUNCHES
 
 LARGEST = 4096
 """The largest batch that is tried; the article's largest is 200."""
 
 ProbeLaunch = Callable[[ProbeRequest, int], LaunchRecords]
+
+
+def recorded_size(baseline: CellBaseline | None, kind: BatchKind) -> int | None:
+    """Return the largest batch size in a cell's baseline; None without one, or if it is 0."""
+    known = baseline.metrics.get(SIZE[kind]) if baseline else None
+    return (known.value or None) if known and isinstance(known.value, int) else None
 
 
 def find_batch_size(
@@ -52,8 +59,10 @@ def search_again(launch: ProbeLaunch, found: BatchSize, guess: int | None) -> Ba
     """Return the result of one more search, or ``found`` if that is as large.
 
     On a card, what fits depends on how the allocator cut its blocks. Both sizes are certified, so the
-    larger one is right. Raises the LaunchFailedError of a probe that failed.
+    larger one is right. There is no third search. Raises the LaunchFailedError of a probe that failed.
     """
+    if found.searches > 1:
+        return found
     again, _ = find_batch_size(launch, found.kind, guess, launched=found.launches)
     best = max(found, again, key=lambda one: one.size)
     return replace(

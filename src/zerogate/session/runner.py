@@ -11,32 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zerogate.devices.attribution import Source
-from zerogate.devices.host_memory import oom_kills
 from zerogate.devices.nvml import (
     DeviceReadings,
-    DeviceWatch,
     LaunchReadings,
     read_launch_readings,
     readings_path,
 )
 from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.errors import (
-    CannotForkError,
     OutOfMemoryError,
     RankCrashedError,
     name_disk_failure,
-    name_launcher_failure,
 )
 from zerogate.launch.idle import IdleLevels
 from zerogate.launch.launcher import Launcher, LaunchResult
-from zerogate.launch.locks import lock_devices
-from zerogate.launch.process_tree import remove_shared_memory
 from zerogate.launch.result import collect_records
-from zerogate.launch.watchdog import Watchdog
 from zerogate.metrics.device_use import LaunchRecords, host_source
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.record import SHARED_DEVICE, Job, ProbeRequest, RankRecord, job_path
+from zerogate.session.rank_launch import RankLaunch
 from zerogate.session.rank_setup import RankSetup
 from zerogate.session.resume import KeptLaunches
 
@@ -57,7 +51,7 @@ class JobChanges:
 
 
 class Runner:
-    """Runner that launches cells one at a time, and keeps the launchers that it started.
+    """Runner that launches cells one at a time, unless an interrupted run kept the launch.
 
     It is not ``alone`` if runners of other processes launch meanwhile. ``helpers`` are pids of
     processes that launched for this session before; their launches in the report folder count.
@@ -83,11 +77,10 @@ class Runner:
         self.idle = idle or IdleLevels()
         self.sources: dict[str, Source] = {} if sources is None else sources
         """This host's source of peaks of devices, by topology; the first launch of each chooses it."""
-        self._launchers = launchers
-        self._launcher: dict[str, Launcher] = {}
-        self._forks_on_cards = True
+        self._rank_launch = RankLaunch(
+            setup, launchers=launchers, deadlines=deadlines, idle=self.idle
+        )
         self._launch_hook = launch_hook
-        self._deadlines = deadlines
         self._kept = KeptLaunches(setup.options.report_folder, setup.fingerprint)
 
     def job(self, cell: Cell, folder: Path) -> Job:
@@ -218,27 +211,11 @@ class Runner:
             self.setup.tell(f"{text}, kept from the interrupted run", job.cell)
 
     def _run(self, job: Job, folder: Path, command: str) -> LaunchRecords:
-        """Lock the devices, let the launcher start the ranks, and return their records."""
-        cell = job.cell
-        cards = self.setup.assignment(cell).uuids
-
-        def tell(text: str) -> None:
-            self.setup.tell(text, cell)
-
-        with name_launcher_failure(cell, command), lock_devices(cards or ["cpu"], tell):
-            self.idle.await_idle(cards, tell)
-            killed, alone = oom_kills(), self._is_alone()
-            watchdog = Watchdog(job, folder, self._deadlines(cell))
-            try:
-                with name_disk_failure(cell, folder, command), DeviceWatch(cards) as watch:
-                    result = self._start_ranks(job, folder, watchdog)
-            finally:
-                beats = watchdog.heartbeats().values()
-                remove_shared_memory({beat.pid for beat in beats if beat})
-        self.idle.saw(watch.devices)
-        result = replace(result, oom_kills=oom_kills() - killed, alone=alone)
-        devices = watch.devices if cards else None
-        with name_disk_failure(cell, folder, command):
+        """Launch the ranks and return their records; keep the launch for a resumed run."""
+        alone = self._is_alone()
+        result, devices = self._rank_launch.run(job, folder, command)
+        result = replace(result, alone=alone)
+        with name_disk_failure(job.cell, folder, command):
             topology = SHARED_DEVICE if job.shared_devices else ""
             if devices is not None:  # Also for a failed launch, so that it can be replayed.
                 _write_readings(folder, devices, self.sources.get(topology))
@@ -286,31 +263,7 @@ class Runner:
 
     def close(self) -> None:
         """End the launchers and all of their processes."""
-        for launcher in self._launcher.values():
-            launcher.close()
-        self._launcher.clear()
-
-    def _start_ranks(self, job: Job, folder: Path, watchdog: Watchdog) -> LaunchResult:
-        """Let the launcher start the ranks, or torchrun if ranks that use cards cannot be forked."""
-        environment = self.setup.environment(job.cell)
-        try:
-            return self._launcher_for(job.cell).launch(job, folder, environment, watchdog)
-        except CannotForkError as error:
-            if job.cell.tier == "cpu":
-                raise
-            # Asked once in a session: the packages that are imported stay the same.
-            self._forks_on_cards = False
-            self.setup.tell(f"{error.summary}; torchrun starts the ranks instead", job.cell)
-        watchdog.restart()
-        return self._launcher_for(job.cell).launch(job, folder, environment, watchdog)
-
-    def _launcher_for(self, cell: Cell) -> Launcher:
-        name = self.options.launcher
-        if name == "forkserver" and cell.tier == "gpu" and not self._forks_on_cards:
-            name = "torchrun"
-        if name not in self._launcher:
-            self._launcher[name] = self._launchers[name]()
-        return self._launcher[name]
+        self._rank_launch.close()
 
 
 def _write_readings(

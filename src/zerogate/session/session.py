@@ -19,7 +19,7 @@ from zerogate.launch.deadlines import Deadlines, deadlines
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.launch.launcher import Launcher
 from zerogate.metrics.aggregation import launch_values
-from zerogate.metrics.batch_size import SIZE, BatchSize, with_batch_sizes
+from zerogate.metrics.batch_size import BatchSize, with_batch_sizes
 from zerogate.metrics.device_use import LaunchRecords
 from zerogate.metrics.measurement import Measurement, describe, measure
 from zerogate.protocol.cell import Cell
@@ -27,6 +27,7 @@ from zerogate.protocol.record import BatchKind
 from zerogate.session.batch_size import (
     confirm_batch_size,
     find_batch_size,
+    recorded_size,
     search_again,
     time_alone,
 )
@@ -91,10 +92,9 @@ class Session:
         """Return the key of the machine on which seconds of this cell are comparable."""
         if cell.tier == "cpu":
             return host_key()
-        assignment = self.setup.assignment(cell)
-        if assignment.shared:
-            return f"{cards_key(len(assignment.devices))}-shared"
-        return cards_key(cell.world_size)
+        place = self.setup.assignment(cell)
+        shared = f"{cards_key(len(place.devices))}-shared"
+        return shared if place.shared else cards_key(cell.world_size)
 
     def keep(self, verdict: Verdict) -> Verdict:
         """Add ``verdict`` to the session's verdicts, and return it."""
@@ -200,7 +200,9 @@ class Session:
         if (cell, kind) not in self.batch_sizes:
             launch = partial(self.runner.probe, cell)
             try:
-                found, record = find_batch_size(launch, kind, self._recorded_size(cell, kind))
+                found, record = find_batch_size(
+                    launch, kind, recorded_size(self.baseline(cell), kind)
+                )
                 if found.size and found.samples_per_second is None and self.runner.alone:
                     self.setup.finish_compiling()
                     found = time_alone(launch, found)
@@ -215,22 +217,14 @@ class Session:
             self.progress(ProgressUpdate("searched", cell, "done"))
         return self.batch_sizes[cell, kind]
 
-    def _recorded_size(self, cell: Cell, kind: BatchKind) -> int | None:
-        """Return the largest batch size in the cell's baseline; None without one, or if it is 0."""
-        baseline = self.baseline(cell)
-        known = baseline.metrics.get(SIZE[kind]) if baseline else None
-        return (known.value or None) if known and isinstance(known.value, int) else None
-
     def search_again(self, kind: BatchKind, cell: Cell) -> None:
         """Search the largest batch of ``cell`` a second time, and keep the larger of the two sizes.
 
-        There is no third time. Raises the LaunchFailedError of a probe that failed.
+        Raises the LaunchFailedError of a probe that failed.
         """
-        found = self.batch_sizes[cell, kind]
-        if found.searches > 1:
-            return
+        guess = recorded_size(self.baseline(cell), kind)
         self.batch_sizes[cell, kind] = search_again(
-            partial(self.runner.probe, cell), found, self._recorded_size(cell, kind)
+            partial(self.runner.probe, cell), self.batch_sizes[cell, kind], guess
         )
         self.measurements[cell] = self._with_batch_sizes(self.measurements[cell])
 
@@ -280,8 +274,8 @@ class Session:
 
     def deadlines(self, cell: Cell) -> Deadlines:
         """Return the times that a launch of ``cell`` may take, from those of its baseline."""
-        limit, baseline = self.options.deadline_seconds, self.baseline(cell)
-        if baseline is None:
+        limit = self.options.deadline_seconds
+        if (baseline := self.baseline(cell)) is None:
             return deadlines(cell.tier, launch=limit)
         epochs = float(baseline.settings.get("epochs", 1))
         return deadlines(cell.tier, baseline.scalars(), epochs=epochs, launch=limit)
@@ -289,11 +283,8 @@ class Session:
     # The start and the end
 
     def start_compiling(self, cells: Iterable[Cell]) -> None:
-        """Start to compile what ``cells`` need, so that others need not wait. Raises ConfigError.
-
-        Not for a session that alternates with another one: all of its launches are timed.
-        """
-        if self.against is None:
+        """Start to compile what ``cells`` need, so that others need not wait. Raises ConfigError."""
+        if self.against is None:  # Else all launches are timed.
             self.setup.start_compiling(cells)
 
     def finish(self) -> None:
