@@ -64,7 +64,7 @@ def test_every_option_of_a_launch_is_in_the_command(project, pytester):
 
     not_of_a_launch = {
         "root", "report_folder", "cache_folder", "baseline_folder", "repeats", "deadline_seconds",
-        "resume", "update_baselines", "reason", "missing_baseline",
+        "resume", "update_baselines", "reason", "missing_baseline", "jobs", "require_cells",
     }  # fmt: skip
     by_cell = {"workloads", "strategies", "world_sizes"}
     known = {*LAUNCH_OPTIONS, "data_folder", *not_of_a_launch, *by_cell}
