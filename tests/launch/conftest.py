@@ -85,8 +85,11 @@ class Launches:
         options.report_folder.mkdir(exist_ok=True)
 
         def change(job: Job, folder: Path) -> None:
-            if job_changes:
-                write_json(job_path(folder), dataclasses.replace(job, **job_changes))
+            changes = dict(job_changes)
+            if job.weights_folder:  # Not the user's own cache.
+                changes.setdefault("weights_folder", str(self.root / "initial-weights"))
+            if changes:
+                write_json(job_path(folder), dataclasses.replace(job, **changes))
 
         class Impatient(Session):
             def deadlines(self, cell: Cell) -> Deadlines:

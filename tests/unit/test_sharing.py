@@ -190,3 +190,7 @@ def test_budget_share_excludes_memory_outside_allocators(
 
     found = budget_share(size, outside=outside_bytes(used, reserved), total=100)
     assert found == pytest.approx(share)
+
+
+def test_gpu_job_names_cache_of_initial_weights(session: Sessions, tmp_path: Path) -> None:
+    assert job_of(session(2, share=False)).weights_folder == str(tmp_path / "initial-weights")

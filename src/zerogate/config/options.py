@@ -56,6 +56,11 @@ class Options:
         """The project in ``root``."""
         return Project(self.root)
 
+    @property
+    def weights_folder(self) -> Path:
+        """The part of the cache that keeps initial weights."""
+        return self.cache_folder / "initial-weights"
+
     def settings(self) -> dict[str, str]:
         """Return the options that launches depend on, by their names on the command line."""
         memory = self.device_memory_bytes

@@ -32,7 +32,9 @@ PARAMETER_BUFFER_ELEMENTS = 100_000_000
 """DeepSpeed's defaults for offload to disk (deepspeed/runtime/zero/offload_config.py)."""
 
 BUILT_BYTES = 4
-"""A parameter in fp32, in the model that each rank builds on the host before it is sharded."""
+"""A parameter in fp32, in the model that each rank builds on the host before it is sharded.
+
+Ranks that map it from the cache of initial weights need less; the launch that fills it does not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class Job:
     what a full-size cell may use on each rank's device; a scale model gets its share of it.
     ``precision`` is the mixed precision that the machine forces; None to keep the file's.
     ``shared_devices`` is the number of devices that more ranks share; 0 if each rank has its own.
+    ``weights_folder`` is the cache of initial weights; None to draw them in every launch.
     """
 
     run: str
@@ -163,6 +164,7 @@ class Job:
     probe: ProbeRequest | None = None
     device_memory_bytes: int | None = None
     shared_devices: int = 0
+    weights_folder: str | None = None
     schema_version: int = SCHEMA_VERSION
 
 

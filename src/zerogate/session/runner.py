@@ -109,6 +109,8 @@ class Runner:
             shared_devices=len(place.devices) if place.shared else 0,
             # Ranks that share a device keep to their share of it in training too.
             device_memory_bytes=self.setup.device_memory_bytes(cell) if place.shared else None,
+            # Scale models are drawn in milliseconds, and every byte of theirs is counted.
+            weights_folder=str(self.options.weights_folder) if cell.tier == "gpu" else None,
         )
 
     def launch(self, cell: Cell, index: int, of: int) -> LaunchRecords:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,29 +14,35 @@ from accelerate.utils import DummyOptim, DummyScheduler
 
 from zerogate.protocol.record import Recipe
 from zerogate.protocol.schedule import schedule
+from zerogate.worker import initial_weights
 from zerogate.worker.workload import Workload
 
 
-def build_model(workload: Workload, accelerator: Accelerator, seed: int) -> torch.nn.Module:
+def build_model(
+    workload: Workload, accelerator: Accelerator, seed: int, weights: Path | None = None
+) -> torch.nn.Module:
     """Build the workload's model with the weights that ``seed`` gives, however it is sharded.
 
     Under ZeRO-3 the model is built sharded, and transformers then draws its weights in a different
     order than for an unsharded model. Rank 0 replaces them by those of an unsharded one. Collective.
+    ``weights`` is a file that holds them, or will (``worker.initial_weights``); None to draw them.
     """
     plugin = accelerator.state.deepspeed_plugin
+    first = accelerator.process_index == 0
     torch.manual_seed(seed)
     if plugin is None or not plugin.is_zero3_init_enabled():
-        return workload.build_model()
-    model: Any = workload.build_skeleton()
+        return initial_weights.build(workload, weights, keep=first)
+    with initial_weights.shard_undrawn() if weights else nullcontext():
+        model: Any = workload.build_skeleton()
     from deepspeed.runtime.zero import GatheredParameters
 
     integrations: Any = transformers.integrations
-    reference: dict[str, torch.nn.Parameter] = {}
+    reference: Mapping[str, torch.Tensor] = {}
     torch.manual_seed(seed)
     with plugin.zero3_init_context_manager(enable=False):
         integrations.unset_hf_deepspeed_config()  # The context manager leaves this on.
-        if accelerator.process_index == 0:
-            reference = dict(workload.build_model().named_parameters())
+        if first:
+            reference = initial_weights.parameters(workload, weights, model)
     for name, parameter in model.named_parameters():
         with GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
             if reference:

@@ -20,6 +20,7 @@ from zerogate.worker.allocator import AllocatorUnavailableError, CountingAllocat
 from zerogate.worker.cuda_memory import CudaMemoryMeter
 from zerogate.worker.environment import export_accelerate_environment, software
 from zerogate.worker.gloo import make_collectives_wait
+from zerogate.worker.initial_weights import weights_file
 from zerogate.worker.model import build_model, build_optimizer
 from zerogate.worker.sample_audit import CountedSamples
 from zerogate.worker.scale_config import scale_bytes
@@ -147,7 +148,8 @@ def _prepare(
 ) -> tuple[Trainer, Any, Any]:
     recipe = workload.recipe
     set_seed(job.seed)
-    model: Any = build_model(workload, accelerator, job.seed)
+    weights = weights_file(job, workload)
+    model: Any = build_model(workload, accelerator, job.seed, weights)
     train_loader: Any = DataLoader(
         train_set,
         shuffle=True,

@@ -45,9 +45,10 @@ class ToyFaults(Workload):
     )
 
     def build_model(self) -> torch.nn.Module:
+        dropped = 0.1 if self._fault() == "dropout" else 0.0
         config = GPT2Config(
             n_layer=1, n_head=2, n_embd=24, vocab_size=64, n_positions=32,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+            resid_pdrop=dropped, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
         )  # fmt: skip
         return GPT2LMHeadModel._from_config(config)
 
