@@ -24,11 +24,8 @@ Purpose = Literal["training", "probe"]
 BatchKind = Literal["train", "eval"]
 PRETRAINED = "published"
 """The origin of pretrained weights, as records and baselines say it."""
-
 PLAIN_ALLOCATOR = "expandable_segments:False"
-"""Settings of CUDA's caching allocator if the user sets none: torch's default, which most users train
-with. docs/batch-size.md says what it means for the largest batch."""
-
+"""Settings of CUDA's caching allocator if the user sets none: torch's default (docs/batch-size.md)."""
 SHARED_DEVICE = "shared_device"
 """Topology of ranks that run together on one device."""
 OTHER_COLLECTIVE = "other_collective"
@@ -77,10 +74,9 @@ class Probed:
     model. ``forward_bytes`` is held after the forward pass: it grows with every sample from the first
     on, while the peak may be that of a bucket or of the optimizer step. ``step_seconds`` are those of
     each optimizer step (or of the evaluation). ``allocator_retries`` counts how often the allocator
-    returned its cache to make room. ``limit_bytes`` is what the allocator could hold, also above what
-    a rank holds before the model: the budget without what lies outside the allocator (0: not recorded).
-    ``process_bytes`` is the peak of the process that held most of a card, allocator, context and
-    libraries together; 0 on a CPU.
+    returned its cache to make room. ``limit_bytes`` is what the allocator could hold: the budget
+    without what lies outside of it (0: not recorded). ``process_bytes`` is the peak of the process that
+    held most of a card, allocator, context and libraries together; 0 on a CPU.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
