@@ -138,10 +138,8 @@ def shard_undrawn() -> Iterator[None]:
     from transformers.integrations import deepspeed as integration
 
     name = "initialize_weights_zero3"
-    if not hasattr(
-        integration, name
-    ):  # It may have moved: then the weights are drawn, and replaced.
-        yield
+    if not hasattr(integration, name):
+        yield  # It may have moved: then the weights are drawn, and replaced.
         return
     original = getattr(integration, name)
     setattr(integration, name, _initialise_other_modules)
