@@ -63,6 +63,13 @@ def test_other_process_running_before_launch_is_listed() -> None:
     assert (found.source, found.other_processes) == ("nvml_process", (5,))
 
 
+def test_host_process_with_pid_of_rank_is_not_the_rank() -> None:
+    """In a container: a process with that pid was on the device before the launch."""
+    before = reading(5, p100=5)
+    found = used(reading(17, p100=5, p98765=12), before=before, process=5)
+    assert (found.source, found.peak_bytes) == ("nvml_process_by_elimination", 12 * GIB)
+
+
 def test_peak_between_two_lists_is_what_rank_asked_itself() -> None:
     found = used(reading(9, p100=8), process=12)
     assert (found.source, found.peak_bytes, found.missing) == ("nvml_process", 12 * GIB, "")

@@ -105,6 +105,36 @@ def test_search_on_any_curve_is_exact_and_certified(
     assert {fits, fits + 1} - {0, LIMIT + 1} <= set(machine.firsts), "not certified"
 
 
+@given(fresh=st.integers(1, LIMIT), late=st.integers(1, LIMIT), limit=st.integers(0, LIMIT))
+@example(fresh=100, late=300, limit=60)
+@example(fresh=100, late=1000, limit=990)
+def test_search_misled_by_late_fits_ends_and_is_certified(
+    fresh: int, late: int, limit: int
+) -> None:
+    """Sizes fit late that do not fit fresh, whatever the line of their peaks says."""
+    budget = 10**6 + 1000 * limit
+    firsts: dict[int, bool] = {}
+    search = Search(limit=LIMIT)
+    while (probe := search.ask()) is not None:
+        assert search.launches <= 30
+        tried: list[Tried] = []
+        sizes, failed = list(probe.sizes), None
+        while sizes and failed is None:
+            size = sizes.pop(0)
+            if size > (late if tried else fresh):
+                failed = size
+                break
+            tried.append(Tried(size, 10**6 + 1000 * size, 1000 * size, budget))
+            if not sizes and probe.stop is not None:
+                following = next_size(tried, probe.stop)
+                sizes += [following] if following else []
+        assert probe.sizes[0] not in firsts
+        firsts[probe.sizes[0]] = bool(tried)
+        search.tell(probe, tried, failed)
+    assert search.answer == fresh
+    assert {fresh, fresh + 1} - {LIMIT + 1} <= set(firsts)
+
+
 def test_search_finds_every_size_up_to_limit() -> None:
     for fits in range(LIMIT + 1):
         assert solve(affine(fits)).answer == fits

@@ -44,6 +44,7 @@ def card(tmp_path: Path) -> Card:
         seconds: int | str = 600,
         *parts: str,
         tier: str = "can run",
+        folder: str = str(tmp_path / "out"),
         **variables: str,
     ) -> subprocess.CompletedProcess[str]:
         doctor = f'[ "$3" = doctor ] && echo "gpu tier: {tier}"'
@@ -52,7 +53,7 @@ def card(tmp_path: Path) -> Card:
         )
         python.chmod(0o755)
         return subprocess.run(
-            ["env", "--default-signal=INT", "bash", str(script), str(tmp_path / "out"), str(seconds),
+            ["env", "--default-signal=INT", "bash", str(script), folder, str(seconds),
              *parts],
             env=os.environ
             | {"PYTHON": str(python), "ZEROGATE_CARD_LEAST_SECONDS": "1"}
@@ -123,8 +124,9 @@ def test_card_script_with_named_parts_runs_only_those(card: Card, tmp_path: Path
     assert card(MEASURED, 600, "cuda", "deberta").returncode == 0
     assert statuses(tmp_path) == {"deberta": "0", "cuda": "0"}
     alone = card(MEASURED, 600, "held")
-    assert alone.returncode == 3
-    assert "card: held waits for train" in alone.stdout
+    assert alone.returncode == 1
+    assert "card: held needs what train leaves; name that part too" in alone.stdout
+    assert card(MEASURED, 600, "gpt2xl deberta").returncode == 1
 
 
 def test_part_for_expandable_segments_sets_them_for_itself_alone(
@@ -186,10 +188,19 @@ def test_absent_py_spy_is_one_line(card: Card) -> None:
 
 
 def test_card_script_without_time_begins_no_part(card: Card, tmp_path: Path) -> None:
-    found = card(seconds=0)
+    found = card(seconds=5, ZEROGATE_CARD_LEAST_SECONDS="60")
     assert found.returncode == 3
     assert "no time left for gpt2xl; call this again" in found.stdout
     assert asked(tmp_path) == 1
+
+
+@pytest.mark.parametrize("folder", ["gpt2xl", "60", "--help"])
+def test_card_script_with_no_folder_in_its_place_is_refused(card: Card, folder: str) -> None:
+    found = card(folder=folder)
+    assert found.returncode == 1
+    assert found.stdout.startswith(
+        f"card: FOLDER: {folder} is no folder; expected .ci/card [FOLDER"
+    )
 
 
 def test_card_script_without_gpu_begins_and_finishes_no_part(card: Card, tmp_path: Path) -> None:
@@ -197,6 +208,7 @@ def test_card_script_without_gpu_begins_and_finishes_no_part(card: Card, tmp_pat
     assert found.returncode == 1
     assert "nothing was begun" in found.stdout
     assert statuses(tmp_path) == {}
+    assert not (tmp_path / "out.tgz").exists(), "a later call would take baselines from it"
     assert card().returncode == 0
 
 

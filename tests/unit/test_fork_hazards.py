@@ -12,8 +12,12 @@ import pytest
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Path:
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a process with one thread, whose standard input is open."""
+    import torch
+
+    # It is true here if torch is built for CUDA and there is no driver to count devices by.
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
     (tmp_path / "fd").mkdir()
     (tmp_path / "fd" / "0").symlink_to("/dev/null")
     add_thread(tmp_path, threading.main_thread().native_id, "python")

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from test_workloads import NAMES, load
 
 from zerogate.worker import initial_weights
@@ -142,6 +142,20 @@ def cut_to(share: float) -> Callable[[Path], None]:
     return damage
 
 
+def changed(**tensors: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    """Write the file anew, with some of its tensors changed."""
+
+    def damage(path: Path) -> None:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        found = {name: one.clone() for name, one in load_file(path).items()}
+        for part, change in tensors.items():
+            found |= {name: change(one) for name, one in found.items() if name.startswith(part)}
+        save_file(found, path, metadata=metadata)
+
+    return damage
+
+
 def of_another_model(path: Path) -> None:
     path.unlink()
     write(path, torch.nn.Linear(9, 9))
@@ -158,6 +172,9 @@ def of_another_model(path: Path) -> None:
         pytest.param(lambda path: path.write_bytes(os.urandom(4000)), id="noise"),
         pytest.param(lambda path: save_file({"weight": torch.ones(1)}, path), id="other content"),
         pytest.param(of_another_model, id="another model's"),
+        pytest.param(changed(random=torch.zeros_like), id="no random state"),
+        pytest.param(changed(parameter=lambda one: one.half()), id="another precision"),
+        pytest.param(changed(parameter=lambda one: one.int()), id="whole numbers"),
     ],
 )
 def test_damaged_file_is_removed_and_drawn_again(

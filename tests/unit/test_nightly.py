@@ -143,10 +143,15 @@ def test_nightly_environment_of_other_python_is_made_anew(tmp_path: Path, nightl
     assert asked[-1] == "python3.13 -m venv --clear .nightly"
 
 
-def test_nightly_command_with_absent_python_is_refused(nightly: Nightly) -> None:
-    process = nightly("exit 0", PYTHON="python3.99")
+@pytest.mark.parametrize("python", ["python3.99", "false"])
+def test_nightly_command_without_python_is_refused_and_summary_says_so(
+    tmp_path: Path, nightly: Nightly, python: str
+) -> None:
+    process = nightly("exit 0", PYTHON=python)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert (
-        output == "nightly: python3.99 is not there; name another: PYTHON=python3.12 .ci/nightly\n"
+    why = (
+        f"nightly: {python} is not a Python that runs; name another: PYTHON=python3.12 .ci/nightly"
     )
+    assert output == f"{why}\n"
+    assert why in (tmp_path / "summary.md").read_text()

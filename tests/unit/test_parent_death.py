@@ -97,6 +97,19 @@ def test_compiler_ends_when_controller_is_killed(controller: subprocess.Popen[by
         assert server.stdout is not None
         compiler = psutil.Process(int(server.stdout.readline()))
         controller.send_signal(signal.SIGKILL)
-        assert server.wait(timeout=60) == -signal.SIGTERM
+        assert server.wait(timeout=60) == CONTROLLER_GONE
+        gone, _ = psutil.wait_procs([compiler], timeout=60)
+        assert gone == [compiler]
+
+
+def test_compiler_ends_when_kernel_ends_its_server_first(
+    controller: subprocess.Popen[bytes],
+) -> None:
+    """The kernel sends it SIGTERM when the controller dies (PR_SET_PDEATHSIG)."""
+    with start_rank(controller.pid, COMPILING) as server:
+        assert server.stdout is not None
+        compiler = psutil.Process(int(server.stdout.readline()))
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=60) == CONTROLLER_GONE
         gone, _ = psutil.wait_procs([compiler], timeout=60)
         assert gone == [compiler]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,16 @@ def test_run_helper_timeout_ends_child_processes(tmp_path: Path) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         run_helper([sys.executable, "-c", WITH_CHILD, str(pids)], os.environ, 3)
     assert not psutil.pid_exists(int(pids.read_text()))
+
+
+def test_run_helper_that_is_killed_leaves_no_child_processes(tmp_path: Path) -> None:
+    """As by the kernel, for lack of memory: its children are nobody's then."""
+    pids = tmp_path / "pids"
+    code = WITH_CHILD.replace("child.wait()", "import os; os.kill(os.getpid(), 9)")
+    done = run_helper([sys.executable, "-c", code, str(pids)], os.environ, 60)
+    assert done.returncode == -9
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(pids.read_text())).status() == psutil.STATUS_ZOMBIE
 
 
 def test_run_helper_process_ends_when_caller_is_killed() -> None:

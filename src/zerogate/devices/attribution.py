@@ -70,10 +70,10 @@ class _Seen:
         self, sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]
     ) -> None:
         self._listed = [one.processes for one in during if one.processes is not None]
-        old = set(before.processes or {})
+        self._old = old = set(before.processes or {})
         new = {pid for processes in self._listed for pid in processes} - old
         ours = {one.pid for one in sharing}
-        known = bool(new & ours) or any(one.process_bytes for one in sharing)
+        known = bool(new & ours) or any(one.process_bytes for one in sharing if one.pid not in old)
         self.came = new - ours
         """Pids that came with the launch and are no rank's; in a container they may be the host's."""
         strangers = self.came if known or len(self.came) > len(sharing) else set()
@@ -83,13 +83,20 @@ class _Seen:
     def peak(self, pid: int) -> int:
         return max((processes.get(pid) or 0 for processes in self._listed), default=0)
 
+    def peak_of(self, rank: RankOnDevice) -> int:
+        """Return the peak of the process with the rank's pid; 0 if it was there before the launch.
+
+        That is a process of a container's host, which has the same pid as the rank in the container.
+        """
+        return 0 if rank.pid in self._old else max(rank.process_bytes, self.peak(rank.pid))
+
 
 def choose_source(
     sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]
 ) -> Source:
     """Return the host's best source for the ranks ``sharing`` a device, whatever their peaks were."""
     seen = _Seen(sharing, before, during)
-    if all(rank.process_bytes or seen.peak(rank.pid) for rank in sharing):
+    if all(map(seen.peak_of, sharing)):
         return "nvml_process"
     if len(sharing) > 1:
         return "cuda_allocator"  # Nothing else tells one rank from the other.
@@ -133,7 +140,7 @@ def _by_source(
 ) -> tuple[int, str]:
     """Return the rank's peak by ``source``, and why there is none."""
     if source == "nvml_process":
-        peak = max(rank.process_bytes, seen.peak(rank.pid))
+        peak = seen.peak_of(rank)
         return peak, "" if peak else f"NVML listed no bytes of process {rank.pid}"
     if len(sharing) > 1:
         return 0, "ranks share the device, and NVML does not tell here what each process holds"

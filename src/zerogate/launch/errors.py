@@ -88,7 +88,9 @@ class LauncherFailedError(LaunchFailedError):
 
 
 class CannotForkError(LauncherFailedError):
-    """A fork server that started no rank, and would start none if it were asked again."""
+    """A fork server that started no rank. If it ``refused``, it would refuse again."""
+
+    refused = False
 
 
 class DiskFailedError(LaunchFailedError):

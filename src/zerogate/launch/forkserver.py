@@ -81,6 +81,9 @@ class _Server:
             )
         try:
             self._expect("ready")
+        except CannotForkError:
+            self.close()
+            raise
         except LauncherFailedError as error:
             self.close()
             raise CannotForkError(error.summary, detail=error.detail, log=error.log) from None
@@ -109,7 +112,10 @@ class _Server:
                 "MASTER_PORT": str(free_port()),
             },
         }
-        self._channel.sendall(json.dumps(request).encode() + b"\n")
+        try:
+            self._channel.sendall(json.dumps(request).encode() + b"\n")
+        except OSError:
+            raise self._gone("it has ended") from None
         pids: list[int] = self._expect("pids")
         exit_codes, overdue = self._wait(world_size, watchdog)
         stacks = ""
@@ -154,7 +160,9 @@ class _Server:
     def _expect(self, key: str) -> Any:
         message = self._next(time.monotonic() + START_SECONDS)
         if message is not None and "refused" in message:
-            raise CannotForkError(f"fork server: {message['refused']}")
+            error = CannotForkError(f"fork server: {message['refused']}")
+            error.refused = True
+            raise error
         if message is None or key not in message:
             raise self._gone("no answer")
         return message[key]

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -145,12 +145,20 @@ class Helper:
             self.end()
 
     def end(self) -> None:
-        """End the command and everything that it started."""
-        end(descendants([self._process.pid]))
+        """End the command and everything that it started, also if the command has ended before."""
+        end({*descendants([self._process.pid]), *_in_session(self._process.pid)})
         self._process.wait()
         _helpers.discard(self._process.pid)
         self._output.close()
         self._messages.close()
+
+
+def _in_session(number: int) -> Iterator[psutil.Process]:
+    """Yield the living processes of a session (setsid), which its leader may have left."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == number and _alive(process):
+                yield process
 
 
 def _end_with(caller: int) -> None:

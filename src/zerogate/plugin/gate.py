@@ -121,7 +121,7 @@ class Gate:
 
         While baselines are recorded, only ``strict`` verdicts fail or skip it.
         """
-        from zerogate.report.formatting import sentence
+        from zerogate.report.formatting import sentence, word
 
         worst = min(verdicts, key=lambda one: GRAVITY.index(one.status))
         self._request.node.user_properties.append((STATUS_PROPERTY, _short(worst)))
@@ -134,10 +134,10 @@ class Gate:
             how = 'record one with --update-baselines --reason "…"'
             if self._options.missing_baseline == "fail":
                 pytest.fail(f"{text}; {how}", pytrace=False)
-            pytest.skip(f"no baseline; {how}")
+            pytest.skip(f"{word(worst)}; {how}")
         if worst.status in ("not_comparable", "invalid"):
             # The cell is left out, so that pytest shows tests with the same reason in one line.
-            pytest.skip(worst.note)
+            pytest.skip(f"{word(worst)}: {worst.note}")
 
 
 def _short(verdict: Verdict) -> str:

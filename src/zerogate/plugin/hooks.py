@@ -133,10 +133,10 @@ def _prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     for name in ON_REQUEST:
         if name not in named:
             _deselect(config, items, partial(_has, name))
-    if config.option.collectonly:
-        return
     cells = _cells(items)
     refuse_jobs(config, cells)
+    if config.option.collectonly:
+        return
     config.stash[SESSION] = session = _open_session(config)
     config.stash[PROGRESS].total = len(cells)
     brought = {
@@ -239,6 +239,8 @@ def pytest_report_teststatus(
     status = dict(getattr(report, "user_properties", [])).get(STATUS_PROPERTY)
     letter = {"passed": ".", "failed": "F", "skipped": "s"}.get(report.outcome)
     if status is None or letter is None or getattr(report, "when", "") != "call":
+        return None
+    if report.skipped:  # The reason has the word: pytest's summary gives all skips the first one's.
         return None
     return (report.outcome, letter, str(status)) if not hasattr(report, "wasxfail") else None
 

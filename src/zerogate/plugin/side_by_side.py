@@ -18,7 +18,7 @@ def refuse_jobs(config: pytest.Config, cells: Iterable[Cell]) -> None:
     """Raise UsageError if ``--jobs`` is asked for where nothing can run side by side."""
     if config.stash[OPTIONS].jobs == 1:
         return
-    if all(cell.tier == "cpu" for cell in cells):
+    if (tiers := {cell.tier for cell in cells}) and "gpu" not in tiers:
         raise pytest.UsageError(
             "--jobs: the cpu tier's ranks share this machine's cores; timed and counted launches "
             "run alone; leave out --jobs, or use -m gpu"
@@ -63,5 +63,11 @@ def search_beforehand(session: pytest.Session) -> None:
     if searches := needed_searches(session.items):
         try:
             search_side_by_side(config.stash[SESSION], searches)
+        except OSError as error:  # The first launch reports what is wrong with the disk.
+            config.stash[SESSION].setup.tell(f"--jobs: {error}; searches run one by one")
         except LauncherFailedError as error:
             pytest.exit(f"--jobs: {error.summary}", returncode=pytest.ExitCode.TESTS_FAILED)
+    else:
+        config.stash[SESSION].setup.tell(
+            '--jobs: no batch size is searched in this run; -m "gpu and batch_size" does'
+        )

@@ -102,6 +102,7 @@ class Search:
     launches: int = 0
     _surprises: int = 0
     _narrowing: int = 0  # launches since the search left the line of peaks
+    _misled: int = 0  # fresh launches in which a size ran out that had fitted late
     _fits: dict[int, bool] = field(default_factory=dict)  # size -> whether in a fresh launch
     _failed: set[int] = field(default_factory=set)  # in fresh launches
     _failed_late: set[int] = field(default_factory=set)
@@ -164,10 +165,14 @@ class Search:
         self.launches += 1
         first, fitted = probe.sizes[0], fitted_size(self._tried.values())
         self._surprises += fitted is not None and (first > fitted) == bool(tried)
-        self._narrowing += self._surprises >= SURPRISES or self.launches >= LINE_LAUNCHES
+        self._misled += failed == first and any(size >= first for size in self._fits)
+        misled = self._misled >= SURPRISES
+        self._narrowing += self._surprises >= SURPRISES or misled or self.launches >= LINE_LAUNCHES
         for one in tried:
             self._fits[one.size] = self._fits.get(one.size, False) or one.size == first
             self._tried[one.size] = one
+        if misled:  # Late fits say nothing here: only fresh launches count.
+            self._fits = {size: fresh for size, fresh in self._fits.items() if fresh}
         if failed is not None:
             (self._failed if failed == first else self._failed_late).add(failed)
         # If fresh launches contradict each other, the failure counts: it may happen again.

@@ -25,7 +25,8 @@ ProbeLaunch = Callable[[ProbeRequest, int], LaunchRecords]
 def recorded_size(baseline: CellBaseline | None, kind: BatchKind) -> int | None:
     """Return the largest batch size in a cell's baseline; None without one, or if it is 0."""
     known = baseline.metrics.get(SIZE[kind]) if baseline else None
-    return (known.value or None) if known and isinstance(known.value, int) else None
+    size = known.value if known and isinstance(known.value, int) else 0
+    return size if size > 0 else None
 
 
 def find_batch_size(

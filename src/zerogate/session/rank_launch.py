@@ -33,7 +33,7 @@ class RankLaunch:
     ) -> None:
         self._setup = setup
         self._launchers = launchers
-        self._launcher: dict[str, Launcher] = {}
+        self._started: dict[str, Launcher] = {}
         self._deadlines = deadlines
         self._idle = idle
         self._forks_on_cards = True
@@ -73,22 +73,25 @@ class RankLaunch:
         except CannotForkError as error:
             if job.cell.tier == "cpu":
                 raise
-            # Asked once in a session: the packages that are imported stay the same.
-            self._forks_on_cards = False
+            # A refusal holds for the session: the packages that are imported stay the same.
+            self._forks_on_cards = not error.refused
             self._setup.tell(f"{error.summary}; torchrun starts the ranks instead", job.cell)
         watchdog.restart()
-        return self._launcher_for(job.cell).launch(job, folder, environment, watchdog)
+        return self._launcher("torchrun").launch(job, folder, environment, watchdog)
 
     def _launcher_for(self, cell: Cell) -> Launcher:
         name = self._setup.options.launcher
         if name == "forkserver" and cell.tier == "gpu" and not self._forks_on_cards:
             name = "torchrun"
-        if name not in self._launcher:
-            self._launcher[name] = self._launchers[name]()
-        return self._launcher[name]
+        return self._launcher(name)
+
+    def _launcher(self, name: str) -> Launcher:
+        if name not in self._started:
+            self._started[name] = self._launchers[name]()
+        return self._started[name]
 
     def close(self) -> None:
         """End the launchers and all of their processes."""
-        for launcher in self._launcher.values():
+        for launcher in self._started.values():
             launcher.close()
-        self._launcher.clear()
+        self._started.clear()

@@ -49,7 +49,8 @@ def search_side_by_side(session: Session, searches: Mapping[Cell, Kinds]) -> Non
     }
     fitting = fit_beside_another(alone, cuda_devices(), room)
     if not fitting:
-        session.setup.tell("no two searches fit on this machine at once; they run one by one")
+        if len(alone) > 1:
+            session.setup.tell("no two searches fit on this machine at once; they run one by one")
         return
     session.runner.share()
     running = _Controllers(session, {cell: searches[cell] for cell in fitting}, room)

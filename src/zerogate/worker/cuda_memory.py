@@ -113,8 +113,8 @@ class CudaMemoryMeter:
     def process_peak_bytes(self) -> int:
         """Return the most that this process held since the last reset.
 
-        It is exact or too high: the memory outside the allocator is counted as ``keep_budget`` last
-        found it, also for an earlier moment.
+        It is exact or too high, since what lies outside the allocator only grows: it is counted as
+        ``keep_budget`` last found it, also for an earlier moment.
         """
         return torch.cuda.max_memory_reserved() + self.outside_bytes
 

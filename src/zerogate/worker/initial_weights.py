@@ -38,7 +38,15 @@ FREE_PER_FILE = 6
 """A file is written if the disk has this many times its size: it takes 4 bytes a parameter, and the
 launch that writes it may need 18 more to offload to disk (``devices.capacity``)."""
 
-UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
+UNREADABLE = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)
 """What reading a damaged file raises, depending on where the damage is."""
 
 PARAMETER, BUFFER, RANDOM_STATE, ALIASES = "parameter ", "buffer ", "random state", "aliases"
@@ -70,19 +78,16 @@ def weights_file(job: Job, workload: Workload) -> Path | None:
     packages = [_installed_files(name) for name in ("torch", "transformers")]
     if None in packages:
         return None
-    cell, found = job.cell, hashlib.sha256()
-    capability = torch.backends.cpu.get_cpu_capability()
-    found.update(repr((FORMAT, packages, capability)).encode())
+    found = hashlib.sha256(repr((FORMAT, packages)).encode())
+    found.update(torch.backends.cpu.get_cpu_capability().encode())
     sources = Path(job.workload_file).parent
     for path in sorted(sources.rglob("*")):
         inside = path.relative_to(sources)
         # Weights may depend on any source beside the workload, but not on data.
         if path.is_file() and inside.parts[0] != "data" and "__pycache__" not in inside.parts:
             found.update(f"{inside}\0".encode() + path.read_bytes() + b"\0")
-    name = (
-        f"{cell.workload}-v{workload.version}-{cell.tier}-seed{job.seed}-{found.hexdigest()[:16]}"
-    )
-    return Path(job.weights_folder) / f"{name}.safetensors"
+    name = f"{job.cell.workload}-v{workload.version}-{job.cell.tier}-seed{job.seed}"
+    return Path(job.weights_folder) / f"{name}-{found.hexdigest()[:16]}.safetensors"
 
 
 def _installed_files(package: str) -> str | None:
@@ -180,6 +185,7 @@ def _content(path: Path) -> InitialWeights:
         aliases: dict[str, str] = json.loads(file.metadata()[ALIASES])
     tensors = load_file(path)
     parameters = _named(tensors, PARAMETER)
+    torch.Generator().set_state(tensors[RANDOM_STATE])  # Raises if it is no state.
     return InitialWeights(
         parameters=parameters | {name: parameters[first] for name, first in aliases.items()},
         buffers=_named(tensors, BUFFER),
@@ -203,8 +209,8 @@ def write(path: Path, model: torch.nn.Module) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        if size > LIMIT_BYTES or size * FREE_PER_FILE > free:
-            _say(path, f"not kept: they take {size} bytes, and {folder} has {free}")
+        if size > (most := min(LIMIT_BYTES, free // FREE_PER_FILE)):
+            _say(path, f"not kept: they take {size} bytes, and {folder} has room for {most}")
             return
         with FileLock(folder / ".lock", timeout=0):
             if not path.exists():
@@ -271,12 +277,13 @@ def _build_undrawn(workload: Workload, kept: InitialWeights, path: Path) -> torc
 
 
 def _fits(kept: InitialWeights, model: torch.nn.Module, path: Path) -> bool:
-    """Return whether the file has all of the model's parameters in their shapes. If not, remove it."""
+    """Return whether the file has the model's parameters, values apart; if not, remove it."""
     ours = {
         name: tuple(getattr(parameter, "ds_shape", parameter.shape))  # DeepSpeed's, if sharded.
         for name, parameter in model.named_parameters(remove_duplicate=False)
     }
-    if ours == {name: tuple(parameter.shape) for name, parameter in kept.parameters.items()}:
+    theirs = {name: tuple(parameter.shape) for name, parameter in kept.parameters.items()}
+    if ours == theirs and {one.dtype for one in kept.parameters.values()} == {torch.float32}:
         return True
     _remove(path, "it has other parameters than the model")
     return False
@@ -289,5 +296,4 @@ def _remove(path: Path, why: str) -> None:
 
 
 def _say(path: Path, text: str) -> None:
-    """Print one line to the launch's log."""
     print(f"initial weights {path.name}: {' '.join(text.split())}", file=sys.stderr, flush=True)

@@ -18,8 +18,11 @@ def exit_with_controller(controller_pid: int, *, with_group: bool = False) -> No
 
     A thread waits on a pidfd: there is no polling, and it also ends ranks that hang in a collective.
     ``with_group`` also sends SIGTERM to the process group that this process leads: ninja runs every
-    compiler in a group of its own and ends them only on a signal.
+    compiler in a group of its own and ends them only on a signal. It does so on SIGTERM too, which the
+    kernel may send when the controller ends, before the thread has noticed.
     """
+    if with_group:
+        signal.signal(signal.SIGTERM, lambda number, frame: _exit_with_group())
     watched: int | None
     try:
         watched = os.pidfd_open(controller_pid)
@@ -34,10 +37,16 @@ def exit_with_controller(controller_pid: int, *, with_group: bool = False) -> No
         while watched is None and _lives(controller_pid):
             time.sleep(POLL_SECONDS)
         if with_group:
-            os.killpg(0, signal.SIGTERM)
+            _exit_with_group()
         os._exit(CONTROLLER_GONE)
 
     threading.Thread(target=wait, name="zerogate-exit", daemon=True).start()
+
+
+def _exit_with_group() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # This process is in its group too.
+    os.killpg(0, signal.SIGTERM)
+    os._exit(CONTROLLER_GONE)
 
 
 def _lives(pid: int) -> bool:
