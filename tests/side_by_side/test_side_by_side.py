@@ -17,8 +17,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.launch.two_cards.sitecustomize import CARDS
+from tests.launch.pretended_card import CONTEXT_BYTES, KERNEL_BYTES
+from tests.side_by_side.two_cards.sitecustomize import CARDS
+from zerogate.worker.cuda_memory import GROWTH_BYTES
 
+BUDGET = 2**20 + CONTEXT_BYTES + KERNEL_BYTES + GROWTH_BYTES
+"""Of a process, in bytes: 1 MiB of it is the allocator's once its libraries are loaded."""
 ROOT = Path(__file__).parents[2]
 CELLS = ("toy_faults-zero1-w1-gpu", "toy_others-zero1-w1-gpu")
 
@@ -94,7 +98,7 @@ class Run:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
-    shutil.copytree(Path(__file__).parent / "project", root)
+    shutil.copytree(ROOT / "tests" / "launch" / "project", root)
     workloads, configs = root / "workloads", root / "configs"
     shutil.copy(workloads / "toy_faults.py", workloads / "toy_others.py")
     configs.mkdir()
@@ -113,11 +117,18 @@ def start(project: Path, name: str, *arguments: str, **variables: str) -> subpro
     path = [str(Path(__file__).parent / "two_cards"), str(ROOT), *sys.path]
     command = [
         *(sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider"),
-        *("--strategy", "zero1", "--world-size", "1", "--device-memory", "1MiB"),
+        *("--strategy", "zero1", "--world-size", "1", "--device-memory", f"{BUDGET}B"),
         *("--launcher", "torchrun", "--missing-baseline", "skip"),
         *(f"--report-dir={project / name}", *arguments),
     ]
-    environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join(path)}
+    environment = (
+        os.environ
+        | variables
+        | {
+            "PYTHONPATH": os.pathsep.join(path),
+            "DS_ACCELERATOR": "cpu",  # DeepSpeed computes on what there is.
+        }
+    )
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     return subprocess.Popen(
         command,

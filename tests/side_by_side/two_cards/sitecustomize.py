@@ -28,10 +28,15 @@ def pretend_driver() -> None:
             found = {}
             for one in psutil.Process().children(recursive=True):
                 try:
-                    variables = one.environ()
+                    variables, command = one.environ(), one.cmdline()
                 except psutil.Error:
                     continue
-                if "RANK" in variables and f"GPU-{_card(variables)}" == uuid:
+                # A rank's own children have its variables too.
+                if (
+                    "RANK" in variables
+                    and "zerogate.worker.main" in command
+                    and f"GPU-{_card(variables)}" == uuid
+                ):
                     found[one.pid] = 3 * 2**30
             return found
 
