@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from zerogate.launch.record_file import read_record
 from zerogate.protocol.batch_search import Probe, Search, Tried, next_size
+from zerogate.protocol.record import Probed
 
 LIMIT = 4096
+DATA = Path(__file__).parents[1] / "data" / "nvml"
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Machine:
     budget: int
     forward: Callable[[int], float] = lambda size: 1000 * size
     late: Sequence[int | None] = (None,)  # by launch: what fits after other sizes, if not the same
+    late_misleads: bool = False  # also what does not fit in a fresh launch
     firsts: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
@@ -35,13 +40,18 @@ class Machine:
         while sizes:
             size = sizes.pop(0)
             self.sizes.append(size)
-            if size > (self.fits if not tried or late is None else min(self.fits, late)):
+            if size > self._most(late if tried else None):
                 return tried, size
             tried.append(Tried(size, int(self.peak(size)), int(self.forward(size)), self.budget))
             if not sizes and probe.stop is not None:
                 following = next_size(tried, probe.stop)
                 sizes += [following] if following else []
         return tried, None
+
+    def _most(self, late: int | None) -> int:
+        if late is None:
+            return self.fits
+        return late if self.late_misleads else min(self.fits, late)
 
 
 def solve(machine: Machine, guess: int | None = None, limit: int = LIMIT) -> Search:
@@ -112,27 +122,12 @@ def test_search_misled_by_late_fits_ends_and_is_certified(
     fresh: int, late: int, limit: int
 ) -> None:
     """Sizes fit late that do not fit fresh, whatever the line of their peaks says."""
-    budget = 10**6 + 1000 * limit
-    firsts: dict[int, bool] = {}
-    search = Search(limit=LIMIT)
-    while (probe := search.ask()) is not None:
-        assert search.launches <= 30
-        tried: list[Tried] = []
-        sizes, failed = list(probe.sizes), None
-        while sizes and failed is None:
-            size = sizes.pop(0)
-            if size > (late if tried else fresh):
-                failed = size
-                break
-            tried.append(Tried(size, 10**6 + 1000 * size, 1000 * size, budget))
-            if not sizes and probe.stop is not None:
-                following = next_size(tried, probe.stop)
-                sizes += [following] if following else []
-        assert probe.sizes[0] not in firsts
-        firsts[probe.sizes[0]] = bool(tried)
-        search.tell(probe, tried, failed)
+    machine = affine(limit)
+    machine.fits, machine.late, machine.late_misleads = fresh, (late,), True
+    search = solve(machine)
     assert search.answer == fresh
-    assert {fresh, fresh + 1} - {LIMIT + 1} <= set(firsts)
+    assert len(machine.firsts) == len(set(machine.firsts)), "a fresh launch was made twice"
+    assert {fresh, fresh + 1} - {LIMIT + 1} <= set(machine.firsts), "not certified"
 
 
 def test_search_finds_every_size_up_to_limit() -> None:
@@ -226,70 +221,40 @@ def test_search_from_wrong_guess_in_fragmented_cache_needs_five_launches(
 
 
 RECORDED = {
-    "deberta_mrpc-zero2": (
-        37,
-        (None, 36),
-        25_222_445_465,
-        [
-            (1, 10_730_087_936, 7_674_734_592),
-            (2, 10_730_089_984, 8_121_095_680),
-            (18, 16_467_027_968, 15_366_561_280),
-            (31, 22_287_106_560, 21_176_735_232),
-            (34, 23_566_644_736, 22_447_793_664),
-            (36, 24_563_501_056, 23_438_427_648),
-            (37, 24_987_769_344, 23_858_706_944),
-        ],
-    ),
-    "blenderbot_mudoconv-zero2": (
-        317,
-        (None, 306),
-        25_222_445_465,
-        [
-            (1, 4_717_581_312, 3_053_203_968),
-            (2, 4_717_583_872, 3_119_438_336),
-            (32, 6_119_420_928, 5_090_784_768),
-            (143, 13_324_720_640, 12_406_968_832),
-            (181, 15_795_525_120, 14_909_708_800),
-            (256, 20_863_711_744, 19_814_086_144),
-            (287, 23_059_216_896, 21_880_616_448),
-        ],
-    ),
-    "gpt2xl_wikitext2-zero3_offload": (
-        33,
-        (None,),
-        24_535_000_678,
-        [
-            (1, 2_981_970_944, 2_718_718_976),
-            (2, 3_532_466_688, 3_314_649_088),
-            (16, 12_708_178_944, 11_884_783_616),
-            (32, 22_917_958_656, 21_269_628_928),
-            (33, 23_701_420_032, 22_002_759_680),
-        ],
-    ),
+    "deberta_zero2": (37, (None, 36), 25_222_445_465),
+    "blenderbot_zero2": (317, (None, 306), 25_222_445_465),
+    "gpt2xl_zero3_offload": (33, (None,), 24_535_000_678),
 }
-"""Per cell: the largest size, what fits late by launch, the allocator's limit, and sizes with peak and
-forward bytes.
+"""Per cell: the largest size, what fits late by launch, and the allocator's limit.
 
 Recorded on an H200 under 24 GiB; the limits are those of the out-of-memory messages. The largest size
 of BlenderBot was not reached: it is the last one below the limit on the line of its peaks.
 """
 
 
-def on_recorded_curve(points: Sequence[tuple[int, int, int]], column: int, size: int) -> float:
-    """Return the bytes at ``size``, on straight lines between the recorded sizes and beyond."""
-    index = next((i for i, one in enumerate(points[:-1]) if size <= points[i + 1][0]), -2)
+def recorded_points(cell: str) -> list[Probed]:
+    """The sizes that fitted in the recorded launches of a cell, each once, in order."""
+    paths = sorted(DATA.glob(f"h200_{cell}_*/rank0.json"))
+    sizes = {one.size: one for path in paths for one in read_record(path).probed}
+    return [sizes[size] for size in sorted(sizes)]
+
+
+def on_recorded_curve(points: Sequence[Probed], name: str, size: int) -> float:
+    """The bytes of field ``name`` at ``size``, on straight lines between the points and beyond."""
+    index = next((i for i, one in enumerate(points[:-1]) if size <= points[i + 1].size), -2)
     first, second = points[index], points[index + 1]
-    rise = (second[column] - first[column]) / (second[0] - first[0])
-    return first[column] + rise * (size - first[0])
+    low, high = getattr(first, name), getattr(second, name)
+    return float(low + (high - low) / (second.size - first.size) * (size - first.size))
 
 
 @pytest.mark.parametrize("recorded", RECORDED)
 def test_search_on_curve_recorded_on_card_finds_size_in_three_launches(recorded: str) -> None:
-    fits, late, limit, points = RECORDED[recorded]
+    fits, late, limit = RECORDED[recorded]
+    points = recorded_points(recorded)
     machine = Machine(
         fits=fits,
-        peak=lambda size: on_recorded_curve(points, 1, size),
-        forward=lambda size: on_recorded_curve(points, 2, size),
+        peak=lambda size: on_recorded_curve(points, "peak_allocated_bytes", size),
+        forward=lambda size: on_recorded_curve(points, "forward_bytes", size),
         budget=limit,
         late=late,
     )

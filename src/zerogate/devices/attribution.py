@@ -64,7 +64,7 @@ class AttributedMemory:
 
 
 class _Seen:
-    """What readings of a device show of the ranks ``sharing`` it, and of other processes."""
+    """The ranks ``sharing`` a device, and other processes, as readings of it show them."""
 
     def __init__(
         self, sharing: Sequence[RankOnDevice], before: Reading, during: Sequence[Reading]

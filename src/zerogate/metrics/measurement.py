@@ -85,7 +85,7 @@ class Measurement:
 
     @property
     def peak_missing(self) -> str:
-        """Why a launch does not have the peak of its devices by the host's source; empty if all do."""
+        """The reason why a launch lacks its devices' peak by the host's source; empty if none does."""
         return next((one.peak_missing for one in self.launches if one.peak_missing), "")
 
 

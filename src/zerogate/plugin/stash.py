@@ -18,6 +18,6 @@ PROGRESS = pytest.StashKey[TerminalProgress]()
 LOCK = pytest.StashKey[Any]()
 CLOSING_LINES = pytest.StashKey[list[str]]()
 SKIP_REASONS = pytest.StashKey[list[str]]()
-"""Why cells could not be measured, as their tests' skips say."""
+"""Reasons why cells could not be measured, as their tests' skips say."""
 LAST_LINE = pytest.StashKey[str]()
-"""What is written after everything else."""
+"""The line that is written after everything else."""

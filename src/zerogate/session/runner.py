@@ -19,6 +19,7 @@ from zerogate.devices.nvml import (
 )
 from zerogate.launch.deadlines import Deadlines
 from zerogate.launch.errors import (
+    LaunchFailedError,
     OutOfMemoryError,
     RankCrashedError,
     name_disk_failure,
@@ -219,16 +220,15 @@ class Runner:
         result = replace(result, alone=alone)
         with name_disk_failure(job.cell, folder, command):
             topology = SHARED_DEVICE if job.shared_devices else ""
-            if devices is not None:  # Also for a failed launch, so that it can be replayed.
-                _write_readings(folder, devices, self.sources.get(topology))
             try:
                 found = self._with_source(_collect(job, folder, result, devices, command))
-            except OutOfMemoryError:
-                if job.purpose == "probe":  # That is a result, and counts if the run is resumed.
-                    self._kept.keep(folder, result)
+            except LaunchFailedError as error:
+                # Kept too, so that it can be replayed.
+                _write_readings(folder, devices, self.sources.get(topology))
+                if isinstance(error, OutOfMemoryError) and job.purpose == "probe":
+                    self._kept.keep(folder, result)  # A result, which counts if the run is resumed.
                 raise
-            if devices is not None:
-                _write_readings(folder, devices, found.source)
+            _write_readings(folder, devices, found.source)
             self._kept.keep(folder, result)
         return found
 
@@ -269,8 +269,11 @@ class Runner:
 
 
 def _write_readings(
-    folder: Path, devices: dict[str, DeviceReadings], source: Source | None
+    folder: Path, devices: dict[str, DeviceReadings] | None, source: Source | None
 ) -> None:
+    """Write NVML's readings beside the records; none were taken on the cpu tier."""
+    if devices is None:
+        return
     readings = LaunchReadings(origin="recorded", devices=devices, source=source)
     write_json(readings_path(folder), readings)
 

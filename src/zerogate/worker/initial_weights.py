@@ -47,7 +47,7 @@ UNREADABLE = (
     AttributeError,
     RuntimeError,
 )
-"""What reading a damaged file raises, depending on where the damage is."""
+"""Errors of reading a damaged file; which one depends on where the damage is."""
 
 PARAMETER, BUFFER, RANDOM_STATE, ALIASES = "parameter ", "buffer ", "random state", "aliases"
 """Names in a file: prefixes of tensors' names, a tensor, and an entry of the metadata."""

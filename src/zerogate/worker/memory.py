@@ -24,13 +24,11 @@ from zerogate.worker.allocator import CountingAllocator
 class MemoryMeter(Protocol):
     """Meter of the bytes that torch's allocator holds on the rank's device, and keeper of its budget.
 
-    ``grows_outside``: libraries take memory beside the allocator as training goes on, at most
-    ``outside_bytes`` so far.
+    ``grows_outside``: libraries take memory beside the allocator as training goes on.
     """
 
     source: str
     grows_outside: bool
-    outside_bytes: int
 
     def live_bytes(self) -> int: ...
     def peak_bytes(self) -> int: ...
@@ -51,7 +49,6 @@ class CpuMemoryMeter:
 
     source = "cpu_allocator"
     grows_outside = False
-    outside_bytes = 0
 
     def __init__(self, allocator: CountingAllocator) -> None:
         self._allocator = allocator
