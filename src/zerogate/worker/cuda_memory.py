@@ -50,15 +50,17 @@ class CudaMemoryMeter:
             process_bytes=self._most_of_process,
         )
 
-    def note_process(self) -> None:
+    def note_process(self) -> int:
         """Ask NVML what this process holds, and keep the highest answer for ``device``.
 
-        What the allocator has given back since the last reset is added: it was the process's too.
+        Returns what lies outside the allocator, in bytes; 0 if NVML does not tell. What the allocator
+        has given back since the last reset is added to the answer: it was the process's too.
         """
-        listed, reserved = listed_bytes(_uuid()), torch.cuda.memory_reserved()
-        if listed > reserved:
-            peak = listed - reserved + torch.cuda.max_memory_reserved()
+        outside = max(0, listed_bytes(_uuid()) - torch.cuda.memory_reserved())
+        if outside:
+            peak = outside + torch.cuda.max_memory_reserved()
             self._most_of_process = max(self._most_of_process, peak)
+        return outside
 
     def live_bytes(self) -> int:
         return torch.cuda.memory_allocated()
@@ -127,16 +129,15 @@ class CudaMemoryMeter:
         torch.cuda.synchronize()
         if dist.is_initialized():
             dist.barrier()  # Every rank has its context now, and nobody allocates.
+        listed = self.note_process()
         here = _uuid()
-        reserved = torch.cuda.memory_reserved()
-        listed = listed_bytes(here)
         free, total = torch.cuda.mem_get_info()
-        places: list[tuple[str, int]] = [(here, reserved)]
+        places: list[tuple[str, int]] = [(here, torch.cuda.memory_reserved())]
         if dist.is_initialized():  # Also where NVML knows: all ranks must take part.
             mine, places = places[0], [places[0]] * dist.get_world_size()
             dist.all_gather_object(places, mine)
-        if listed > reserved:
-            return listed - reserved, total
+        if listed:
+            return listed, total
         return outside_bytes(total - free, [size for uuid, size in places if uuid == here]), total
 
     def retries(self) -> int:

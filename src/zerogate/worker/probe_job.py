@@ -125,7 +125,6 @@ def _try(
     retries = meter.retries()
     peaks = Peaks(cell.phases, meter)
     seconds = (_train if kind == "train" else _evaluate)(cell, samples, size, peaks)
-    meter.note_process()
     meter.keep_budget()
     limit = meter.limit_bytes() - cell.phases.floor_bytes
     own = [peaks.whole, peaks.forward, meter.process_peak_bytes(), -limit]
