@@ -20,7 +20,7 @@ from zerogate.launch.command import CommandLauncher
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import ProbeRequest
+from zerogate.protocol.job import ProbeRequest
 from zerogate.session.batch_size import find_batch_size
 from zerogate.session.runner import Runner
 from zerogate.session.session import Session

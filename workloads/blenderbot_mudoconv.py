@@ -23,7 +23,10 @@ from workloads.parts.architecture import (
 from workloads.parts.batching import mask, padded, repeated
 from workloads.parts.scoring import load_metric
 from workloads.parts.vocabulary import word_tokenizer
-from zerogate import Batch, Quality, Recipe, Tier, Workload, read_split, split_files
+from zerogate.protocol.cell import Tier
+from zerogate.protocol.record import Recipe
+from zerogate.worker.dataset_files import read_split, split_files
+from zerogate.worker.workload import Batch, Quality, Workload
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -18,7 +18,9 @@ from workloads.parts.architecture import (
 from workloads.parts.batching import mask, padded
 from workloads.parts.scoring import load_metric
 from workloads.parts.vocabulary import word_tokenizer
-from zerogate import Batch, Quality, Recipe, Workload, read_split
+from zerogate.protocol.record import Recipe
+from zerogate.worker.dataset_files import read_split
+from zerogate.worker.workload import Batch, Quality, Workload
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

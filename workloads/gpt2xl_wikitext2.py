@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 from workloads.parts.architecture import fresh_model, model_config
 from workloads.parts.batching import repeated
 from workloads.parts.vocabulary import word_tokenizer
-from zerogate import Batch, Quality, Recipe, Workload, read_split
+from zerogate.protocol.record import Recipe
+from zerogate.worker.dataset_files import read_split
+from zerogate.worker.workload import Batch, Quality, Workload
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

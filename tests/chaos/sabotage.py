@@ -29,7 +29,8 @@ from zerogate.launch.errors import (
 from zerogate.launch.launcher import Launcher, LaunchResult
 from zerogate.launch.watchdog import Watchdog, read_heartbeat
 from zerogate.protocol.heartbeat import Heartbeat
-from zerogate.protocol.record import Job, record_path
+from zerogate.protocol.job import Job
+from zerogate.protocol.record import record_path
 
 LOOK_SECONDS = 0.001
 PHASES = ("set-up", "train", "eval", "trace")

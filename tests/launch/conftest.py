@@ -20,7 +20,7 @@ from zerogate.launch.forkserver import ForkserverLauncher
 from zerogate.launch.launcher import Launcher, LaunchResult
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import Job, job_path
+from zerogate.protocol.job import Job, job_path
 from zerogate.session.progress import Progress
 from zerogate.session.session import Session
 

@@ -1,4 +1,4 @@
-"""A CUDA device that is none, in ranks: ``torch.cuda`` tells of the counting CPU allocator.
+"""A CUDA device that is none, in ranks: ``torch.cuda`` tells of what torch holds on the host.
 
 What only a card has stays untried: streams and events, NCCL, autocast to fp16, compiled CUDA ops.
 """
@@ -27,13 +27,13 @@ def pretend() -> None:
     import pynvml
     import torch
 
-    from zerogate.worker.allocator import CountingAllocator, build
+    from zerogate.worker.native_library import NativeLibrary, build
     from zerogate.worker.ops import load_what_is_built
 
     cpu = Path(os.environ["ZEROGATE_NATIVE_DIR"]).parent  # Ops for CUDA lie in a folder of it.
     os.environ["ZEROGATE_NATIVE_DIR"] = os.environ["TORCH_EXTENSIONS_DIR"] = str(cpu)
     load_what_is_built(cpu)
-    allocator = CountingAllocator(build(cpu))
+    allocator = NativeLibrary(build(cpu), devices=1).host
 
     def stats() -> dict[str, int]:
         peaks = dict.fromkeys(("requested", "active", "reserved"), allocator.peak_bytes())

@@ -9,7 +9,7 @@ import pytest
 
 from tests.launch.conftest import TOY, available
 from zerogate.launch.errors import ConfigurationWrongError, OutOfMemoryError
-from zerogate.protocol.record import ProbeRequest
+from zerogate.protocol.job import ProbeRequest
 from zerogate.session.batch_size import find_batch_size
 from zerogate.session.judge import judge
 

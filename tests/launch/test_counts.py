@@ -32,6 +32,20 @@ def test_work_is_positive_and_leaks_and_sample_errors_are_zero(launches, strateg
         assert found.value(name) == 0, name
 
 
+def test_what_is_offloaded_is_on_host_and_crosses_every_step(launches):
+    kept, offloaded = measured(launches, "fsdp2"), measured(launches, "fsdp2_offload")
+    on_device, on_host = "model_state_bytes", "host_state_bytes"
+    states = kept.scalar(on_device) - offloaded.scalar(on_device)
+    # Half of parameters, gradients and moments; all but those is the same, wherever it is.
+    assert states >= 8 * kept.settings["parameters"]
+    assert offloaded.scalar(on_host) - kept.scalar(on_host) >= states
+    # Parameters go to the device, gradients come back.
+    for name in ("copied_to_device_bytes", "copied_to_host_bytes"):
+        moved = offloaded.scalar(name) - kept.scalar(name)
+        assert moved >= 2 * kept.settings["parameters"]
+    assert offloaded.value("host_leak_bytes_per_step") == 0
+
+
 @pytest.mark.parametrize(
     ("strategy", "fault", "metric", "change"),
     [

@@ -13,6 +13,10 @@ from zerogate.verdicts.invariants import judge_learned, judge_same
 PORTABLE = [name for name, metric in METRICS.items() if metric.scope == "portable"]
 
 
+SHARDING = ("zero1", "zero2", "zero2_config_file", "zero3", "fsdp2")
+OFFLOADING = ("zero2_offload", "zero3_offload", "fsdp2_offload")
+
+
 def portable(measurement):
     return {name: measurement.value(name) for name in PORTABLE if name in measurement.names}
 
@@ -34,7 +38,7 @@ def test_launchers_give_equal_portable_metrics_and_environment(launches, strateg
     assert environments["forkserver"] == environments["accelerate"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero2_offload", "fsdp2_offload"])
 def test_portable_metrics_are_equal_in_repeated_sessions(launches, strategy):
     cell = dataclasses.replace(TOY, strategy=strategy)
     first = launches.session()
@@ -45,7 +49,7 @@ def test_portable_metrics_are_equal_in_repeated_sessions(launches, strategy):
 
 def test_every_strategy_is_in_parity_with_ddp(launches):
     session = launches.session()
-    for strategy in ("zero1", "zero2", "zero2_config_file", "zero3", "fsdp2"):
+    for strategy in (*SHARDING, *OFFLOADING):
         cell = dataclasses.replace(TOY, strategy=strategy)
         available(session, cell)
         for name in ("loss", "gradient_norm", "learning_rate"):

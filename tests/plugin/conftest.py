@@ -24,7 +24,8 @@ from zerogate.launch.errors import OutOfMemoryError, RankCrashedError
 from zerogate.protocol.atomic_write import write_json
 from zerogate.environment.overlay import Overlay
 from zerogate.protocol.record import (
-    COLLECTIVES, Collective, Device, Failure, PhaseMemory, Probed, RankRecord, Recipe, Traced
+    COLLECTIVES, Collective, Crossings, Device, Failure, HostMemory, PhaseMemory, Probed, RankRecord,
+    Recipe, Traced
 )
 
 HERE = Path(__file__).parent
@@ -44,6 +45,7 @@ def probe(job, fits, folder, nvml):
                       warmup_steps=1),
         quality_better={"accuracy": "higher"}, quality_learned={"accuracy": 0.8},
         budget_bytes=job.device_memory_bytes // 1000, canary_seconds=0.004, device=device,
+        memory_source="emulated" if job.cell.tier == "cpu" else "cuda_allocator",
     )
     while sizes:
         size = sizes.pop(0)
@@ -91,7 +93,9 @@ def pytest_zerogate_launch(job, folder):
     if isinstance(seconds, list):
         seconds = seconds[int(folder.name)]
     memory = PhaseMemory(
-        peak_allocated_bytes=change.get("peak", 1000), live_bytes=change.get("live", 500)
+        peak_allocated_bytes=change.get("peak", 1000), live_bytes=change.get("live", 500),
+        host=HostMemory(peak_bytes=80, live_bytes=60, peak_pinned_bytes=40,
+                        pinned_bytes=change.get("pinned", 20)),
     )
     return tuple(
         RankRecord(
@@ -112,8 +116,10 @@ def pytest_zerogate_launch(job, folder):
                 collectives=dict.fromkeys(COLLECTIVES, Collective(calls=1, payload_bytes=40)),
                 operators=100, flops=5000, disk_read_bytes=0, disk_written_bytes=0,
                 model_state_bytes={"ddp": 500}.get(job.cell.strategy, 400),
+                crossings=Crossings(host_state_bytes=60, copied_to_device_bytes=16,
+                                    copied_to_host_bytes=change.get("copied", 4), host_waits=3),
             ),
-            memory_source="cpu_allocator", peak_host_bytes=10**9,
+            memory_source="emulated", peak_host_bytes=10**9,
             quality={"accuracy": change.get("accuracy", 0.9)},
         )
         for rank in range(2)
@@ -176,9 +182,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     # What is compiled for ranks is not needed, and must not be built.
     monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
     from zerogate.devices.host import native_folder
+    from zerogate.environment.compiled_ops import sources_of
 
     folder = native_folder(pytester.path / "cache" / "zerogate")
     folder.mkdir(parents=True)
-    for name in ("deepspeed_shm_comm", "cpu_allocator"):
-        (folder / f".{name}-built").touch()
+    (folder / ".emulated_device-built").write_text(sources_of("emulated_device"))
     return Project(pytester)

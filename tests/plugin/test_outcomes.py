@@ -205,7 +205,7 @@ def test_missing_baseline_with_skip_option_is_skipped(project):
     result = project.run("--missing-baseline", "skip", "-k", "test_memory.py")
     outcomes = result.parseoutcomes()
     assert "passed" not in outcomes
-    assert outcomes["skipped"] == 14
+    assert outcomes["skipped"] == 26
 
 
 def test_second_recording_leaves_baseline_file_unchanged(recorded):

@@ -11,12 +11,14 @@ from zerogate.devices.nvml import DeviceReadings
 from zerogate.metrics.device_use import LaunchRecords
 from zerogate.metrics.measurement import Measurement, measure
 from zerogate.protocol.cell import Cell
+from zerogate.protocol.job import Job
 from zerogate.protocol.record import (
     COLLECTIVES,
     SCHEMA_VERSION,
     Collective,
+    Crossings,
     Failure,
-    Job,
+    HostMemory,
     Phase,
     PhaseMemory,
     RankRecord,
@@ -42,10 +44,29 @@ def a_memory(peak: int = 1000, **peaks: int) -> dict[Phase, PhaseMemory]:
     """``peak`` bytes in every phase but those named; half of it is live."""
     return {
         phase: PhaseMemory(
-            peak_allocated_bytes=peaks.get(phase, peak), live_bytes=peaks.get(phase, peak) // 2
+            peak_allocated_bytes=peaks.get(phase, peak),
+            live_bytes=peaks.get(phase, peak) // 2,
+            host=a_host(),
         )
         for phase in PHASES
     }
+
+
+def a_host(**changes: int) -> HostMemory:
+    """What torch holds on the host of a rank whose device is emulated."""
+    values = {"peak_bytes": 80, "live_bytes": 60, "peak_pinned_bytes": 40, "pinned_bytes": 20}
+    return HostMemory(**(values | changes))
+
+
+def a_crossing(**changes: int) -> Crossings:
+    """What crossed between host and device in the step of ``a_trace``."""
+    values = {
+        "host_state_bytes": 70,
+        "copied_to_device_bytes": 16,
+        "copied_to_host_bytes": 4,
+        "host_waits": 3,
+    }
+    return Crossings(**(values | changes))
 
 
 def a_trace(**changes: Any) -> Traced:
@@ -59,6 +80,7 @@ def a_trace(**changes: Any) -> Traced:
         "model_state_bytes": 900,
         "disk_read_bytes": 0,
         "disk_written_bytes": 0,
+        "crossings": a_crossing(),
     }
     return Traced(**(values | changes))
 
@@ -89,9 +111,10 @@ def a_record(rank: int = 0, **changes: Any) -> RankRecord:
         "setup_seconds": 1.5,
         "canary_seconds": 0.01,
         "memory": a_memory(),
-        "memory_source": "allocator",
+        "memory_source": "emulated",
         "peak_host_bytes": 5000,
         "step_live_bytes": (500,) * 6,
+        "step_host_bytes": (80,) * 6,
         "traced": a_trace(),
         "quality": {"f1": 0.8},
     }

@@ -9,7 +9,8 @@ from records import a_failed_record, a_record
 
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.metrics.device_use import LaunchRecords
-from zerogate.protocol.record import Probed, ProbeRequest
+from zerogate.protocol.job import ProbeRequest
+from zerogate.protocol.record import Probed
 from zerogate.session.batch_size import ProbeLaunch, find_batch_size, time_alone
 
 FITS = 5

@@ -39,6 +39,7 @@ def test_equal_settings_are_comparable() -> None:
     [
         pytest.param({"workload_version": 2}, ["workload_version: 1 -> 2"], id="workload"),
         pytest.param({"data_origin": "real"}, ["data_origin: generated -> real"], id="data"),
+        pytest.param({"memory_source": "other"}, ["device: emulated -> other"], id="device"),
         pytest.param({"applied": {"dtype": "float16"}}, ["dtype: float32 -> float16"], id="dtype"),
         pytest.param(
             {"recipe": replace(RECIPE, micro_batch_size=4, epochs=1)},
@@ -53,6 +54,15 @@ def test_other_settings_are_not_comparable_and_are_named(
     why = other_settings(a_measurement(**changes), of_measurement(a_measurement(), RECORDED))
     assert all(word in why for word in words)
     assert why.count("->") == len(words)
+
+
+def test_baseline_without_device_is_of_other_settings() -> None:
+    """Recorded where the memory of the host was the device's."""
+    recorded = of_measurement(a_measurement(), RECORDED)
+    settings = {name: value for name, value in recorded.settings.items() if name != "device"}
+    why = other_settings(a_measurement(), replace(recorded, settings=settings))
+    assert "device: None -> emulated" in why
+    assert why.count("->") == 1
 
 
 def test_other_software_is_comparable() -> None:

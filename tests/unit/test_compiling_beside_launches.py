@@ -18,7 +18,8 @@ from zerogate.devices.cards import Card
 from zerogate.environment.compiled_ops import NativeOps
 from zerogate.launch import process_tree
 from zerogate.launch.process_tree import Helper
-from zerogate.protocol.record import Job, Probed, ProbeRequest, RankRecord
+from zerogate.protocol.job import Job, ProbeRequest
+from zerogate.protocol.record import Probed, RankRecord
 from zerogate.session import rank_setup
 from zerogate.session.batch_size import LARGEST
 from zerogate.session.progress import ProgressUpdate

@@ -15,7 +15,8 @@ from zerogate.config.options import Options
 from zerogate.launch.errors import OutOfMemoryError
 from zerogate.metrics.device_use import LaunchRecords
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import Probed, ProbeRequest
+from zerogate.protocol.job import ProbeRequest
+from zerogate.protocol.record import Probed
 from zerogate.report.terminal import summary
 from zerogate.session.judge import judge
 from zerogate.session.record_baselines import record_baselines

@@ -20,7 +20,7 @@ from zerogate.launch.errors import LauncherFailedError, RankCrashedError
 from zerogate.launch.idle import BOUND_BYTES, IdleLevels
 from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.watchdog import Watchdog
-from zerogate.protocol.record import Job
+from zerogate.protocol.job import Job
 from zerogate.session import runner
 from zerogate.session.rank_setup import RankSetup
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from records import RECIPE, a_cell, a_measurement, a_trace
+from records import RECIPE, a_cell, a_crossing, a_measurement, a_trace
 
 from zerogate.metrics.measurement import Measurement
 from zerogate.metrics.table import metric_named
@@ -20,6 +20,7 @@ from zerogate.verdicts.invariants import (
     judge_grows,
     judge_moves,
     judge_needed,
+    judge_offloads,
     judge_schedule,
 )
 from zerogate.verdicts.verdict import Verdict
@@ -60,6 +61,62 @@ def test_host_memory_not_above_reference_is_regression(size: int, status: str) -
     own = a_measurement(a_cell("zero2_offload"), peak_host_bytes=size)
     found = judge_above(own, a_measurement(peak_host_bytes=100), metric_named("peak_host_bytes"))
     assert (found.status, found.metric) == (status, "peak_host_bytes_above")
+
+
+def placed(strategy: str, device: int, host: int) -> Measurement:
+    """A cell of 1000 parameters whose model states are that many bytes on device and host."""
+    trace = a_trace(model_state_bytes=device, crossings=a_crossing(host_state_bytes=host))
+    return a_measurement(a_cell(strategy), traced=trace)
+
+
+@pytest.mark.parametrize(
+    ("device", "host", "statuses"),
+    [
+        pytest.param(4000, 6000, ("ok", "ok"), id="all that the papers say"),
+        pytest.param(3000, 9000, ("ok", "ok"), id="buffers too"),
+        pytest.param(4001, 6000, ("regressed", "ok"), id="a byte stays on the device"),
+        pytest.param(4000, 5999, ("ok", "regressed"), id="a byte does not reach the host"),
+        pytest.param(10000, 6000, ("regressed", "ok"), id="copied, but kept"),
+        pytest.param(10000, 0, ("regressed", "regressed"), id="nothing is offloaded"),
+        pytest.param(11000, 6000, ("regressed", "ok"), id="the device holds more"),
+    ],
+)
+def test_offload_is_judged_in_both_directions(
+    device: int, host: int, statuses: tuple[str, str]
+) -> None:
+    own, other = placed("zero2_offload", device, host), placed("zero2", 10000, 0)
+    found = judge_offloads(own, other, 6.0, 6.0)
+    assert tuple(one.status for one in found) == statuses
+    assert [one.metric for one in found] == [
+        "model_state_bytes_offloaded",
+        "host_state_bytes_offloaded",
+    ]
+    assert [one.expected for one in found] == [6.0, 6.0]
+    assert [one.measured for one in found] == [(10000 - device) / 1000, host / 1000]
+    for one in found:
+        said = "too little was offloaded, beside zero2"
+        assert one.note == (said if one.status == "regressed" else "")
+
+
+def test_offload_is_measured_from_what_other_holds_on_host() -> None:
+    own, other = placed("zero2_offload", 4000, 6000), placed("zero2", 10000, 1000)
+    assert [one.status for one in judge_offloads(own, other, 6.0, 6.0)] == ["ok", "regressed"]
+
+
+def test_offload_to_disk_is_not_expected_on_host() -> None:
+    own, other = placed("zero3_nvme", 0, 0), placed("zero3", 8000, 0)
+    assert [one.status for one in judge_offloads(own, other, 8.0, 0.0)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("blind", ["own", "other"])
+def test_offload_without_host_measurement_is_judged_on_device_alone(blind: str) -> None:
+    pair = {"own": placed("zero2_offload", 4000, 6000), "other": placed("zero2", 10000, 0)}
+    size = pair[blind].scalar("model_state_bytes")
+    trace = a_trace(model_state_bytes=size, crossings=None)
+    pair[blind] = a_measurement(pair[blind].cell, traced=trace)
+    found = judge_offloads(pair["own"], pair["other"], 6.0, 6.0)
+    assert [one.status for one in found] == ["ok", "not_comparable"]
+    assert found[1].note == "not measured here"
 
 
 def test_single_rank_is_judged_on_offload_but_not_on_sharding() -> None:

@@ -29,15 +29,8 @@ from zerogate.launch.watchdog import Watchdog
 from zerogate.metrics.device_use import LaunchRecords, device_use
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
-from zerogate.protocol.record import (
-    Device,
-    Job,
-    ProbeRequest,
-    RankRecord,
-    job_path,
-    read_job,
-    record_path,
-)
+from zerogate.protocol.job import Job, ProbeRequest, job_path, read_job
+from zerogate.protocol.record import Device, RankRecord, record_path
 from zerogate.session import runner
 from zerogate.session.rank_setup import RankSetup
 

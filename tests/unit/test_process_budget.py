@@ -14,10 +14,11 @@ import torch
 from made_card import MadeCard, RankNVML
 from records import a_cell, a_job
 
-from zerogate.protocol.record import BatchKind, Probed, ProbeRequest
+from zerogate.protocol.job import BatchKind, ProbeRequest
+from zerogate.protocol.record import Probed
 from zerogate.worker import cuda_memory, probe_job
 from zerogate.worker.cuda_memory import CudaMemoryMeter, listed_bytes
-from zerogate.worker.memory import CpuMemoryMeter, MemoryPhases
+from zerogate.worker.memory import EmulatedMemoryMeter, MemoryPhases
 from zerogate.worker.oom import is_device_oom
 
 BUDGET = 20_000
@@ -226,13 +227,14 @@ def test_process_that_nvml_lists_without_bytes_is_not_known(
 def test_probe_on_cpu_takes_no_step_but_its_sizes(
     card: MadeCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    allocator: Any = SimpleNamespace(
+    pool = SimpleNamespace(
         live_bytes=lambda: 0,
         peak_bytes=lambda: 1,
         reset_peak=lambda: None,
         set_budget=lambda size: None,
     )
-    one = Rank(card, CpuMemoryMeter(allocator), lambda size, number: 0)
+    library: Any = SimpleNamespace(device=pool, host=pool, pinned=pool)
+    one = Rank(card, EmulatedMemoryMeter(library), lambda size, number: 0)
     one.probe(monkeypatch, 2, 1)
     assert one.steps == [2, 2, 2, 1, 1, 1]
     assert [fits.process_bytes for fits in one.probed] == [0, 0]

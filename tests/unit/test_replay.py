@@ -24,7 +24,7 @@ from zerogate.metrics.device_use import LaunchRecords, device_use, host_source
 from zerogate.metrics.measurement import measure
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.batch_search import Probe, Search, Tried
-from zerogate.protocol.record import job_path, read_job
+from zerogate.protocol.job import job_path, read_job
 from zerogate.session.batch_size import LARGEST
 from zerogate.verdicts.comparability import device_conditions
 

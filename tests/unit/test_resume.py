@@ -14,7 +14,7 @@ from zerogate.config.strategy_file import ConfigError
 from zerogate.environment.fingerprint import fingerprint, folder_state
 from zerogate.launch.launcher import LaunchResult
 from zerogate.protocol.atomic_write import write_json
-from zerogate.protocol.record import Job, job_path
+from zerogate.protocol.job import Job, job_path
 from zerogate.session.resume import KeptLaunches, run_path
 
 NOW = {"torch": "2.13.0", "deepspeed": "0.19.8"}

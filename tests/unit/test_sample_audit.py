@@ -74,6 +74,19 @@ def test_held_bytes_are_zero_after_batch_is_deleted(samples: CountedSamples) -> 
     assert samples.held_bytes(device) == 0
 
 
+def test_held_bytes_count_host_and_device_apart(samples: CountedSamples) -> None:
+    import torch
+
+    host, device = torch.device("cpu"), torch.device("meta")
+    fetched = samples.collate([1, 2, 3])
+    moved = samples.hold({name: values.to(device) for name, values in fetched.items()})
+    assert samples.held_bytes(host) == samples.held_bytes(device) == 24
+    del fetched
+    assert (samples.held_bytes(host), samples.held_bytes(device)) == (0, 24)
+    del moved
+    assert samples.held_bytes(device) == 0
+
+
 @pytest.mark.parametrize(
     "gather",
     [

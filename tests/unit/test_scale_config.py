@@ -71,19 +71,10 @@ def test_unscaled_settings_are_kept() -> None:
 
 @pytest.mark.parametrize("name", ["offload_optimizer", "offload_param"])
 @pytest.mark.parametrize(
-    ("section", "expected"),
-    [
-        pytest.param(
-            {"device": "cpu", "pin_memory": True}, {"device": "cpu", "pin_memory": False}, id="cpu"
-        ),
-        pytest.param({"device": "cpu"}, {"device": "cpu", "pin_memory": False}, id="by default"),
-        pytest.param({"device": "none"}, {"device": "none"}, id="none"),
-    ],
+    "section", [{"device": "cpu", "pin_memory": True}, {"device": "cpu"}, {"device": "none"}]
 )
-def test_offload_memory_is_not_pinned(
-    name: str, section: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    assert scaled({"stage": 3, name: section})["zero_optimization"][name] == expected
+def test_offload_memory_is_pinned_as_on_card(name: str, section: dict[str, Any]) -> None:
+    assert scaled({"stage": 3, name: section})["zero_optimization"][name] == section
 
 
 @pytest.mark.parametrize(
@@ -104,14 +95,13 @@ def test_nvme_parameter_offload_is_scaled_and_moved_to_scratch(
         "nvme_path": "/scratch",
         "buffer_count": 5,
         "buffer_size": elements,
-        "pin_memory": False,
     }
 
 
 def test_nvme_optimizer_offload_has_no_buffer_size() -> None:
     on_disk = {"device": "nvme", "nvme_path": "auto", "buffer_count": 4}
     found = scaled({"stage": 3, "offload_optimizer": on_disk})["zero_optimization"]
-    assert found["offload_optimizer"] == on_disk | {"nvme_path": "/scratch", "pin_memory": False}
+    assert found["offload_optimizer"] == on_disk | {"nvme_path": "/scratch"}
 
 
 def test_place_on_disk_changes_only_path_and_buffer_size() -> None:

@@ -16,7 +16,7 @@ from zerogate.devices import assignment, cards
 from zerogate.devices.cards import Card
 from zerogate.launch.deadlines import deadlines
 from zerogate.metrics.device_use import LaunchRecords
-from zerogate.protocol.record import Job
+from zerogate.protocol.job import Job
 from zerogate.session import rank_setup, runner
 from zerogate.session.judge import judge
 from zerogate.session.rank_setup import RankSetup

@@ -17,7 +17,6 @@ SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 
 DDP = "distributed_type: MULTI_GPU\nmixed_precision: fp16\n"
 FSDP2 = "distributed_type: FSDP\nmixed_precision: bf16\nfsdp_config:\n  fsdp_version: 2\n"
-GLOO = "deepspeed_shm_comm"
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -28,28 +27,28 @@ def test_shipped_strategy_is_complete_on_both_tiers(path: Path, tier: Any) -> No
     assert (requested["world_size"], requested["num_processes"]) == (4, 4)
     assert requested["zero_stage"] == found.zero_stage
     assert found.name == path.stem
-    assert found.uses_disk == ("async_io" in found.ops(tier))
+    assert found.uses_disk == ("async_io" in found.ops)
 
 
 @pytest.mark.parametrize(
-    ("text", "engine", "on_cpu", "on_gpu", "precision"),
+    ("text", "engine", "distributed_type", "precision"),
     [
-        pytest.param(DDP, "DistributedDataParallel", "MULTI_CPU", "MULTI_GPU", "fp16", id="ddp"),
-        pytest.param(FSDP2, "FSDPModule", "FSDP", "FSDP", "bf16", id="fsdp2"),
+        pytest.param(DDP, "DistributedDataParallel", "MULTI_GPU", "fp16", id="ddp"),
+        pytest.param(FSDP2, "FSDPModule", "FSDP", "bf16", id="fsdp2"),
     ],
 )
 def test_strategy_without_deepspeed_keeps_fp32_parameters(
-    write: Write, text: str, engine: str, on_cpu: str, on_gpu: str, precision: str
+    write: Write, text: str, engine: str, distributed_type: str, precision: str
 ) -> None:
     found = read_strategy(write(text))
-    for tier, distributed_type in (("cpu", on_cpu), ("gpu", on_gpu)):
+    assert found.ops == ()
+    for tier in TIERS:
         requested = found.requested(a_cell(tier=tier))
         assert requested["engine"] == engine
         assert requested["distributed_type"] == distributed_type
         assert requested["dtype"] == "float32"
         assert requested["mixed_precision"] == precision
         assert requested["optimizer"] == "AdamW"
-        assert found.ops(tier) == ()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def test_deepspeed_strategy_requests_stage_offload_and_optimizer(
     assert requested["zero_stage"] == stage
     assert (requested["offload_optimizer"], requested["offload_param"]) == offload
     assert requested["optimizer"] == optimizer
-    assert (found.ops("cpu"), found.ops("gpu")) == ((GLOO, *ops), ops)
+    assert found.ops == ops
 
 
 @pytest.mark.parametrize(
@@ -84,6 +83,7 @@ def test_deepspeed_strategy_requests_stage_offload_and_optimizer(
         pytest.param("zero1", True, False, id="zero1"),
         pytest.param("fsdp2", True, False, id="fsdp2"),
         pytest.param("zero3_nvme", True, True, id="to disk"),
+        pytest.param("fsdp2_offload", True, True, id="fsdp2 to host"),
     ],
 )
 def test_strategy_knows_whether_it_shards_and_offloads(
@@ -101,6 +101,8 @@ def test_strategy_knows_whether_it_shards_and_offloads(
         ("zero2", "zero2_offload", False),
         ("zero3", "zero2", False),
         ("zero3_offload", "zero3_offload", False),
+        ("fsdp2_offload", "fsdp2", True),
+        ("fsdp2", "fsdp2_offload", False),
     ],
 )
 def test_offloads_more_than_compares_places_of_offload(own: str, other: str, more: bool) -> None:
@@ -113,7 +115,7 @@ def test_offloads_more_than_compares_places_of_offload(own: str, other: str, mor
     [
         pytest.param("ddp", "gpu", 1, "none", id="Accelerate leaves the model bare"),
         pytest.param("ddp", "gpu", 2, "DistributedDataParallel", id="two"),
-        pytest.param("ddp", "cpu", 1, "DistributedDataParallel", id="on CPU it never does"),
+        pytest.param("ddp", "cpu", 1, "none", id="as on the emulated device"),
         pytest.param("zero2", "gpu", 1, "DeepSpeedEngine", id="DeepSpeed never does"),
         pytest.param("fsdp2", "gpu", 1, "FSDPModule", id="nor does FSDP2"),
     ],
@@ -124,6 +126,28 @@ def test_engine_depends_on_strategy_tier_and_world_size(
     found = read_strategy(CONFIGS / f"{name}.yaml")
     cell = a_cell(name, tier=tier, world_size=world_size)
     assert found.requested(cell)["engine"] == engine
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("true", "cpu"),
+        ('"true"', "cpu"),
+        ("yes", "cpu"),
+        ('"yes"', "cpu"),
+        ("1", "cpu"),
+        ("false", "none"),
+        ('"no"', "none"),
+        ("0", "none"),
+    ],
+)
+def test_fsdp_offload_is_read_as_accelerate_reads_it(write: Write, value: str, place: str) -> None:
+    found = read_strategy(write(f"{FSDP2}  fsdp_offload_params: {value}\n"))
+    assert (found.offload_optimizer, found.offload_param) == (place, place)
+    requested = found.requested(a_cell())
+    assert (requested["offload_optimizer"], requested["offload_param"]) == (place, place)
+    assert requested["engine"] == "FSDPModule"
+    assert found.ops == ()
 
 
 def test_forced_precision_is_requested_of_ddp_but_not_zero2() -> None:
@@ -174,7 +198,7 @@ def test_deepspeed_file_determines_stage_dtype_and_ops(
     strategy = read_strategy(write(NAMES_A_FILE, file))
     assert strategy.zero_stage == 1
     assert strategy.requested(a_cell(tier="gpu"))["dtype"] == dtype
-    assert strategy.ops("gpu") == ops
+    assert strategy.ops == ops
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
-from zerogate import Tier
+from zerogate.protocol.cell import Tier
 
 MODELS = Path(__file__).parent.parent / "models"
 

@@ -97,7 +97,7 @@ def _compiling() -> Iterator[Finding]:
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         yield Finding(
-            "g++", "lacks", "not found; DeepSpeed's ops and the memory counter need it",
+            "g++", "lacks", "not found; DeepSpeed's ops and the cpu tier's device need it",
             "apt install g++", "cpu",
         )  # fmt: skip
     else:

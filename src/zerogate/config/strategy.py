@@ -68,11 +68,12 @@ class Strategy:
     def uses_disk(self) -> bool:
         return "nvme" in self._places
 
-    def ops(self, tier: Tier) -> tuple[str, ...]:
+    @property
+    def ops(self) -> tuple[str, ...]:
         """Return DeepSpeed's compiled ops that ranks load, by the names of their builders."""
         if not self.is_deepspeed:
             return ()
-        ops = ["deepspeed_shm_comm"] if tier == "cpu" else []
+        ops = []
         if self.offload_optimizer != "none":
             ops.append("cpu_adam")
         elif self.optimizer == "FusedAdam":
@@ -102,7 +103,7 @@ class Strategy:
             "FSDP": "FSDPModule",
             "MULTI_GPU": "DistributedDataParallel",
         }[self.distributed_type]
-        if self.distributed_type == "MULTI_GPU" and cell.tier == "gpu" and cell.world_size == 1:
+        if self.distributed_type == "MULTI_GPU" and cell.world_size == 1:
             engine = BARE_MODEL
         # Under DeepSpeed the engine's dtype shows it, since DeepSpeed's own file may set it.
         autocast = (
@@ -111,7 +112,7 @@ class Strategy:
         return autocast | {
             "world_size": cell.world_size,
             "num_processes": cell.world_size,
-            "distributed_type": self._distributed_type(cell.tier),
+            "distributed_type": self.distributed_type,
             "engine": engine,
             "dtype": self._dtype(cell.tier, precision or self.mixed_precision),
             "zero_stage": self.zero_stage,
@@ -119,11 +120,6 @@ class Strategy:
             "offload_param": self.offload_param,
             "optimizer": self.optimizer,
         }
-
-    def _distributed_type(self, tier: Tier) -> str:
-        if tier == "cpu" and self.distributed_type == "MULTI_GPU":
-            return "MULTI_CPU"
-        return self.distributed_type
 
     def _dtype(self, tier: Tier, precision: str) -> str:
         """Return the dtype of the parameters that the engine trains: DeepSpeed casts the model, DDP
@@ -143,6 +139,11 @@ def read_strategy(path: Path) -> Strategy:
     config = read_accelerate_config(path)
     plugin = config.deepspeed_config
     precision: str = config.mixed_precision
+    if config.distributed_type == "FSDP" and config.fsdp_config.offloads:
+        # The shards of parameters and gradients are on the host, so the optimizer steps there.
+        return replace(
+            _strategy(path, "FSDP", precision), offload_optimizer="cpu", offload_param="cpu"
+        )
     if config.distributed_type != "DEEPSPEED":
         return _strategy(path, config.distributed_type, precision)
     if plugin.deepspeed_config_file is None:

@@ -34,7 +34,7 @@ DEEPSPEED_PASSED_ON = (
 )  # fmt: skip
 
 FSDP_PASSED_ON = (
-    "fsdp_offload_params", "fsdp_min_num_params", "fsdp_sharding_strategy",
+    "fsdp_min_num_params", "fsdp_sharding_strategy",
     "fsdp_reshard_after_forward", "fsdp_auto_wrap_policy", "fsdp_transformer_layer_cls_to_wrap",
     "fsdp_backward_prefetch", "fsdp_state_dict_type", "fsdp_forward_prefetch", "fsdp_use_orig_params",
     "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states", "fsdp_activation_checkpointing",
@@ -109,6 +109,12 @@ class FsdpPlugin(Section):
     passed_on = FSDP_PASSED_ON
 
     fsdp_version: Any = None
+    fsdp_offload_params: Any = False
+
+    @property
+    def offloads(self) -> bool:
+        """Whether Accelerate makes FSDP offload: what its ``str_to_bool`` takes for true."""
+        return str(self.fsdp_offload_params).lower() in ("y", "yes", "t", "true", "on", "1")
 
 
 class AccelerateConfig(Section):

@@ -17,13 +17,14 @@ from zerogate.environment.variables import rank_environment
 from zerogate.launch.locks import hold_lock
 from zerogate.launch.process_tree import Helper
 from zerogate.protocol.cell import Tier
+from zerogate.protocol.native_sources import sources_version
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 BUILD_SECONDS = 1800.0
 STALE_SECONDS = 60.0
-CPU_ALLOCATOR = "cpu_allocator"
+EMULATED_DEVICE = "emulated_device"
 ONCE = "once for this stack and CPU"
 
 
@@ -35,6 +36,14 @@ class Missing:
 
     absent: str = ""
     failed: str = ""
+
+
+def sources_of(name: str) -> str:
+    """Return what the mark of a built op says of its sources: a hash of the emulated device's.
+
+    The folder of the ops is named for DeepSpeed's sources already.
+    """
+    return sources_version() if name == EMULATED_DEVICE else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,7 @@ class NativeOps:
     def ensure(self, ops: Sequence[str]) -> Missing:
         """Build those of ``ops`` that were never built, and return why any of them is missing.
 
-        On the cpu tier the counting allocator is built too. Without a compiler, ranks run without
-        it and measure no memory.
+        On the cpu tier the emulated device is built too: nothing trains there without it.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -129,11 +137,11 @@ class NativeOps:
                 "kept there; set XDG_CACHE_HOME to a writable folder"
             )
         self._remove_stale_locks()
-        wanted = [*ops, CPU_ALLOCATOR] if self._tier == "cpu" else list(ops)
+        wanted = [*ops, EMULATED_DEVICE] if self._tier == "cpu" else list(ops)
         if any(name not in self._known for name in wanted):
             self.wait()
             self._build([name for name in wanted if name not in self._known])
-        absent = [self._known[name].get("absent", "") for name in ops]
+        absent = [self._known[name].get("absent", "") for name in wanted]
         failed = [self._known[name].get("failed", "") for name in wanted]
         return Missing("; ".join(filter(None, absent)), "; ".join(filter(None, failed)))
 
@@ -147,7 +155,7 @@ class NativeOps:
 
     def _unbuilt(self, names: Sequence[str]) -> list[str]:
         """Return those of ``names`` that were never built; the others are known from now on."""
-        left = [name for name in names if not self._mark(name).exists()]
+        left = [name for name in names if not self._is_built(name)]
         self._known |= {name: {} for name in names if name not in left}
         return left
 
@@ -156,7 +164,7 @@ class NativeOps:
         for name in names:
             self._known[name] = answer.get(name, {})
             if not self._known[name]:
-                self._mark(name).touch()
+                self._mark(name).write_text(sources_of(name))
 
     def _remove_stale_locks(self) -> None:
         """Remove torch's stale locks: it waits forever for one whose holder was killed in a build.
@@ -176,6 +184,10 @@ class NativeOps:
     def _mark(self, name: str) -> Path:
         """Return the file that marks an op as built. Asking DeepSpeed takes seconds of imports."""
         return self.folder / f".{name}-built"
+
+    def _is_built(self, name: str) -> bool:
+        mark = self._mark(name)
+        return mark.exists() and mark.read_text() == sources_of(name)
 
     def _run(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         return self._answer(names, self._helper(names))

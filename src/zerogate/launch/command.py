@@ -12,8 +12,8 @@ from zerogate.launch.launcher import LaunchResult
 from zerogate.launch.stacks import where_ranks_stand
 from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.accelerate_launch import launch_arguments
+from zerogate.protocol.job import Job
 from zerogate.protocol.prctl import adopt_orphans
-from zerogate.protocol.record import Job
 
 WORKER = "zerogate.worker.main"
 

@@ -18,8 +18,8 @@ from zerogate.launch.errors import CannotForkError, LauncherFailedError, ended_h
 from zerogate.launch.launcher import PEERS_GRACE_SECONDS, LaunchResult, free_port
 from zerogate.launch.stacks import where_ranks_stand
 from zerogate.launch.watchdog import Watchdog
+from zerogate.protocol.job import Job
 from zerogate.protocol.prctl import adopt_orphans
-from zerogate.protocol.record import Job
 
 START_SECONDS = 180.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from zerogate.launch.watchdog import Watchdog
-from zerogate.protocol.record import Job
+from zerogate.protocol.job import Job
 
 COMMAND_LAUNCHERS = ("torchrun", "accelerate")
 """Launchers that are one command for all ranks (``launch.command``)."""

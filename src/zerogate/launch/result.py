@@ -24,7 +24,8 @@ from zerogate.launch.errors import (
 from zerogate.launch.launcher import COMMAND_LAUNCHERS, LaunchResult
 from zerogate.launch.record_file import read_record
 from zerogate.launch.watchdog import read_heartbeat
-from zerogate.protocol.record import Job, RankRecord, record_path
+from zerogate.protocol.job import Job
+from zerogate.protocol.record import RankRecord, record_path
 from zerogate.protocol.redact import masked
 
 # Messages of gloo, NCCL and torch's store about a peer that is gone.

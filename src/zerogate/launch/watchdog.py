@@ -9,7 +9,8 @@ from pathlib import Path
 from zerogate.config.validation import from_json
 from zerogate.launch.deadlines import PROBE_SECONDS, Deadlines
 from zerogate.protocol.heartbeat import Heartbeat, heartbeat_path
-from zerogate.protocol.record import Job, record_path
+from zerogate.protocol.job import Job
+from zerogate.protocol.record import record_path
 
 LOOK_SECONDS = 1.0
 """Interval between two readings of the ranks' heartbeats while a launcher waits."""

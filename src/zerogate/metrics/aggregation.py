@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import combinations
 from operator import attrgetter
 
 from zerogate.metrics.device_use import LaunchRecords, device_use
 from zerogate.metrics.peak_flops import peak_flops
-from zerogate.protocol.record import COLLECTIVES, Phase, RankRecord
+from zerogate.protocol.record import COLLECTIVES, Crossings, Phase, RankRecord
 
 Value = float | int | tuple[float, ...]
 
@@ -27,6 +27,14 @@ PEAKS: dict[str, Phase] = {
     "peak_first_step_bytes": "first_step",
     "peak_eval_bytes": "eval",
 }
+
+HOST_POOLS = {
+    "peak_host_pool_bytes": "peak_bytes",
+    "host_pool_bytes": "live_bytes",
+    "peak_pinned_pool_bytes": "peak_pinned_bytes",
+    "pinned_pool_bytes": "pinned_bytes",
+}
+"""Field of a steady phase's ``HostMemory`` by metric."""
 
 DEVICE_PEAKS: dict[str, str] = {
     "nvml_process": "peak_device_bytes",
@@ -177,12 +185,19 @@ def _memory(first: RankRecord) -> dict[str, OfRank]:
     if not first.memory:
         return {}
     peaks = {name: phase for name, phase in PEAKS.items() if phase in first.memory}
+    found: dict[str, OfRank] = {
+        name: partial(_of_phase, phase, "peak_allocated_bytes") for name, phase in peaks.items()
+    }
+    found["live_bytes"] = lambda record: record.memory["steady"].live_bytes
+    found["leak_bytes_per_step"] = lambda record: slope(record.step_live_bytes[WARMUP_STEPS:])
+    return found | (_host() if first.memory["steady"].host else {})
+
+
+def _host() -> dict[str, OfRank]:
+    """Return how to read what torch holds on the host from one rank's record."""
     return {
-        **{
-            name: partial(_of_phase, phase, "peak_allocated_bytes") for name, phase in peaks.items()
-        },
-        "live_bytes": lambda record: record.memory["steady"].live_bytes,
-        "leak_bytes_per_step": lambda record: slope(record.step_live_bytes[WARMUP_STEPS:]),
+        **{name: partial(_of_host, field) for name, field in HOST_POOLS.items()},
+        "host_leak_bytes_per_step": lambda record: slope(record.step_host_bytes[WARMUP_STEPS:]),
     }
 
 
@@ -218,7 +233,11 @@ def _traced(first: RankRecord) -> dict[str, OfRank]:
         return {}
     names = ["operators", "flops", "disk_read_bytes", "disk_written_bytes"]
     names += ["model_state_bytes"] if first.memory else []
-    return _named(names, within="traced.") | {
+    crossings = [field.name for field in fields(Crossings)] if first.traced.crossings else []
+    return {
+        **_named(names, within="traced."),
+        **_named(crossings, within="traced.crossings."),
+    } | {
         f"{kind}_{name}": partial(_collective, kind, name)
         for kind in COLLECTIVES
         for name in ("calls", "payload_bytes")
@@ -231,6 +250,11 @@ def _named(names: Iterable[str], *, within: str = "") -> dict[str, OfRank]:
 
 def _of_phase(phase: Phase, name: str, record: RankRecord) -> int:
     found: int = getattr(record.memory[phase], name)
+    return found
+
+
+def _of_host(name: str, record: RankRecord) -> int:
+    found: int = getattr(record.memory["steady"].host, name)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from zerogate.metrics.aggregation import Value
 from zerogate.metrics.measurement import Measurement
 from zerogate.metrics.table import METRICS, Metric
-from zerogate.protocol.record import BatchKind
+from zerogate.protocol.job import BatchKind
 
 SIZE: dict[BatchKind, str] = {"train": "max_micro_batch_size", "eval": "max_eval_batch_size"}
 

@@ -134,6 +134,8 @@ def describe(cell: Cell, first: RankRecord, *, dtype: str = "") -> Measurement:
             "parameters": first.parameters,
             "dtype": first.applied.get("dtype", dtype),
             **asdict(first.recipe),
+            # Baselines from when the cpu tier had no device of its own do not name one.
+            **({"device": first.memory_source} if cell.tier == "cpu" else {}),
             # Left out at their first values, which baselines from before these settings have.
             **({"topology": first.topology} if first.topology else {}),
             **({"weights_origin": PRETRAINED} if first.weights_origin == PRETRAINED else {}),

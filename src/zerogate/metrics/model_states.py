@@ -1,30 +1,37 @@
-"""Bytes per parameter of the model states, by the formulas of the ZeRO paper.
+"""Bytes per parameter of the model states, by the formulas of the ZeRO and ZeRO-Offload papers.
 
 Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models,
-arXiv 1910.02054, sections 3.1 and 5. Measured values are larger: they include buckets, padding, and
-the fp32 copy that DeepSpeed makes even of a model in fp32.
+arXiv 1910.02054, sections 3.1 and 5; Ren et al., ZeRO-Offload, arXiv 2101.06840, section 3. Measured
+values are larger: they include buckets, padding, and the fp32 copy that DeepSpeed makes even of a model
+in fp32.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from zerogate.config.strategy import Strategy
 from zerogate.devices.capacity import MOMENTS_BYTES
-from zerogate.protocol.cell import Tier
 
 MASTER_BYTES = 4
 """Bytes per parameter of the fp32 copy, which exists if parameters are held in fewer bits."""
 
 
+class StateBytes(NamedTuple):
+    """Bytes of one rank's model states per model parameter, on its device and on its host."""
+
+    device: float
+    host: float
+
+
 def paper_bytes_per_parameter(
-    strategy: Strategy, world_size: int, parameter_bytes: int, tier: Tier
-) -> float:
+    strategy: Strategy, world_size: int, parameter_bytes: int
+) -> StateBytes:
     """Return the bytes of one rank's parameters, gradients and optimizer states per model parameter.
 
     ``parameter_bytes`` is the size of a parameter in training: 4 or 2. FSDP2 shards as stage 3 does.
-    Offloaded states are not counted, except those offloaded to the host on the cpu tier, where host
-    memory is the device's memory.
+    Gradients go where the optimizer is. States on disk are not counted.
     """
-    elsewhere = ("nvme",) if tier == "cpu" else ("nvme", "cpu")
     parameters = gradients = float(parameter_bytes)
     optimizer = float(MOMENTS_BYTES + (MASTER_BYTES if parameter_bytes < MASTER_BYTES else 0))
     stage = 3 if strategy.distributed_type == "FSDP" else strategy.zero_stage
@@ -34,8 +41,11 @@ def paper_bytes_per_parameter(
         gradients /= world_size
     if stage >= 3:
         parameters /= world_size
-    if strategy.offload_optimizer in elsewhere:
-        optimizer = 0.0
-    if strategy.offload_param in elsewhere:
-        parameters = 0.0
-    return parameters + gradients + optimizer
+    placed = (
+        (strategy.offload_param, parameters),
+        (strategy.offload_optimizer, gradients + optimizer),
+    )
+    return StateBytes(
+        device=sum(size for place, size in placed if place == "none"),
+        host=sum(size for place, size in placed if place == "cpu"),
+    )

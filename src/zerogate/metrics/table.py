@@ -234,6 +234,16 @@ METRICS: dict[str, Metric] = {
         _count("operators", "operators a step", "operators"),
         # Fewer are no improvement: the step left something out.
         _count("flops", "floating point operations a step", "flops", "equal"),
+        # What torch holds on the host, and what crosses: only the emulated device counts them.
+        _bytes("host_state_bytes", "model states on the host"),
+        _bytes("peak_host_pool_bytes", "peak of tensors on the host"),
+        _bytes("host_pool_bytes", "tensors on the host after a step"),
+        _bytes("peak_pinned_pool_bytes", "peak of pinned tensors"),
+        _bytes("pinned_pool_bytes", "pinned tensors after a step"),
+        _bytes("host_leak_bytes_per_step", "slope of tensors on the host a step"),
+        _bytes("copied_to_device_bytes", "copied to the device a step"),
+        _bytes("copied_to_host_bytes", "copied to the host a step"),
+        _count("host_waits", "waits of the host for the device a step", "waits"),
         _bytes("disk_read_bytes", "read from disk a step"),
         _bytes("disk_written_bytes", "written to disk a step"),
         _by_step("loss", "loss by step", unit="nats", relative=1e-3, on_card=Limits(relative=0.02)),

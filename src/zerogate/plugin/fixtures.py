@@ -15,7 +15,7 @@ from zerogate.protocol.cell import Cell
 if TYPE_CHECKING:
     from zerogate.metrics.batch_size import BatchSize
     from zerogate.metrics.measurement import Measurement
-    from zerogate.protocol.record import BatchKind
+    from zerogate.protocol.job import BatchKind
     from zerogate.session.runner import JobChanges
     from zerogate.session.session import Session
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zerogate.launch.errors import LaunchFailedError
+from zerogate.metrics.model_states import paper_bytes_per_parameter
 from zerogate.metrics.table import metric_named
 from zerogate.session.judge import judge, judge_reference_result
 from zerogate.verdicts.invariants import (
@@ -19,6 +20,7 @@ from zerogate.verdicts.invariants import (
     judge_learned,
     judge_moves,
     judge_needed,
+    judge_offloads,
     judge_same,
     judge_schedule,
 )
@@ -66,6 +68,19 @@ class Gate:
     def above(self, other: Measurement, name: str) -> None:
         """Judge whether the cell needs more bytes than a strategy that offloads less."""
         self._hold([judge_above(self._own, other, metric_named(name))])
+
+    def offloads(self, other: Measurement) -> None:
+        """Judge whether model states left the device for the host, by as much as the papers say."""
+        ours, theirs = (
+            paper_bytes_per_parameter(
+                self._session.setup.strategy(one.cell),
+                one.cell.world_size,
+                4 if one.settings["dtype"] == "float32" else 2,
+            )
+            for one in (self._own, other)
+        )
+        device, host = theirs.device - ours.device, ours.host - theirs.host
+        self._hold(judge_offloads(self._own, other, device, host))
 
     def needs(self, *names: str) -> None:
         """Judge whether counts are 0, the only right number."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from zerogate.protocol.record import Job, RankRecord
+    from zerogate.protocol.job import Job
+    from zerogate.protocol.record import RankRecord
 
 
 @pytest.hookspec(firstresult=True)

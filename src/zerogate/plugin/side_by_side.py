@@ -11,7 +11,7 @@ from zerogate.plugin.stash import OPTIONS, SESSION
 from zerogate.protocol.cell import Cell
 
 if TYPE_CHECKING:
-    from zerogate.protocol.record import BatchKind
+    from zerogate.protocol.job import BatchKind
 
 
 def refuse_jobs(config: pytest.Config, cells: Iterable[Cell]) -> None:

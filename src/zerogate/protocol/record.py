@@ -1,4 +1,4 @@
-"""Files between controller and ranks: a job goes out, one record per rank comes back.
+"""The file that each rank sends back to the controller: its record.
 
 Standard library only: ranks write records, and the controller reads them through pydantic, which
 checks these same dataclasses strictly.
@@ -6,12 +6,9 @@ checks these same dataclasses strictly.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-from zerogate.protocol.cell import Cell
 
 SCHEMA_VERSION = 2
 """Version of records. ``launch.record_file`` still reads version 1, which the controller filled in."""
@@ -20,8 +17,6 @@ Strict = dict[str, Any]
 STRICT: Strict = {"extra": "forbid", "strict": True}
 
 Outcome = Literal["ok", "oom", "error"]
-Purpose = Literal["training", "probe"]
-BatchKind = Literal["train", "eval"]
 PRETRAINED = "published"
 """The origin of pretrained weights, as records and baselines say it."""
 PLAIN_ALLOCATOR = "expandable_segments:False"
@@ -52,18 +47,6 @@ class Recipe:
     gradient_accumulation_steps: int = 1
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeRequest:
-    """Batch sizes of training or evaluation (``kind``) to try in one process group.
-
-    It tries ``sizes`` in that order, then ever larger ones below ``stop`` until one runs out of memory.
-    """
-
-    kind: BatchKind
-    sizes: tuple[int, ...]
-    stop: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +84,23 @@ class Collective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Crossings:
+    """What crossed between host and device in one step, which only the emulated device counts.
+
+    ``host_waits`` counts how often the host waited for the device: it read a value, or it copied in a
+    way that waits. ``host_state_bytes`` are model states on the host, pinned ones too, held when
+    ``Traced.model_state_bytes`` are.
+    """
+
+    __pydantic_config__: ClassVar[Strict] = STRICT
+
+    host_state_bytes: int
+    copied_to_device_bytes: int
+    copied_to_host_bytes: int
+    host_waits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
     """Counts of what one rank did in one optimizer step, taken after the timed ones.
 
@@ -118,50 +118,19 @@ class Traced:
     model_state_bytes: int
     disk_read_bytes: int
     disk_written_bytes: int
+    crossings: Crossings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """Request of the controller for a launch; every rank reads the same file.
+class HostMemory:
+    """Bytes that torch holds on the host in one phase of one rank: ordinary ones, and pinned ones."""
 
-    ``run`` is the same for all launches of a run, also of one that was interrupted and resumed.
-    Paths are absolute. ``requested`` is the configuration that ranks must find applied, ``ops`` the
-    compiled DeepSpeed ops that they load. ``learning_rate``, ``micro_batch_size`` and
-    ``gradient_accumulation_steps`` replace the recipe's values if given. With ``steps``, training
-    stops after that many steps and there is no evaluation. ``preload`` are functions that a rank calls
-    first, ``FILE.py::NAME``: the faults that the project's own tests plant. ``device_memory_bytes`` is
-    what a full-size cell may use on each rank's device; a scale model gets its share of it.
-    ``precision`` is the mixed precision that the machine forces; None to keep the file's.
-    ``shared_devices`` is the number of devices that more ranks share; 0 if each rank has its own.
-    ``weights_folder`` is the cache of initial weights; None to draw them in every launch.
-    """
+    __pydantic_config__: ClassVar[Strict] = STRICT
 
-    run: str
-    launch_id: str
-    purpose: Purpose
-    cell: Cell
-    config_file: str
-    requested: dict[str, Any]
-    ops: tuple[str, ...]
-    precision: str | None
-    workload_file: str
-    data_folder: str
-    data_origin: Literal["generated", "real"]
-    scratch_folder: str
-    record_folder: str
-    root_folder: str
-    controller_pid: int
-    seed: int = 25
-    learning_rate: float | None = None
-    micro_batch_size: int | None = None
-    gradient_accumulation_steps: int | None = None
-    steps: int | None = None
-    preload: tuple[str, ...] = ()
-    probe: ProbeRequest | None = None
-    device_memory_bytes: int | None = None
-    shared_devices: int = 0
-    weights_folder: str | None = None
-    schema_version: int = SCHEMA_VERSION
+    peak_bytes: int
+    live_bytes: int
+    peak_pinned_bytes: int
+    pinned_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +139,8 @@ class PhaseMemory:
 
     A card's allocator also reports the peaks of the bytes that were requested (``requested``), of
     blocks in use or waiting for a stream (``active``), and of the bytes it took from the driver
-    (``reserved``): see torch.cuda.memory_stats. The counting allocator has none of these: 0.
+    (``reserved``): see torch.cuda.memory_stats. The emulated device has none of these: 0. Only there is
+    known what torch holds on the ``host``.
     """
 
     __pydantic_config__: ClassVar[Strict] = STRICT
@@ -180,6 +150,7 @@ class PhaseMemory:
     peak_requested_bytes: int = 0
     peak_active_bytes: int = 0
     peak_reserved_bytes: int = 0
+    host: HostMemory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +199,9 @@ class RankRecord:
 
     Per-step tuples have one entry per optimizer step: ``loss`` is this rank's mean over the step's
     micro-batches, ``gradient_norm`` the global norm before clipping (0 if loss scaling skipped the
-    step), ``step_live_bytes`` the bytes held after the step, without data. Per-epoch tuples have one
-    entry per epoch. ``quality`` is rank 0's. ``applied`` is what the engine reports that it runs.
+    step), ``step_live_bytes`` the bytes held after the step, without data, and ``step_host_bytes`` what
+    torch then holds on the host, where that is known. Per-epoch tuples have one entry per epoch.
+    ``quality`` is rank 0's. ``applied`` is what the engine reports that it runs.
     Samples that no rank drew in an epoch are missed. Samples drawn again, beyond those that fill the
     last global batch, are repeated. A probe has ``probed``, the sizes that fit, and ``probing``, the
     one it tried last (0: none yet). ``topology`` is set if ranks share a device: their seconds then
@@ -271,6 +243,7 @@ class RankRecord:
     evaluates_by_generating: bool = False
     averages_samples: bool = True
     step_live_bytes: tuple[int, ...] = ()
+    step_host_bytes: tuple[int, ...] = ()
     traced: Traced | None = None
     samples_missed: int = 0
     samples_repeated: int = 0
@@ -283,17 +256,3 @@ class RankRecord:
 
 def record_path(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.json"
-
-
-def job_path(folder: Path) -> Path:
-    return folder / "job.json"
-
-
-def read_job(path: Path) -> Job:
-    """Return the controller's job, not validated: both sides are the same release."""
-    values = json.loads(path.read_text())
-    values["cell"] = Cell(**values["cell"])
-    values["ops"], values["preload"] = tuple(values["ops"]), tuple(values["preload"])
-    if values["probe"] is not None:
-        values["probe"] = ProbeRequest(**values["probe"])
-    return Job(**values)

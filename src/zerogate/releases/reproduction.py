@@ -19,7 +19,7 @@ from zerogate.launch.locks import lock_devices
 from zerogate.launch.process_tree import run_helper
 from zerogate.protocol.atomic_write import write_json, write_text
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import job_path
+from zerogate.protocol.job import job_path
 from zerogate.releases.evaluate import laid_over
 from zerogate.releases.evaluation import Evaluation, changes
 from zerogate.releases.repro_script import script, shown

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key
 from zerogate.metrics.measurement import Measurement
-from zerogate.metrics.model_states import paper_bytes_per_parameter
+from zerogate.metrics.model_states import StateBytes, paper_bytes_per_parameter
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.stack import STACK, installed_version
@@ -104,26 +104,45 @@ def _measurement(session: Session, measurement: Measurement) -> dict[str, Any]:
         "settings": measurement.settings,
         "software": measurement.software,
         "notes": measurement.notes,
-        "model_states": states
-        and {"bytes_per_parameter": states[0], "paper_bytes_per_parameter": states[1]},
+        "model_states": states and states.stored(),
         "values": {name: measurement.value(name) for name in measurement.names},
         "launches": [_with_stored_names(asdict(launch)) for launch in measurement.launches],
     }
 
 
-def model_states(session: Session, cell: Cell) -> tuple[float, float] | None:
-    """Return bytes per parameter, measured and by the ZeRO paper; None if they were not measured."""
+@dataclass(frozen=True, slots=True)
+class ModelStates:
+    """Bytes per parameter of one rank's model states, measured and by the papers.
+
+    Those on the host are None where they cannot be measured.
+    """
+
+    device: float
+    host: float | None
+    paper: StateBytes
+
+    def stored(self) -> dict[str, float | None]:
+        return {
+            "bytes_per_parameter": self.device,
+            "paper_bytes_per_parameter": self.paper.device,
+            "host_bytes_per_parameter": self.host,
+            "paper_host_bytes_per_parameter": self.paper.host,
+        }
+
+
+def model_states(session: Session, cell: Cell) -> ModelStates | None:
+    """Return the cell's bytes per parameter; None if they were not measured."""
     measurement = session.measurements.get(cell)
     if measurement is None or measurement.value("model_state_bytes") is None:
         return None
     settings = measurement.settings
-    paper = paper_bytes_per_parameter(
-        session.setup.strategy(cell),
-        cell.world_size,
-        4 if settings["dtype"] == "float32" else 2,
-        cell.tier,
+    strategy, size = session.setup.strategy(cell), 4 if settings["dtype"] == "float32" else 2
+    on_host = measurement.value("host_state_bytes")
+    return ModelStates(
+        device=measurement.scalar("model_state_bytes") / settings["parameters"],
+        host=on_host / settings["parameters"] if isinstance(on_host, int) else None,
+        paper=paper_bytes_per_parameter(strategy, cell.world_size, size),
     )
-    return measurement.scalar("model_state_bytes") / settings["parameters"], paper
 
 
 def _with_stored_names(values: dict[str, Any]) -> dict[str, Any]:

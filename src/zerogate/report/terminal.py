@@ -12,7 +12,7 @@ from zerogate.metrics.table import METRICS
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.units import MIB
 from zerogate.report.formatting import binary, percent, sentence, word
-from zerogate.report.results import model_states
+from zerogate.report.results import ModelStates, model_states
 from zerogate.session.session import Session
 from zerogate.verdicts.reference_results import ReferenceResults
 from zerogate.verdicts.verdict import GRAVITY, Verdict
@@ -102,12 +102,19 @@ def _batch_note(found: BatchSize) -> str:
 def _model_states(session: Session, cells: Iterable[Cell]) -> list[str]:
     """Return lines with bytes per parameter beside the ZeRO paper's; none without measurements."""
     found = [
-        f"{cell.strategy} {states[0]:.1f} ({states[1]:.0f})"
+        _states_in_words(cell.strategy, states)
         for cell in cells
         if (states := model_states(session, cell)) is not None
     ]
-    title = "model states, bytes a parameter (ZeRO paper): "
+    title = "model states, bytes a parameter (by the ZeRO papers): "
     return textwrap.wrap(title + ", ".join(found), WIDTH, subsequent_indent="  ") if found else []
+
+
+def _states_in_words(strategy: str, states: ModelStates) -> str:
+    text = f"{strategy} {states.device:.1f} ({states.paper.device:.0f})"
+    if states.host is None or not states.paper.host:
+        return text
+    return f"{text} and on the host {states.host:.1f} ({states.paper.host:.0f})"
 
 
 def _processes(session: Session, cells: Iterable[Cell]) -> list[str]:

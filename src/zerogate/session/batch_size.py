@@ -12,7 +12,8 @@ from zerogate.metrics.aggregation import device_events, other_processes
 from zerogate.metrics.batch_size import SIZE, BatchSize
 from zerogate.metrics.device_use import LaunchRecords, processes_before
 from zerogate.protocol.batch_search import Probe, Search, Tried
-from zerogate.protocol.record import BatchKind, Probed, ProbeRequest, RankRecord
+from zerogate.protocol.job import BatchKind, ProbeRequest
+from zerogate.protocol.record import Probed, RankRecord
 from zerogate.verdicts.baselines import CellBaseline
 from zerogate.verdicts.judge import CONFIRMING_LAUNCHES
 

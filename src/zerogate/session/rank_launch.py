@@ -16,7 +16,7 @@ from zerogate.launch.locks import lock_devices
 from zerogate.launch.process_tree import remove_shared_memory
 from zerogate.launch.watchdog import Watchdog
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import Job
+from zerogate.protocol.job import Job
 from zerogate.session.rank_setup import RankSetup
 
 

@@ -79,7 +79,7 @@ class RankSetup:
 
     def compile(self, cell: Cell) -> Missing:
         """Compile the ops that the cell needs, once, and return why any of them are missing."""
-        return self._native[cell.tier].ensure(self.strategy(cell).ops(cell.tier))
+        return self._native[cell.tier].ensure(self.strategy(cell).ops)
 
     def start_compiling(self, cells: Iterable[Cell]) -> None:
         """Start to compile, beside launches, the ops of those of ``cells`` that can run here.
@@ -88,10 +88,10 @@ class RankSetup:
         Raises ConfigError.
         """
         cards = [cell for cell in cells if cell.tier == "gpu"]
-        ops = {op for cell in cards for op in self.strategy(cell).ops("gpu")}
+        ops = {op for cell in cards for op in self.strategy(cell).ops}
         if ops:
             able = [cell for cell in cards if not self._lacks(cell)]
-            ops = {op for cell in able for op in self.strategy(cell).ops("gpu")}
+            ops = {op for cell in able for op in self.strategy(cell).ops}
             self._native["gpu"].start(sorted(ops))
 
     def is_compiling(self) -> bool:

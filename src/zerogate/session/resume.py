@@ -14,7 +14,8 @@ from zerogate.config.strategy_file import ConfigError
 from zerogate.config.validation import from_json
 from zerogate.launch.launcher import LaunchResult
 from zerogate.protocol.atomic_write import write_json
-from zerogate.protocol.record import STRICT, Job, Strict, job_path, read_job
+from zerogate.protocol.job import Job, job_path, read_job
+from zerogate.protocol.record import STRICT, Strict
 
 ENDED = "ended.json"
 """File beside a launch's records, written once the controller knows that they are good."""

@@ -30,7 +30,8 @@ from zerogate.launch.result import collect_records
 from zerogate.metrics.device_use import LaunchRecords, host_source
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import SHARED_DEVICE, Job, ProbeRequest, RankRecord, job_path
+from zerogate.protocol.job import Job, ProbeRequest, job_path
+from zerogate.protocol.record import SHARED_DEVICE, RankRecord
 from zerogate.session.rank_launch import RankLaunch
 from zerogate.session.rank_setup import RankSetup
 from zerogate.session.resume import KeptLaunches
@@ -99,7 +100,7 @@ class Runner:
             config_file=str(project.strategy_file(cell.strategy)),
             requested=self.setup.requested(cell),
             precision=self.setup.precision(cell),
-            ops=self.setup.strategy(cell).ops(cell.tier),
+            ops=self.setup.strategy(cell).ops,
             workload_file=str(project.workload_file(cell.workload)),
             data_folder=str((real or project.generated_data) / cell.data_name),
             data_origin="real" if real else "generated",

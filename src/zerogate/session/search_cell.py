@@ -16,8 +16,8 @@ from zerogate.config.strategy_file import ConfigError
 from zerogate.config.validation import from_json
 from zerogate.launch.errors import LaunchFailedError
 from zerogate.protocol.cell import Cell
+from zerogate.protocol.job import BatchKind
 from zerogate.protocol.prctl import adopt_orphans, signal_at_parent_death
-from zerogate.protocol.record import BatchKind
 from zerogate.session.factory import join_session
 from zerogate.session.progress import ProgressUpdate
 from zerogate.session.signals import interrupt_on_signals

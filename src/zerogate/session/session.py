@@ -23,7 +23,7 @@ from zerogate.metrics.batch_size import BatchSize, with_batch_sizes
 from zerogate.metrics.device_use import LaunchRecords
 from zerogate.metrics.measurement import Measurement, describe, measure
 from zerogate.protocol.cell import Cell
-from zerogate.protocol.record import BatchKind
+from zerogate.protocol.job import BatchKind
 from zerogate.session.batch_size import (
     confirm_batch_size,
     find_batch_size,

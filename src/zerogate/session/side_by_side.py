@@ -24,8 +24,8 @@ from zerogate.launch import process_tree
 from zerogate.launch.errors import LauncherFailedError, ended_how
 from zerogate.protocol.atomic_write import write_text
 from zerogate.protocol.cell import Cell
+from zerogate.protocol.job import BatchKind
 from zerogate.protocol.prctl import adopt_orphans
-from zerogate.protocol.record import BatchKind
 from zerogate.session.search_cell import SearchRequest, request_path
 from zerogate.session.session import Session
 

@@ -15,6 +15,12 @@ def test_counts(gate, metric):
     gate(metric)
 
 
+@pytest.mark.tiers("cpu")
+@pytest.mark.parametrize("metric", ["copied_to_device_bytes", "copied_to_host_bytes", "host_waits"])
+def test_crossings(gate, metric):
+    gate(metric)
+
+
 @pytest.mark.parametrize(
     "metric", ["samples_missed", "samples_repeated", "eval_samples_miscounted"]
 )

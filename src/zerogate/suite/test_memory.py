@@ -19,6 +19,22 @@ def test_memory(gate, metric):
     gate(metric)
 
 
+@pytest.mark.tiers("cpu")
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "host_state_bytes",
+        "peak_host_pool_bytes",
+        "host_pool_bytes",
+        "peak_pinned_pool_bytes",
+        "pinned_pool_bytes",
+        "host_leak_bytes_per_step",
+    ],
+)
+def test_host_memory(gate, metric):
+    gate(metric)
+
+
 @pytest.mark.tiers("gpu")
 @pytest.mark.parametrize(
     "metric",

@@ -72,6 +72,33 @@ def judge_above(own: Measurement, other: Measurement, metric: Metric) -> Verdict
     return _compared(own, other, metric, "above")
 
 
+def judge_offloads(
+    own: Measurement, other: Measurement, device_bytes: float, host_bytes: float
+) -> list[Verdict]:
+    """Judge whether ``own`` holds fewer model states than ``other`` on the device, more on the host.
+
+    By the papers the device should lose ``device_bytes`` a parameter, and the host gain ``host_bytes``:
+    at least those, since buffers are offloaded with the states.
+    """
+    found = []
+    for name, sign, expected in (
+        ("model_state_bytes", -1, device_bytes),
+        ("host_state_bytes", 1, host_bytes),
+    ):
+        metric = metric_named(name)
+        if own.value(name) is None or other.value(name) is None:
+            why = own.notes.get(name, "not measured here")
+            found.append(_no_verdict(own, metric, "offloaded", why))
+            continue
+        moved = sign * (own.scalar(name) - other.scalar(name)) / own.settings["parameters"]
+        holds = moved >= expected
+        note = "" if holds else f"too little was offloaded, beside {other.cell.strategy}"
+        found.append(
+            _verdict(own, metric, "offloaded", holds, moved, expected, "bytes a parameter", note)
+        )
+    return found
+
+
 def _compared(own: Measurement, other: Measurement, metric: Metric, side: str) -> Verdict:
     mine, theirs = _bytes_of(own, metric), _bytes_of(other, metric)
     if not mine or not theirs:

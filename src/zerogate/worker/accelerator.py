@@ -18,8 +18,9 @@ from accelerate.state import PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedType
 
 from zerogate.protocol.cell import Tier
-from zerogate.protocol.record import Job
+from zerogate.protocol.job import Job
 from zerogate.protocol.stack import SHARING_NCCL
+from zerogate.worker import emulated_device
 from zerogate.worker.scale_config import place_on_disk, scale_deepspeed
 from zerogate.worker.workload import Workload
 
@@ -37,11 +38,9 @@ def build_accelerator(job: Job, workload: Workload) -> Accelerator:
     tier = job.cell.tier
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if fsdp and tier == "cpu":
-        _let_accelerate_shard_on_cpu()
+    if tier == "cpu":
+        _train_on_emulated_device()
     return Accelerator(
-        # With cpu=True Accelerate ignores DeepSpeed and FSDP and trains with plain DDP.
-        cpu=tier == "cpu" and not (deepspeed or fsdp),
         gradient_accumulation_steps=workload.recipe.gradient_accumulation_steps,
         deepspeed_plugin=deepspeed_plugin(job, workload) if deepspeed else None,
         fsdp_plugin=_fsdp_plugin(workload) if fsdp else None,
@@ -86,13 +85,18 @@ def _fsdp_plugin(workload: Workload) -> FullyShardedDataParallelPlugin:
     )
 
 
-def _let_accelerate_shard_on_cpu() -> None:
-    """Make Accelerate use FSDP on the CPU, where it would silently train with DDP.
+def _train_on_emulated_device() -> None:
+    """Make Accelerate use the emulated device as it uses a card.
 
-    Its state is set to the type that it shards over. torch itself can shard over gloo.
+    It finds out about a card by asking torch.cuda and the like, but takes a device that a variable
+    names. All that is missing is that several ranks with a device each are ``MULTI_GPU``.
     """
-    PartialState(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    os.environ["ACCELERATE_TORCH_DEVICE"] = f"{emulated_device.NAME}:{os.environ['LOCAL_RANK']}"
+
+    def prepare_backend(*_: Any, **__: Any) -> tuple[str, DistributedType]:
+        return "gloo", DistributedType.MULTI_GPU
+
+    PartialState._prepare_backend = prepare_backend
 
 
 def count_free_memory_without_nvml() -> None:

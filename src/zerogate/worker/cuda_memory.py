@@ -73,6 +73,12 @@ class CudaMemoryMeter:
         stats = torch.cuda.memory_stats()
         return {f"peak_{name}_bytes": int(stats[f"{name}_bytes.all.peak"]) for name in PEAKS}
 
+    def host_memory(self) -> None:
+        """Return None: torch counts only pinned memory there, for the whole run (``device``)."""
+
+    def crossings(self) -> None:
+        """Return None: torch does not count copies."""
+
     def reset_peak(self) -> None:
         self._most_reserved = max(self._most_reserved, torch.cuda.max_memory_reserved())
         torch.cuda.reset_peak_memory_stats()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from zerogate.protocol.record import Job, read_job
+from zerogate.protocol.job import Job, read_job
 from zerogate.worker.accelerator import deepspeed_plugin
 from zerogate.worker.environment import export_accelerate_environment
 from zerogate.worker.setup import job_workload

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import _functional_collectives as functional
 
 # Some have a new name since torch 2.13, and keep the old one.
 COLLECTIVES = (
@@ -47,6 +48,7 @@ def make_collectives_wait(live_bytes: Callable[[], int]) -> None:
 
     ``live_bytes`` returns the bytes that this process has allocated.
     """
+    functional.wait_tensor = _released(functional.wait_tensor)
     for name in NATIVE:
         setattr(dist, name, _settled_native(getattr(dist, name), live_bytes))
     for name in COLLECTIVES:
@@ -59,8 +61,7 @@ def make_collectives_wait(live_bytes: Callable[[], int]) -> None:
 def once_released(live_bytes: Callable[[], int]) -> int:
     """Return the live bytes without what gloo still holds of torch's functional collectives.
 
-    Those bypass ``make_collectives_wait`` (FSDP2's gradient norm is one). A release only lowers the
-    live bytes, so the minimum over RELEASE_SECONDS is the answer.
+    A release only lowers the live bytes, so the minimum over RELEASE_SECONDS is the answer.
     """
     least = live_bytes()
     give_up = time.monotonic() + RELEASE_SECONDS
@@ -68,6 +69,25 @@ def once_released(live_bytes: Callable[[], int]) -> int:
         time.sleep(0)  # Releases the interpreter lock, which gloo's thread may be waiting for.
         least = min(least, live_bytes())
     return least
+
+
+def _released(wait_tensor: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return ``wait_tensor`` of torch's functional collectives (FSDP2's gradient norm is one), which
+    returns only when nobody but its caller holds the result.
+    """
+
+    @functools.wraps(wait_tensor)
+    def call(tensor: Any) -> Any:
+        result = wait_tensor(tensor)
+        storage = result.untyped_storage()
+        # Two: the tensor's own reference, and the one of the object above.
+        _wait_while(
+            lambda: _use_count(result) > 1 or torch._C._storage_Use_Count(storage._cdata) > 2,
+            RELEASE_SECONDS,
+        )
+        return result
+
+    return call
 
 
 def _settled_native(
@@ -113,8 +133,8 @@ def _finished_work() -> Any:
     return c10d._create_work_from_future(future)
 
 
-def _wait_while(held: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + GIVE_UP_SECONDS
+def _wait_while(held: Callable[[], bool], seconds: float = GIVE_UP_SECONDS) -> None:
+    give_up = time.monotonic() + seconds
     while held() and time.monotonic() < give_up:
         time.sleep(0)  # Releases the interpreter lock, which gloo's thread may be waiting for.
 

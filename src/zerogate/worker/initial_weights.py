@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from zerogate.protocol.atomic_write import replacement
-from zerogate.protocol.record import Job
+from zerogate.protocol.job import Job
 from zerogate.protocol.units import GIB
 from zerogate.worker.workload import Workload
 

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from zerogate.protocol.heartbeat import stacks_path
-from zerogate.protocol.record import Job, job_path, read_job
+from zerogate.protocol.job import Job, job_path, read_job
 from zerogate.protocol.redact import masked
 from zerogate.worker.parent_death import exit_with_controller
 from zerogate.worker.record_builder import RecordBuilder

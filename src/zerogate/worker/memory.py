@@ -1,8 +1,8 @@
 """Device memory and time of one rank, with the same terms on CUDA and on CPU.
 
-``peak`` and ``live`` are bytes held by torch's allocator for the rank's device. On the CPU they come
-from the counting allocator (``worker.allocator``), which behaves like a card: it has a peak, a reset
-and a budget. Exceeding the budget raises ``torch.OutOfMemoryError``.
+``peak`` and ``live`` are bytes held by torch's allocator for the rank's device. On the cpu tier that is
+the emulated device (``worker.native``), which behaves like a card: it has a peak, a reset and a budget.
+Exceeding the budget raises ``torch.OutOfMemoryError``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Protocol
 
 import torch
 
-from zerogate.protocol.record import Phase, PhaseMemory
-from zerogate.worker.allocator import CountingAllocator
+from zerogate.protocol.record import HostMemory, Phase, PhaseMemory
+from zerogate.worker import emulated_device
+from zerogate.worker.native_library import NativeLibrary
 
 
 class MemoryMeter(Protocol):
@@ -33,6 +35,8 @@ class MemoryMeter(Protocol):
     def live_bytes(self) -> int: ...
     def peak_bytes(self) -> int: ...
     def further_peaks(self) -> dict[str, int]: ...
+    def host_memory(self) -> HostMemory | None: ...
+    def crossings(self) -> Counter[str] | None: ...
     def reset_peak(self) -> None: ...
     def set_budget(self, size_bytes: int, floor_bytes: int = 0) -> None: ...
     def keep_budget(self) -> None: ...
@@ -44,27 +48,45 @@ class MemoryMeter(Protocol):
     def capacity_bytes(self) -> int: ...
 
 
-class CpuMemoryMeter:
-    """Meter that reads the counting CPU allocator."""
+class EmulatedMemoryMeter:
+    """Meter of the emulated device, which also counts what torch holds on the host."""
 
-    source = "cpu_allocator"
+    source = emulated_device.NAME
     grows_outside = False
 
-    def __init__(self, allocator: CountingAllocator) -> None:
-        self._allocator = allocator
+    def __init__(self, library: NativeLibrary) -> None:
+        self._library = library
         self._limit_bytes = self.capacity_bytes()
 
     def live_bytes(self) -> int:
-        return self._allocator.live_bytes()
+        return self._library.device.live_bytes()
 
     def peak_bytes(self) -> int:
-        return self._allocator.peak_bytes()
+        return self._library.device.peak_bytes()
 
     def further_peaks(self) -> dict[str, int]:
         return {}  # Nothing is rounded, kept for a stream or cached.
 
+    def host_memory(self) -> HostMemory:
+        host, pinned = self._library.host, self._library.pinned
+        return HostMemory(
+            peak_bytes=host.peak_bytes(),
+            live_bytes=host.live_bytes(),
+            peak_pinned_bytes=pinned.peak_bytes(),
+            pinned_bytes=pinned.live_bytes(),
+        )
+
+    def crossings(self) -> Counter[str]:
+        """Return what has crossed between host and device so far, by the names of the record."""
+        return Counter(
+            copied_to_device_bytes=self._library.bytes_to_device(),
+            copied_to_host_bytes=self._library.bytes_to_host(),
+            host_waits=self._library.waits(),
+        )
+
     def reset_peak(self) -> None:
-        self._allocator.reset_peak()
+        for pool in (self._library.device, self._library.host, self._library.pinned):
+            pool.reset_peak()
 
     def set_budget(self, size_bytes: int, floor_bytes: int = 0) -> None:
         """Raise ``torch.OutOfMemoryError`` from now on when live bytes would exceed ``size_bytes``.
@@ -72,7 +94,7 @@ class CpuMemoryMeter:
         ``floor_bytes``, held before the model, do not count.
         """
         self._limit_bytes = floor_bytes + size_bytes
-        self._allocator.set_budget(self._limit_bytes)
+        self._library.device.set_budget(self._limit_bytes)
 
     def keep_budget(self) -> None:
         """Do nothing: every byte that counts is the allocator's."""
@@ -104,23 +126,26 @@ class MemoryPhases:
     until a collection, so automatic collections would change peaks at random.
     """
 
-    def __init__(self, meter: MemoryMeter | None) -> None:
+    def __init__(self, meter: MemoryMeter) -> None:
         self.meter = meter
         self.phases: dict[Phase, PhaseMemory] = {}
         gc.disable()
         self.collect_garbage(keep=True)
-        self.floor_bytes = meter.live_bytes() if meter else 0
+        self.floor_bytes = meter.live_bytes()
 
     @property
     def live_bytes(self) -> int:
-        """Bytes held now; 0 if memory cannot be counted."""
-        return self.meter.live_bytes() - self.floor_bytes if self.meter else 0
+        """Bytes held on the device now."""
+        return self.meter.live_bytes() - self.floor_bytes
+
+    @property
+    def host_bytes(self) -> int | None:
+        """Bytes that torch holds on the host now, pinned ones too; None if they are not known."""
+        held = self.meter.host_memory()
+        return held.live_bytes + held.pinned_bytes if held else None
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        if self.meter is None:
-            yield
-            return
         self.collect_garbage(keep=True)
         self.meter.reset_peak()
         yield
@@ -131,6 +156,7 @@ class MemoryPhases:
         self.phases[name] = PhaseMemory(
             peak_allocated_bytes=peak,
             live_bytes=self.meter.live_bytes() - self.floor_bytes,
+            host=self.meter.host_memory(),
             **further,
         )
 

@@ -1,4 +1,4 @@
-"""Builder of the compiled code that ranks load: DeepSpeed's ops and the counting allocator.
+"""Builder of the compiled code that ranks load: DeepSpeed's ops and the emulated device.
 
 ``python -m zerogate.worker.ops CONTROLLER_PID NAME …`` prints a JSON object, name -> result of
 ``build``. It runs apart from any launch: a build may take minutes and must not count as set-up.
@@ -16,14 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zerogate.worker import allocator
+from zerogate.worker import native_library
 from zerogate.worker.disk import count_swapped_bytes
 from zerogate.worker.parent_death import exit_with_controller
 
-ALLOCATOR = "cpu_allocator"
+DEVICE = "emulated_device"
 
 BUILDERS = {
-    "deepspeed_shm_comm": "ShareMemCommBuilder",
     "cpu_adam": "CPUAdamBuilder",
     "fused_adam": "FusedAdamBuilder",
     "async_io": "AsyncIOBuilder",
@@ -41,8 +40,8 @@ def build(name: str, folder: Path) -> dict[str, str]:
     has that and the build fails anyway.
     """
     try:
-        if name == ALLOCATOR:
-            allocator.build(folder)
+        if name == DEVICE:
+            native_library.build(folder)
             return {}
         # A build that was killed leaves torch's lock, and every later one would wait for it forever.
         # Removing it is safe: the caller holds its own lock on the whole folder.
@@ -55,8 +54,9 @@ def build(name: str, folder: Path) -> dict[str, str]:
         if _lacks_toolkit(name):
             return {"absent": f"DeepSpeed op {name}: needs the CUDA toolkit (nvcc; set CUDA_HOME)"}
         builder.load(verbose=False)
-    except allocator.AllocatorUnavailableError as error:
-        return {"failed" if isinstance(error, allocator.BuildFailedError) else "absent": str(error)}
+    except native_library.LibraryUnavailableError as error:
+        failed = isinstance(error, native_library.BuildFailedError)
+        return {"failed" if failed else "absent": str(error)}
     except Exception as error:  # Whatever a compiler, ninja or DeepSpeed raise.
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return {"failed": f"DeepSpeed op {name}: {type(error).__name__}: {first}"}

@@ -11,7 +11,8 @@ from typing import Any
 
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.heartbeat import Pulse
-from zerogate.protocol.record import SCHEMA_VERSION, Failure, Job, RankRecord, record_path
+from zerogate.protocol.job import Job
+from zerogate.protocol.record import SCHEMA_VERSION, Failure, RankRecord, record_path
 from zerogate.protocol.redact import masked
 
 

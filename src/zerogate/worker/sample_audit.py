@@ -48,17 +48,20 @@ class CountedSamples:
         return [self.samples[index] for index in indices]
 
     def collate(self, samples: list[Any]) -> Batch:
-        batch = self._collate(samples)
+        return self.hold(self._collate(samples))
+
+    def hold(self, batch: Batch) -> Batch:
+        """Return ``batch``, a micro-batch on the host or on the rank's device, and remember it."""
         self._held = [one for one in self._held if one() is not None]
         self._held += [weakref.ref(tensor) for tensor in batch.values()]
         return batch
 
     def held_bytes(self, device: torch.device) -> int:
-        """Return the bytes of micro-batches on the CPU that are still held: Accelerate's loader
-        fetches one ahead. 0 for other devices, whose copies are not known here.
+        """Return the bytes of micro-batches on ``device`` that are still held: Accelerate's loader
+        fetches one ahead.
         """
-        alive = (one() for one in self._held if device.type == "cpu")
-        storages = (tensor.untyped_storage() for tensor in alive if tensor is not None)
+        alive = [tensor for one in self._held if (tensor := one()) is not None]
+        storages = (one.untyped_storage() for one in alive if one.device.type == device.type)
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def miscounts(self, padding: int, device: torch.device) -> tuple[int, int]:

@@ -37,9 +37,8 @@ def scale_deepspeed(
     """Return ``config`` for a scale model; ``ratio`` = its parameters / the full model's.
 
     Sizes in elements are multiplied by ``ratio``. ``auto`` stays, since Accelerate derives it from
-    the scale model's own hidden size. Half precision is removed (DeepSpeed refuses fp16 on CPU), and
-    so is pinned memory (there is no device to copy to). ``place_on_disk`` sets up disk offload;
-    ``largest_parameter`` is in elements.
+    the scale model's own hidden size. Half precision is removed: the cpu tier trains in fp32.
+    ``place_on_disk`` sets up disk offload; ``largest_parameter`` is in elements.
     """
     scaled = {name: value for name, value in config.items() if name not in ("fp16", "bf16", "amp")}
     zero = dict(scaled.get("zero_optimization", {}))
@@ -49,9 +48,6 @@ def scale_deepspeed(
         value = zero.get(name, default)
         if value != "auto":
             zero[name] = ALIGNMENT * max(1, round(float(value) * ratio / ALIGNMENT))
-    for name in ("offload_optimizer", "offload_param"):
-        if zero.get(name, {}).get("device") in ("cpu", "nvme"):
-            zero[name] = {**zero[name], "pin_memory": False}
     scaled["zero_optimization"] = zero
     return place_on_disk(scaled, largest=largest_parameter, folder=scratch_folder, ratio=ratio)
 

@@ -13,15 +13,16 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from torch.utils.data import DataLoader
 
-from zerogate.protocol.record import PRETRAINED, SHARED_DEVICE, Job
-from zerogate.worker import memory, ops
+from zerogate.protocol.job import Job
+from zerogate.protocol.record import PRETRAINED, SHARED_DEVICE
+from zerogate.worker import emulated_device, memory, ops
 from zerogate.worker.accelerator import build_accelerator
-from zerogate.worker.allocator import AllocatorUnavailableError, CountingAllocator, build
 from zerogate.worker.cuda_memory import CudaMemoryMeter
 from zerogate.worker.environment import export_accelerate_environment, software
 from zerogate.worker.gloo import make_collectives_wait
 from zerogate.worker.initial_weights import weights_file
 from zerogate.worker.model import build_model, build_optimizer
+from zerogate.worker.native_library import NativeLibrary, build
 from zerogate.worker.sample_audit import CountedSamples
 from zerogate.worker.scale_config import scale_bytes
 from zerogate.worker.trainer import Trainer
@@ -58,7 +59,7 @@ def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
 
     ``started`` is the ``perf_counter`` at which this rank began. Raises NotAppliedError.
     """
-    meter = _memory_meter(job, record)
+    meter, library = _device(job, record)
     workload = job_workload(job)
     export_accelerate_environment(job.config_file, job.cell.world_size, job.precision)
     record.add(
@@ -74,8 +75,12 @@ def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
         weights_origin=PRETRAINED if workload.pretrained else "random",
         topology=SHARED_DEVICE if job.shared_devices else "",
     )
-    if job.cell.tier == "cpu" and meter is not None:
-        make_collectives_wait(meter.live_bytes)
+    if library is not None:
+        make_collectives_wait(lambda: library.device.live_bytes() + library.host.live_bytes())
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            from zerogate.worker.emulated_accelerator import use_emulated_device
+
+            use_emulated_device(library)
     ops.load(job.ops, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     accelerator = build_accelerator(job, workload)
     if accelerator.distributed_type == DistributedType.FSDP:
@@ -121,7 +126,7 @@ def _set_budget(job: Job, workload: Workload, phases: memory.MemoryPhases) -> in
     On a card it is the whole process's; on a CPU it counts from what the rank holds before the model.
     Raises NotPossibleError if the device has less.
     """
-    if phases.meter is None or job.device_memory_bytes is None:
+    if job.device_memory_bytes is None:
         return None
     budget, capacity = job.device_memory_bytes, phases.meter.capacity_bytes()
     if job.shared_devices:
@@ -203,16 +208,17 @@ def job_workload(job: Job) -> Workload:
     return workload_class(tier=tier, corpus=corpus)
 
 
-def _memory_meter(job: Job, record: RecordBuilder) -> memory.MemoryMeter | None:
+def _device(job: Job, record: RecordBuilder) -> tuple[memory.MemoryMeter, NativeLibrary | None]:
+    """Return the meter of the rank's device, and the library that emulates it on the cpu tier."""
     if job.cell.tier == "gpu":
         meter = CudaMemoryMeter()
         record.add(memory_source=meter.source)
         record.add_at_end(lambda: {"device": meter.device()})
-        return meter
-    try:
-        allocator = CountingAllocator(build(Path(os.environ["ZEROGATE_NATIVE_DIR"])))
-    except AllocatorUnavailableError as error:
-        record.add(memory_source=str(error))
-        return None
-    record.add(memory_source=memory.CpuMemoryMeter.source)
-    return memory.CpuMemoryMeter(allocator)
+        return meter, None
+    library = NativeLibrary(
+        build(Path(os.environ["ZEROGATE_NATIVE_DIR"])), devices=job.cell.world_size
+    )
+    emulated_device.register(library)
+    emulated_device.use(int(os.environ["LOCAL_RANK"]))
+    record.add(memory_source=memory.EmulatedMemoryMeter.source)
+    return memory.EmulatedMemoryMeter(library), library

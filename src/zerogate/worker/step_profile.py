@@ -14,7 +14,7 @@ from unittest import mock
 from accelerate.utils import DistributedType
 from torch.profiler import ProfilerActivity, profile
 
-from zerogate.protocol.record import COLLECTIVES, OTHER_COLLECTIVE, Collective, Traced
+from zerogate.protocol.record import COLLECTIVES, OTHER_COLLECTIVE, Collective, Crossings, Traced
 from zerogate.worker import disk
 from zerogate.worker.gloo import once_released
 from zerogate.worker.setup import Prepared
@@ -35,16 +35,27 @@ ITEM_BYTES = {
 def trace_step(cell: Prepared, batches: Iterator[Any]) -> Traced:
     """Train for one more optimizer step and return its counts. Collective."""
     cell.trainer.model.train()
-    before = disk.swapped_bytes()
+    meter = cell.phases.meter
+    before, crossed = disk.swapped_bytes(), meter.crossings()
     states: list[int] = []
+    on_host: list[int | None] = []
+
+    def look() -> None:
+        states.append(_settled(cell))
+        on_host.append(cell.phases.host_bytes)
+
     with (
-        _before_optimizer_step(cell, lambda: states.append(_settled(cell))),
+        _before_optimizer_step(cell, look),
         profile(
             activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True, acc_events=True
         ) as profiler,
     ):
         cell.trainer.step(batches)
     swapped = disk.swapped_bytes() - before
+    crossings = None
+    if crossed is not None and (now := meter.crossings()) is not None and on_host[-1] is not None:
+        now.subtract(crossed)
+        crossings = Crossings(host_state_bytes=on_host[-1], **now)
     assert profiler.profiler is not None
     events = profiler.profiler.kineto_results.events()
     return Traced(
@@ -54,6 +65,7 @@ def trace_step(cell: Prepared, batches: Iterator[Any]) -> Traced:
         model_state_bytes=states[-1],
         disk_read_bytes=swapped["read"],
         disk_written_bytes=swapped["written"],
+        crossings=crossings,
     )
 
 
@@ -82,7 +94,7 @@ def _settled(cell: Prepared) -> int:
     what gloo's thread still holds.
     """
     cell.phases.collect_garbage()
-    if cell.accelerator.device.type != "cpu":
+    if cell.accelerator.device.type == "cuda":
         return cell.phases.live_bytes
     return once_released(lambda: cell.phases.live_bytes)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
-from zerogate.protocol.record import Job
+from zerogate.protocol.job import Job
 from zerogate.worker import memory
 from zerogate.worker.setup import Prepared, prepare
 from zerogate.worker.step_profile import trace_step
@@ -29,7 +29,7 @@ def train_cell(job: Job, record: RecordBuilder, started: float) -> None:
 
     def after_step(steps: int) -> None:
         record.beat(steps)
-        if steps == 1 and meter is not None and cell.budget_bytes is not None:
+        if steps == 1 and cell.budget_bytes is not None:
             meter.keep_budget()
 
     cell.trainer.after_step = after_step

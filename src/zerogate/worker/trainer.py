@@ -28,6 +28,7 @@ class StepSeries:
     step_seconds: list[float] = field(default_factory=list)
     step_samples: list[int] = field(default_factory=list)
     step_live_bytes: list[int] = field(default_factory=list)
+    step_host_bytes: list[int] = field(default_factory=list)
     train_seconds: list[float] = field(default_factory=list)
 
 
@@ -90,12 +91,13 @@ class Trainer:
         clock.mark()
         while limit is None or len(norms) < limit:
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            loss, norm, samples = self.step(batches)
+            loss, norm, samples = self.step(map(drawn.hold, batches))
             if not samples:
                 break
             self.series.step_skipped.append(self.skipped)
-            # Read at once on a CPU: that waits for nothing, and a tensor kept per step would be a leak.
-            at_once = self.accelerator.device.type == "cpu"
+            # Read at once if not on a card: that waits for nothing, and a tensor kept per step would
+            # be a leak.
+            at_once = self.accelerator.device.type != "cuda"
             losses.append(float(loss) if at_once else loss)
             norms.append(_as_float(norm) if at_once else norm)
             self.series.learning_rate.append(learning_rate)
@@ -104,6 +106,8 @@ class Trainer:
             self.phases.collect_garbage()
             held = drawn.held_bytes(self.accelerator.device)
             self.series.step_live_bytes.append(self.phases.live_bytes - held)
+            if (on_host := self.phases.host_bytes) is not None:
+                self.series.step_host_bytes.append(on_host - drawn.held_bytes(torch.device("cpu")))
             self.after_step(len(self.series.step_live_bytes))
         self.series.step_seconds.extend(clock.laps())
         # Read only here: reading a value makes the host wait for the device.

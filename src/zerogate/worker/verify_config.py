@@ -68,6 +68,11 @@ def engine_config(
     }
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         found.update(_deepspeed(model))
+    elif accelerator.distributed_type == DistributedType.FSDP:
+        place = next(model.parameters()).device.type
+        # Its optimizer steps where the shards are.
+        if place != accelerator.device.type:
+            found.update(offload_optimizer=place, offload_param=place)
     return found
 
 

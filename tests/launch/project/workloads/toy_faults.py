@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from zerogate import Quality, Recipe, Workload
+from zerogate.protocol.record import Recipe
+from zerogate.worker.workload import Quality, Workload
 
 SLEEPER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
 PARENT = f"""
@@ -95,7 +96,7 @@ class ToyFaults(Workload):
                 torch.empty(10**12, dtype=torch.int8, device="meta")
                 raise torch.OutOfMemoryError("CPU out of memory. Tried to allocate 5 bytes")
             case "hoard":
-                self.hoarded = torch.empty(10**9, dtype=torch.int8)
+                self.hoarded = torch.empty(10**9, dtype=torch.int8, device="emulated")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "leave":
