@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Family = Literal["memory", "speed", "wrong numbers", "configuration"]
+Family = Literal["memory", "speed", "wrong numbers", "configuration", "offload"]
 
 SEPARATOR = "__"
 """Between a strategy and the fault that is planted under it, in the name of a strategy file."""
@@ -21,6 +21,9 @@ ALL_SPARED = "all_that_spare_it"
 
 WRONG_CONFIGURATION = "wrong configuration"
 """What a fault is caught by that ranks refuse to train with: an ERROR, not a regression."""
+
+MIXED_DEVICES = "Expected all tensors to be on the same device"
+"""What a fault is caught by that ranks crash of, as on a card: an ERROR that says so."""
 
 
 @dataclass(frozen=True, kw_only=True)

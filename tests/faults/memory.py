@@ -69,7 +69,7 @@ def leak_of_one_tensor_a_step() -> None:
     remembered = []
 
     def patch(original, self, *arguments, **options):
-        remembered.append(torch.zeros(1))
+        remembered.append(torch.zeros(1, device=self.device))
         return original(self, *arguments, **options)
 
     around(DeepSpeedEngine, "step", patch)
@@ -124,7 +124,7 @@ def one_rank_is_heavier() -> None:
 
     def patch(original, self, *arguments, **options):
         if os.environ["RANK"] == "1":
-            held.append(torch.zeros(300_000))
+            held.append(torch.zeros(300_000, device=self.device))
         return original(self, *arguments, **options)
 
     around(Accelerator, "prepare", patch)
@@ -143,9 +143,9 @@ def logits_twice() -> None:
     around(GPT2LMHeadModel, "forward", patch)
 
 
-@memory("deepspeedai/DeepSpeed#5700", caught_by="live_bytes", on="zero3_nvme", spares="zero2")
+@memory("deepspeedai/DeepSpeed#5700", caught_by="host_pool_bytes", on="zero3_nvme", spares="zero2")
 def swap_buffers_stay() -> None:
-    """Buffers of the swap to disk are never given back."""
+    """The host's buffers of the swap to disk are never given back."""
     import torch
     from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.fault import ALL_SPARED, WRONG_CONFIGURATION, Fault, Spared
+from tests.faults.fault import ALL_SPARED, MIXED_DEVICES, WRONG_CONFIGURATION, Fault, Spared
 from tests.faults.speed import TIME_ALONE
 from zerogate.report.formatting import percent
 
@@ -74,6 +74,8 @@ def _row(fault: Fault, results: Results) -> str:
             "configuration not applied: "
         )[2]
         return _line(*cells, "ranks refuse", said.partition(";")[0].replace("|", "\\|"), "", "")
+    if fault.caught_by == MIXED_DEVICES:
+        return _line(*cells, "ranks crash", MIXED_DEVICES, "", "")
     found = results.regressed(first, fault.name)[fault.caught_by]
     limit = found["tolerance"]
     return _line(

@@ -11,10 +11,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import configuration, memory, speed, wrong_numbers  # noqa: F401 (they register)
+from tests.faults import (  # noqa: F401 (they register)
+    configuration,
+    memory,
+    offload,
+    speed,
+    wrong_numbers,
+)
 from tests.faults.fault import SEPARATOR, planted_under
 from zerogate.protocol.atomic_write import write_json
-from zerogate.protocol.record import Job, job_path
+from zerogate.protocol.job import Job, job_path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What the suite claims of a strategy, it claims of the strategy with a fault in it."""
+    planted = ",".join(metafunc.config.getoption("zerogate_strategy")).split(",")
+    marks = metafunc.definition.own_markers
+    for index, mark in enumerate(marks):
+        if mark.name == "strategies":
+            under = [name for name in planted if name.partition(SEPARATOR)[0] in mark.args]
+            marks[index] = pytest.mark.strategies(*mark.args, *under).mark
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -59,11 +59,13 @@ def one_more_all_gather_a_step() -> None:
     """Every step gathers one parameter that nobody needs."""
     import torch
     import torch.distributed as dist
+    from deepspeed.accelerator import get_accelerator
     from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 
     def patch(original, self, *arguments, **options):
-        own = torch.zeros(1)
-        dist.all_gather_into_tensor(torch.zeros(dist.get_world_size()), own)
+        device = get_accelerator().current_device_name()
+        own = torch.zeros(1, device=device)
+        dist.all_gather_into_tensor(torch.zeros(dist.get_world_size(), device=device), own)
         return original(self, *arguments, **options)
 
     around(DeepSpeedZeroOptimizer_Stage3, "step", patch)

@@ -8,6 +8,7 @@ from tests.faults.conftest import Results
 from tests.faults.fault import (
     ALL_SPARED,
     FAULTS,
+    MIXED_DEVICES,
     WRONG_CONFIGURATION,
     Fault,
     Spared,
@@ -23,6 +24,8 @@ def test_planted_fault_is_caught_by_expected_metric(fault: Fault, results: Resul
         failure = results.failure(strategy, fault.name)
         if fault.caught_by == WRONG_CONFIGURATION:
             assert failure.get("kind") == WRONG_CONFIGURATION, f"{strategy}: {failure}"
+        elif fault.caught_by == MIXED_DEVICES:
+            assert MIXED_DEVICES in failure.get("summary", ""), f"{strategy}: {failure}"
         else:
             assert not failure, f"{strategy}: {failure}"
             regressed = results.regressed(strategy, fault.name)
@@ -44,6 +47,6 @@ def test_spared_strategy_has_no_regression_under_planted_faults(
 
 def test_fault_families_have_at_least_five_faults_each() -> None:
     families = [fault.family for fault in FAULTS.values()]
-    assert len(families) >= 25
+    assert len(families) >= 45
     assert min(map(families.count, set(families))) >= 5
-    assert len(set(families)) == 4
+    assert len(set(families)) == 5
