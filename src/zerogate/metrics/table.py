@@ -116,10 +116,7 @@ def _rate(name: str, unit: str, title: str, *, budget: str | None = None) -> Met
 
 
 def _batch(prefix: str, of: str, title: str) -> tuple[Metric, ...]:
-    """Return the metrics that the search for the largest batch finds.
-
-    Bytes without a sample and bytes per sample change before the largest batch does.
-    """
+    """Return what the search for the largest batch finds; bytes change before the batch does."""
     budget = f"{prefix}batch_budget_bytes"
     return (
         Metric(
@@ -167,10 +164,7 @@ def _count(name: str, title: str, unit: str, better: Better = "lower") -> Metric
 
 
 def _collective(kind: str) -> tuple[Metric, Metric]:
-    """Return the calls and the payload of one kind of collective.
-
-    They are counted in the traced optimizer step, and the rank with most of them counts.
-    """
+    """Return the calls and the payload of one kind of collective in the traced step."""
     title = kind.replace("_", "-") + "s"
     return (
         _count(f"{kind}_calls", f"{title} a step", "calls"),
