@@ -113,7 +113,7 @@ class FsdpPlugin(Section):
 
     @property
     def offloads(self) -> bool:
-        """Whether Accelerate makes FSDP offload: what its ``str_to_bool`` takes for true."""
+        """Return whether Accelerate makes FSDP offload, by what its ``str_to_bool`` takes for true."""
         return str(self.fsdp_offload_params).lower() in ("y", "yes", "t", "true", "on", "1")
 
 

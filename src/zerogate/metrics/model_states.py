@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zerogate.config.strategy import Strategy
-from zerogate.devices.capacity import MOMENTS_BYTES
+from zerogate.devices.capacity import FULL_BYTES, HALF_BYTES, MOMENTS_BYTES
+from zerogate.metrics.measurement import Measurement
 
 MASTER_BYTES = 4
 """Bytes per parameter of the fp32 copy, which exists if parameters are held in fewer bits."""
@@ -22,6 +23,14 @@ class StateBytes(NamedTuple):
 
     device: float
     host: float
+
+
+def paper_states(strategy: Strategy, measurement: Measurement) -> StateBytes:
+    """Return the papers' bytes per parameter of what was measured under ``strategy``."""
+    half = measurement.settings["dtype"] != "float32"
+    return paper_bytes_per_parameter(
+        strategy, measurement.cell.world_size, HALF_BYTES if half else FULL_BYTES
+    )
 
 
 def paper_bytes_per_parameter(

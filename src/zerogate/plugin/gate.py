@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zerogate.launch.errors import LaunchFailedError
-from zerogate.metrics.model_states import paper_bytes_per_parameter
+from zerogate.metrics.model_states import paper_states
 from zerogate.metrics.table import metric_named
 from zerogate.session.judge import judge, judge_reference_result
 from zerogate.verdicts.invariants import (
@@ -70,15 +70,16 @@ class Gate:
         self._hold([judge_above(self._own, other, metric_named(name))])
 
     def offloads(self, other: Measurement) -> None:
-        """Judge whether model states left the device for the host, by as much as the papers say."""
-        ours, theirs = (
-            paper_bytes_per_parameter(
-                self._session.setup.strategy(one.cell),
-                one.cell.world_size,
-                4 if one.settings["dtype"] == "float32" else 2,
-            )
-            for one in (self._own, other)
-        )
+        """Judge whether model states left the device for the host.
+
+        On the cpu tier, which counts what is on the host, they must by as much as the papers say.
+        """
+        if self._cell.tier == "gpu":
+            self.below(other, "model_state_bytes")
+            self.above(other, "peak_host_bytes")
+            return
+        strategy = self._session.setup.strategy
+        ours, theirs = (paper_states(strategy(one.cell), one) for one in (self._own, other))
         device, host = theirs.device - ours.device, ours.host - theirs.host
         self._hold(judge_offloads(self._own, other, device, host))
 

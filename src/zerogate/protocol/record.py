@@ -85,7 +85,7 @@ class Collective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossings:
-    """What crossed between host and device in one step, which only the emulated device counts.
+    """Counts of what crossed between host and device in one step; only the emulated device has them.
 
     ``host_waits`` counts how often the host waited for the device: it read a value, or it copied in a
     way that waits. ``host_state_bytes`` are model states on the host, pinned ones too, held when

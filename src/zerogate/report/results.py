@@ -12,7 +12,7 @@ from typing import Any
 from zerogate.devices.cards import cuda_devices, driver
 from zerogate.devices.host import host_key
 from zerogate.metrics.measurement import Measurement
-from zerogate.metrics.model_states import StateBytes, paper_bytes_per_parameter
+from zerogate.metrics.model_states import StateBytes, paper_states
 from zerogate.protocol.atomic_write import write_json
 from zerogate.protocol.cell import Cell
 from zerogate.protocol.stack import STACK, installed_version
@@ -136,12 +136,11 @@ def model_states(session: Session, cell: Cell) -> ModelStates | None:
     if measurement is None or measurement.value("model_state_bytes") is None:
         return None
     settings = measurement.settings
-    strategy, size = session.setup.strategy(cell), 4 if settings["dtype"] == "float32" else 2
     on_host = measurement.value("host_state_bytes")
     return ModelStates(
         device=measurement.scalar("model_state_bytes") / settings["parameters"],
         host=on_host / settings["parameters"] if isinstance(on_host, int) else None,
-        paper=paper_bytes_per_parameter(strategy, cell.world_size, size),
+        paper=paper_states(session.setup.strategy(cell), measurement),
     )
 
 

@@ -17,49 +17,28 @@ def test_offload_to_disk_needs_less_than_zero3(gate, other):
     gate.below(other, "model_state_bytes")
 
 
-@pytest.mark.tiers("gpu")
 @pytest.mark.strategies("zero2_offload")
 @pytest.mark.compared_with("zero2")
 def test_optimizer_offload_moves_bytes_to_the_host(gate, other):
-    gate.below(other, "model_state_bytes")
-    gate.above(other, "peak_host_bytes")
+    gate.offloads(other)
 
 
-@pytest.mark.tiers("gpu")
 @pytest.mark.strategies("zero3_offload")
 @pytest.mark.compared_with("zero3")
 def test_parameter_offload_moves_bytes_to_the_host(gate, other):
-    gate.below(other, "model_state_bytes")
-    gate.above(other, "peak_host_bytes")
+    gate.offloads(other)
 
 
-@pytest.mark.tiers("gpu")
 @pytest.mark.strategies("fsdp2_offload")
 @pytest.mark.compared_with("fsdp2")
 def test_fsdp2_offload_moves_bytes_to_the_host(gate, other):
-    gate.below(other, "model_state_bytes")
-    gate.above(other, "peak_host_bytes")
-
-
-# The same on the cpu tier, to the byte.
-@pytest.mark.tiers("cpu")
-@pytest.mark.strategies("zero2_offload")
-@pytest.mark.compared_with("zero2")
-def test_optimizer_offload_moves_what_the_papers_say(gate, other):
     gate.offloads(other)
 
 
 @pytest.mark.tiers("cpu")
-@pytest.mark.strategies("zero3_offload", "zero3_nvme")
+@pytest.mark.strategies("zero3_nvme")
 @pytest.mark.compared_with("zero3")
-def test_parameter_offload_moves_what_the_papers_say(gate, other):
-    gate.offloads(other)
-
-
-@pytest.mark.tiers("cpu")
-@pytest.mark.strategies("fsdp2_offload")
-@pytest.mark.compared_with("fsdp2")
-def test_fsdp2_offload_moves_what_the_papers_say(gate, other):
+def test_offload_to_disk_takes_from_the_device_what_the_papers_say(gate, other):
     gate.offloads(other)
 
 

@@ -39,7 +39,7 @@ def build_accelerator(job: Job, workload: Workload) -> Accelerator:
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if tier == "cpu":
-        _train_on_emulated_device()
+        _train_on_emulated_device(deepspeed=deepspeed)
     return Accelerator(
         gradient_accumulation_steps=workload.recipe.gradient_accumulation_steps,
         deepspeed_plugin=deepspeed_plugin(job, workload) if deepspeed else None,
@@ -85,12 +85,16 @@ def _fsdp_plugin(workload: Workload) -> FullyShardedDataParallelPlugin:
     )
 
 
-def _train_on_emulated_device() -> None:
-    """Make Accelerate use the emulated device as it uses a card.
+def _train_on_emulated_device(*, deepspeed: bool) -> None:
+    """Make Accelerate, and ``deepspeed`` below it, use the emulated device as they use a card.
 
-    It finds out about a card by asking torch.cuda and the like, but takes a device that a variable
-    names. All that is missing is that several ranks with a device each are ``MULTI_GPU``.
+    Accelerate finds out about a card by asking torch.cuda and the like, but takes a device that a
+    variable names. All that is missing is that several ranks with a device each are ``MULTI_GPU``.
     """
+    if deepspeed:
+        from zerogate.worker.emulated_accelerator import use_emulated_device
+
+        use_emulated_device()
     os.environ["ACCELERATE_TORCH_DEVICE"] = f"{emulated_device.NAME}:{os.environ['LOCAL_RANK']}"
 
     def prepare_backend(*_: Any, **__: Any) -> tuple[str, DistributedType]:

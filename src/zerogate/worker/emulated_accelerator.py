@@ -18,8 +18,6 @@ from zerogate.worker.emulated_device import NAME
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zerogate.worker.native_library import NativeLibrary
-
 TYPED_TENSORS = {
     "BFloat16Tensor": torch.bfloat16,
     "ByteTensor": torch.uint8,
@@ -39,10 +37,9 @@ class EmulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]  # DeepSpeed h
 
     _torch_pins_host_memory = True
 
-    def __init__(self, library: NativeLibrary) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._name = NAME
-        self._library = library
         self._module: Any = torch.get_device_module(NAME)
 
     def is_synchronized_device(self) -> bool:
@@ -111,10 +108,10 @@ class EmulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]  # DeepSpeed h
         return event
 
     def memory_allocated(self, device_index: int | None = None) -> int:
-        return self._library.device.live_bytes()
+        return int(self._module.memory_allocated(device_index))
 
     def max_memory_allocated(self, device_index: int | None = None) -> int:
-        return self._library.device.peak_bytes()
+        return int(self._module.max_memory_allocated(device_index))
 
     def reset_max_memory_allocated(self, device_index: int | None = None) -> None:
         """Do nothing: the peak belongs to the phase that is measured."""
@@ -125,8 +122,8 @@ class EmulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]  # DeepSpeed h
 
     def memory_stats(self, device_index: int | None = None) -> dict[str, int]:
         return {
-            "allocated_bytes.all.current": self._library.device.live_bytes(),
-            "allocated_bytes.all.peak": self._library.device.peak_bytes(),
+            "allocated_bytes.all.current": self.memory_allocated(device_index),
+            "allocated_bytes.all.peak": self.max_memory_allocated(device_index),
         }
 
     def on_accelerator(self, tensor: torch.Tensor) -> bool:
@@ -160,7 +157,7 @@ def _pin(self: EmulatedAccelerator, tensor: torch.Tensor, align_bytes: int = 1) 
 
 for _name, _dtype in TYPED_TENSORS.items():
     setattr(EmulatedAccelerator, _name, _typed_tensor(_dtype))
-# The CPU accelerator does not pin. Until 0.19.5 or so each accelerator pinned by itself.
+# The CPU accelerator does not pin. The base class does, or in older releases nothing does.
 for _name in ("pin_memory", "_torch_pin_memory", "_torch_empty_pinned"):
     if _base := getattr(DeepSpeedAccelerator, _name, None):
         setattr(EmulatedAccelerator, _name, _base)
@@ -168,6 +165,6 @@ if getattr(DeepSpeedAccelerator.pin_memory, "__isabstractmethod__", False):
     EmulatedAccelerator.pin_memory = _pin
 
 
-def use_emulated_device(library: NativeLibrary) -> None:
-    """Make DeepSpeed run on the emulated device."""
-    set_accelerator(EmulatedAccelerator(library))
+def use_emulated_device() -> None:
+    """Make DeepSpeed run on the emulated device, which torch must know already."""
+    set_accelerator(EmulatedAccelerator())

@@ -77,10 +77,6 @@ def prepare(job: Job, record: RecordBuilder, started: float) -> Prepared:
     )
     if library is not None:
         make_collectives_wait(lambda: library.device.live_bytes() + library.host.live_bytes())
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-            from zerogate.worker.emulated_accelerator import use_emulated_device
-
-            use_emulated_device(library)
     ops.load(job.ops, Path(os.environ["ZEROGATE_NATIVE_DIR"]))
     accelerator = build_accelerator(job, workload)
     if accelerator.distributed_type == DistributedType.FSDP:
